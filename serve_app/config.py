@@ -1,0 +1,106 @@
+"""Settings: one typed, frozen model for the environment, the command line and `serve_config.yaml`.
+
+Unknown keys are an error everywhere. Nothing is read at import time; the composition root and the
+command line call `Settings.from_environment` once.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX = "CONSTELLATE_"
+
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has an unusable value; the message names it."""
+
+
+class Settings(BaseModel):
+    """Every setting of the service (contract, section 2)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    host: str = Field("127.0.0.1", description="address the ingress listens on")
+    port: int = Field(8000, ge=1, le=65535, description="port the ingress listens on")
+    data_dir: Path = Field(Path("data"), description="holds constellate.duckdb and thumbnails")
+    dataset_roots: tuple[Path, ...] = Field(
+        (Path("."),), description="folders under which datasets may lie, separated by ':'"
+    )
+    model: str = Field("dinov2-base", description="default model of generate")
+    device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="cuda, then mps, then cpu when auto")
+    precision: Precision = Field("auto", description="fp32 on cpu and bf16 on cuda when auto; int8 is cpu only")
+    max_replicas: int | None = Field(
+        None, ge=1, le=1024, description="upper bound of DINOv2 autoscaling; GPUs, or CPU cores without one"
+    )
+    gpus_per_replica: float | None = Field(
+        None, ge=0, le=16, description="GPUs of one DINOv2 replica, fractions allowed; 1 where there are GPUs"
+    )
+    api_key: str | None = Field(
+        None, min_length=1, description="when set, every route but /healthz wants Authorization: Bearer"
+    )
+
+    @field_validator("dataset_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+    @field_validator("data_dir", "dataset_roots", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
+        if isinstance(value, tuple):
+            if not value:
+                raise ValueError("name at least one folder")
+            return tuple(path.expanduser().resolve() for path in value)
+        return value.expanduser().resolve()
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str], **overrides: object) -> "Settings":
+        """Read `CONSTELLATE_<NAME>` variables; `overrides` that are not None win.
+
+        Raises:
+            SettingsError: a variable is unknown (the nearest name is suggested) or a value is unusable.
+        """
+        values: dict[str, object] = {}
+        for variable, text in environment.items():
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable.removeprefix(PREFIX).lower()
+            if name not in cls.model_fields:
+                near = difflib.get_close_matches(name, cls.model_fields, n=1)
+                hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+                raise SettingsError(f"unknown setting {variable}{hint}")
+            if text != "":
+                values[name] = text
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise SettingsError(problems) from None
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables that make `from_environment` build these settings again."""
+        values: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            text = os.pathsep.join(map(str, value)) if isinstance(value, tuple) else str(value)
+            values[PREFIX + name.upper()] = text
+        return values
+
+    @property
+    def database_path(self) -> Path:
+        """The one DuckDB file."""
+        return self.data_dir / "constellate.duckdb"
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the ingress."""
+        return f"http://{self.host}:{self.port}"

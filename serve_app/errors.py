@@ -1,0 +1,179 @@
+"""The errors of Constellate, one small tree.
+
+    ServiceError 500
+    ├── InvalidRequest 422
+    │   ├── MalformedJson 400
+    │   ├── UnknownModel 422
+    │   ├── InvalidImage 422
+    │   └── NoEmbeddings 400
+    ├── Unauthorized 401
+    ├── OutsideRoots 403
+    ├── NotFound 404
+    │   ├── DatasetNotFound · SampleNotFound · JobNotFound
+    ├── Conflict 409
+    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt
+    ├── TooLarge 413
+    ├── UnsupportedMediaType 415
+    └── Unavailable 503 (+ Retry-After)
+        ├── StoreUnavailable · ModelUnavailable · Overloaded
+
+Each class carries its HTTP status and a stable code; the message is written for the caller and reaches
+it. Messages never hold SQL, a stack, or a path outside the dataset. Errors cross Ray actors by pickling,
+so every one is built from a single message string and none has its own `__init__` (ray#20830).
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """An error whose message may be shown to the caller."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+
+    @property
+    def detail(self) -> str:
+        """The message this error was built from."""
+        return str(self.args[0]) if self.args else self.code
+
+
+class InvalidRequest(ServiceError):
+    """A value is out of range, of the wrong type, or names something that cannot be used."""
+
+    status = 422
+    code = "invalid_request"
+
+
+class MalformedJson(InvalidRequest):
+    """The body is not strict JSON: syntax, `NaN`, `1e400`, lone surrogates, duplicate keys."""
+
+    status = 400
+    code = "malformed_json"
+
+
+class UnknownModel(InvalidRequest):
+    """The model name is neither known nor a directory that holds a DINOv2 checkpoint."""
+
+    code = "unknown_model"
+
+
+class InvalidImage(InvalidRequest):
+    """An uploaded image cannot be decoded or breaks a limit."""
+
+    code = "invalid_image"
+
+
+class NoEmbeddings(InvalidRequest):
+    """The operation needs vectors and the dataset has none."""
+
+    status = 400
+    code = "no_embeddings"
+
+
+class Unauthorized(ServiceError):
+    """The API key is missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class OutsideRoots(ServiceError):
+    """A path is not under the configured dataset roots; same answer whether it exists or not."""
+
+    status = 403
+    code = "outside_roots"
+
+
+class NotFound(ServiceError):
+    """There is no such resource."""
+
+    status = 404
+    code = "not_found"
+
+
+class DatasetNotFound(NotFound):
+    """No dataset has this id."""
+
+    code = "dataset_not_found"
+
+
+class SampleNotFound(NotFound):
+    """The dataset has no such sample, or its file is gone."""
+
+    code = "sample_not_found"
+
+
+class JobNotFound(NotFound):
+    """No job has this id."""
+
+    code = "job_not_found"
+
+
+class Conflict(ServiceError):
+    """The state of the resource forbids the operation now."""
+
+    status = 409
+    code = "conflict"
+
+
+class NameTaken(Conflict):
+    """A dataset of this name exists; the message is its id."""
+
+    code = "name_taken"
+
+
+class JobRunning(Conflict):
+    """A job of the dataset is running; the message is the job's id."""
+
+    code = "job_running"
+
+
+class NothingRunning(Conflict):
+    """There is no running job to cancel."""
+
+    code = "nothing_running"
+
+
+class StaleAttempt(Conflict):
+    """The job is over, or a newer attempt has claimed it: the caller must stop working on it."""
+
+    code = "stale_attempt"
+
+
+class TooLarge(ServiceError):
+    """The body or an image in it is over a limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMediaType(ServiceError):
+    """The content type or image format is not accepted."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class Unavailable(ServiceError):
+    """The service cannot do this now; the same call may succeed later."""
+
+    status = 503
+    code = "unavailable"
+
+
+class StoreUnavailable(Unavailable):
+    """The database cannot be opened or written; the message says why."""
+
+    code = "store_unavailable"
+
+
+class ModelUnavailable(Unavailable):
+    """The model's weights cannot be had or do not load; the message names the ways to get them."""
+
+    code = "model_unavailable"
+
+
+class Overloaded(Unavailable):
+    """A queue or a stream limit is full."""
+
+    code = "overloaded"

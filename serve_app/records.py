@@ -1,0 +1,234 @@
+"""Values that cross processes: frozen, picklable, without behaviour beyond derived properties.
+
+Letters for shapes: N images or samples, D dimension of a vector.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+"""(N, D) float32, rows in the order of the ids beside it."""
+
+DatasetFormat = Literal["folder", "coco", "manifest"]
+JobKind = Literal["embed", "reduce"]
+JobStatus = Literal["running", "complete", "error", "cancelled"]
+
+TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One image as a dataset's source lists it.
+
+    `file_name` is the path below the root in the reversible spelling of `sources.encode_name`;
+    `size_bytes` and `mtime_ns` are -1 when the file could not be examined.
+    """
+
+    sample_id: str
+    file_name: str
+    label: str | None
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A registered dataset. `root` is a real, absolute folder; `annotations` a file or None."""
+
+    id: str
+    name: str
+    root: str
+    format: DatasetFormat
+    annotations: str | None
+    sample_count: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image of a dataset, as clients see it."""
+
+    id: str
+    file_name: str
+    label: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ScanChange:
+    """What a scan changed, in samples."""
+
+    added: int
+    changed: int
+    removed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The public state of a job; `processed` counts committed samples, skipped and reused included.
+
+    `seq` grows with every committed change. `rate` is samples/s over the last seconds of committed work,
+    `eta_s` what is left at that rate; both None when unknown. `phase` refines `running` ("queued",
+    "running", "fitting").
+    """
+
+    id: str
+    dataset_id: str
+    kind: JobKind
+    status: JobStatus
+    phase: str
+    processed: int
+    skipped: int
+    reused: int
+    total: int
+    message: str
+    model_name: str | None
+    attempt: int
+    seq: int
+    rate: float | None
+    eta_s: float | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job handed to a runner. `attempt` is the fence: calls with an older one are refused."""
+
+    job: Job
+    dataset: Dataset
+    attempt: int
+    force: bool
+    params: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingSample:
+    """A sample that a job has neither staged nor skipped, in `ordinal` order."""
+
+    ordinal: int
+    sample_id: str
+    file_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedFile:
+    """A pending sample's file as it lies on disk now; -1 twice when it could not be examined."""
+
+    sample_id: str
+    file_name: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileTask:
+    """A file to read, hash and embed.
+
+    `known_hashes` are content hashes of vectors in the same space whose files have the same size: a file
+    that hashes to one of them needs no forward pass.
+    """
+
+    sample_id: str
+    file_name: str
+    known_hashes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """An image left out, with a stable reason code and a detail for people."""
+
+    sample_id: str
+    file_name: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileStamp:
+    """What was read: SHA-256 of the bytes (hex), and size and mtime of the open file."""
+
+    content_hash: str
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One commit of a job: embedded rows, rows whose vector is already known, and skips.
+
+    `vectors` is (len(sample_ids), D); `stamps` lies beside `sample_ids`. `known` pairs a sample with the
+    stamp whose `content_hash` names a stored vector of the job's space.
+    """
+
+    sample_ids: list[str]
+    vectors: Vectors
+    stamps: list[FileStamp]
+    known: list[tuple[str, FileStamp]] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+
+    @property
+    def n_samples(self) -> int:
+        """Samples this block settles."""
+        return len(self.sample_ids) + len(self.known) + len(self.skips)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a loaded model is.
+
+    `space_key` identifies the vector space: weights' fingerprint, pooling, resolution, preprocessing
+    version and precision class. Vectors of different keys are never compared.
+    """
+
+    name: str
+    dimension: int
+    space_key: str
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A sample and its cosine similarity to the query, in [-1, 1]."""
+
+    sample_id: str
+    file_name: str
+    label: str | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingStatus:
+    """Which vectors and map a dataset has now."""
+
+    dataset_id: str
+    has_embeddings: bool
+    embedding_count: int
+    model_name: str | None
+    dimension: int | None
+    space_key: str | None
+    job_id: str | None
+    has_reduction: bool
+    sample_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSet:
+    """All vectors of a dataset, in sample order, with the job that made them.
+
+    `vectors` is (N, D) float32; `points` is (N, 2) float64 or None before a reduction.
+    """
+
+    job_id: str
+    model_name: str
+    space_key: str
+    sample_ids: list[str]
+    file_names: list[str]
+    labels: list[str | None]
+    content_hashes: list[str]
+    vectors: Vectors
+    points: NDArray[np.float64] | None
