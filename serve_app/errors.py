@@ -15,7 +15,7 @@
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     └── Unavailable 503 (+ Retry-After)
-        ├── StoreUnavailable · ModelUnavailable · Overloaded
+        ├── StoreUnavailable · ModelUnavailable · WorkerCrashed · Overloaded
 
 Each class carries its HTTP status and a stable code; the message is written for the caller and reaches
 it. Messages never hold SQL, a stack, or a path outside the dataset. Errors cross Ray actors by pickling,
@@ -177,3 +177,9 @@ class Overloaded(Unavailable):
     """A queue or a stream limit is full."""
 
     code = "overloaded"
+
+
+class WorkerCrashed(Unavailable):
+    """The process that ran the call died with it; the call may or may not be the cause."""
+
+    code = "worker_crashed"

@@ -1,0 +1,49 @@
+# Every target sets itself up; `make setup` runs again only when the pinned versions change.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+IMAGES ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-unit test-ray check format serve bench soak clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## create .venv from the pinned versions
+
+$(STAMP): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
+	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
+
+test: setup check ## the whole suite; what CI runs
+	$(BIN)/pytest -q
+
+test-unit: setup ## the tests that need no cluster
+	$(BIN)/pytest -q tests/unit
+
+test-ray: setup ## the tests on a real cluster
+	$(BIN)/pytest -q tests/ray
+
+check: setup ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+
+format: setup ## rewrite to the project's style
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+serve: setup ## run the service on loopback; Ctrl-C stops all of it
+	@exec $(BIN)/constellate serve
+
+bench: setup ## print the benchmark table and write benchmarks/results/
+	$(BIN)/python -m benchmarks
+
+clean: ## remove what was built; never touches data/
+	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache *.egg-info

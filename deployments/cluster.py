@@ -1,0 +1,12 @@
+"""What the Ray cluster has, as a policy."""
+
+import ray
+
+from serve_app.config import Settings
+from serve_app.policy import Policy
+
+
+def choose_policy(settings: Settings) -> Policy:
+    """The policy for the connected cluster's CPUs and GPUs."""
+    resources = ray.cluster_resources()
+    return Policy.choose(settings, n_cpus=resources.get("CPU", 1.0), n_gpus=resources.get("GPU", 0.0))

@@ -1,0 +1,178 @@
+"""`DinoV2`: replicas that hold one model, read and decode in threads, and batch requests dynamically.
+
+The application `embedder` serves the default model from the start; any other model gets an application
+of its own at first use and goes back to zero replicas when idle. Replicas answer `ServiceError`s as
+values, so that a user's mistake leaves no traceback in the logs.
+"""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import LoggingConfig
+
+from deployments.cluster import choose_policy
+from serve_app import weights
+from serve_app.config import Settings
+from serve_app.embedding import Chunk, Pixels, decode_uploads
+from serve_app.errors import ModelUnavailable, ServiceError
+from serve_app.images import ImageLimits
+from serve_app.model import VisionModel
+from serve_app.policy import Policy
+from serve_app.records import Block, FileTask, ModelCard, Vectors
+from serve_app.services import Refusal
+
+log = logging.getLogger("constellate.embedder")
+
+APPLICATION = "embedder"
+DEPLOYMENT = "DinoV2"
+RELOAD_S = 10.0
+
+LoadModel = Callable[[Settings, str, Policy], VisionModel]
+
+
+def load_model(settings: Settings, name: str, policy: Policy) -> VisionModel:
+    """Find the model's weights and load them. Raises `ModelUnavailable`."""
+    return VisionModel.load(
+        weights.locate(name),
+        name=name,
+        device=settings.device,
+        precision=settings.precision,
+        threads=policy.torch_threads,
+    )
+
+
+class DinoV2:
+    """A replica: one model, `decode_threads` readers, one thread that computes."""
+
+    def __init__(self, settings: Settings, model_name: str, policy: Policy, load: LoadModel = load_model) -> None:
+        self._settings = settings
+        self._model_name = model_name
+        self._policy = policy
+        self._load_model = load
+        self._limits = ImageLimits()
+        self._readers = ThreadPoolExecutor(policy.decode_threads, thread_name_prefix="read")
+        self._callers = ThreadPoolExecutor(policy.max_ongoing, thread_name_prefix="chunk")
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._model: VisionModel | None = None
+        self._refusal: ModelUnavailable | None = None
+        self._tried_at = 0.0
+        self._load()
+        self._forward.set_max_batch_size(policy.batch_images)
+        self._forward.set_batch_wait_timeout_s(policy.batch_wait_s)
+
+    def _load(self) -> None:
+        """Load the model, or remember why not: a replica that failed to start could not tell."""
+        self._tried_at = time.monotonic()
+        try:
+            self._model = self._load_model(self._settings, self._model_name, self._policy)
+        except ModelUnavailable as error:
+            log.error("model %s: %s", self._model_name, error.detail)
+            self._refusal = error
+
+    async def _ready_model(self) -> VisionModel | ModelUnavailable:
+        """The model, looking again for missing weights at most every `RELOAD_S`."""
+        if self._model is None and time.monotonic() - self._tried_at > RELOAD_S:
+            await asyncio.get_running_loop().run_in_executor(self._compute, self._load)
+        return self._model or self._refusal or ModelUnavailable(f"model {self._model_name} is not loaded")
+
+    async def describe(self) -> ModelCard | ServiceError:
+        """The loaded model's card, or why there is none."""
+        model = await self._ready_model()
+        return model.card if isinstance(model, VisionModel) else model
+
+    async def embed_files(self, root: str, tasks: list[FileTask]) -> Block | ServiceError:
+        """Settle every task; see `embed_job.FileEmbedder.embed_files`."""
+        model = await self._ready_model()
+        if not isinstance(model, VisionModel):
+            return model
+        chunk = await asyncio.get_running_loop().run_in_executor(
+            self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
+        )
+        return chunk.block(await self._vectors(model, chunk.pixels))
+
+    async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
+        """One vector or refusal an encoded image, in order; see `services.Embedder.embed`."""
+        model = await self._ready_model()
+        if not isinstance(model, VisionModel):
+            return model
+        decoded = await asyncio.get_running_loop().run_in_executor(
+            self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
+        )
+        pixels = [image for image in decoded if not isinstance(image, Refusal)]
+        vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
+        return [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
+
+    async def _vectors(self, model: VisionModel, pixels: Pixels) -> Vectors:
+        """(B, D) vectors of (B, S, S, 3) pixels through the dynamic batch; B may be 0 or above the batch size."""
+        if len(pixels) == 0:
+            return np.empty((0, model.card.dimension), np.float32)
+        size = self._policy.batch_images
+        parts: list[Awaitable[Vectors]] = [
+            self._forward(pixels[start : start + size]) for start in range(0, len(pixels), size)
+        ]
+        return np.concatenate(await asyncio.gather(*parts))
+
+    @serve.batch(batch_size_fn=lambda stacks: sum(len(stack) for stack in stacks))
+    async def _forward(self, stacks: list[Pixels]) -> list[Vectors]:
+        """One forward pass over the stacks of several calls; returns their vectors, stack by stack."""
+        assert self._model is not None
+        joined = np.concatenate(stacks)
+        vectors = await asyncio.get_running_loop().run_in_executor(self._compute, self._model.embed, joined)
+        return np.split(vectors, np.cumsum([len(stack) for stack in stacks])[:-1])
+
+
+def application(settings: Settings, model_name: str, policy: Policy, *, min_replicas: int) -> Application:
+    """The Serve application of one model."""
+    threads = str(policy.torch_threads)
+    deployment = serve.deployment(
+        DinoV2,
+        name=DEPLOYMENT,
+        max_ongoing_requests=policy.max_ongoing,
+        max_queued_requests=-1,
+        graceful_shutdown_timeout_s=60,
+        health_check_period_s=5,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=min_replicas,
+            initial_replicas=1,
+            max_replicas=policy.max_replicas,
+            target_ongoing_requests=policy.target_ongoing,
+            upscale_delay_s=3,
+            downscale_delay_s=60,
+            downscale_to_zero_delay_s=600,
+            look_back_period_s=5,
+            metrics_interval_s=1,
+        ),
+        ray_actor_options={
+            "num_cpus": policy.cpus_per_replica,
+            "num_gpus": policy.gpus_per_replica,
+            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
+        },
+        logging_config=LoggingConfig(enable_access_log=False),
+    )
+    return deployment.bind(settings, model_name, policy)
+
+
+def ensure_application(settings: Settings, model_name: str) -> str:
+    """The name of the application that serves a model, deployed now if it is not the default one's.
+
+    Blocks for a round trip to the Serve controller. The default model's application belongs to whoever
+    deployed the service and is never deployed from here.
+    """
+    if model_name == settings.model:
+        return APPLICATION
+    name = f"{APPLICATION}-{re.sub(r'[^A-Za-z0-9]+', '-', model_name).strip('-')}"
+    if name not in serve.status().applications:
+        target = application(settings, model_name, choose_policy(settings), min_replicas=0)
+        options: dict[str, Any] = {"wait_for_applications_running": False}
+        serve.run_many([serve.RunTarget(target=target, name=name, route_prefix=None)], **options)
+    return name

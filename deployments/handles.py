@@ -1,0 +1,193 @@
+"""Ray handles behind the protocols of `serve_app`; every Ray error becomes one of ours.
+
+actor or replica died ........ WorkerCrashed (writer: StoreUnavailable)
+queue full ................... Overloaded
+anything else of Ray's ....... Unavailable
+a ServiceError raised there .. itself
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from ray import serve
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from ray.serve.exceptions import BackPressureError, RayServeException
+from ray.serve.handle import DeploymentHandle
+
+from deployments import writer
+from deployments.embedder import DEPLOYMENT, ensure_application
+from serve_app.config import Settings
+from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
+from serve_app.records import Block, Claim, FileTask, ModelCard, Neighbour
+from serve_app.services import Refusal
+from serve_app.store.datasets import Datasets
+from serve_app.store.vectors import Vectors
+
+log = logging.getLogger("constellate.handles")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+STORE_TIMEOUT_S = 5.0
+BULK_TIMEOUT_S = 300.0
+BULK_METHODS: frozenset[str] = frozenset(
+    method.__qualname__
+    for method in (
+        Datasets.register,
+        Datasets.rescan,
+        Datasets.delete,
+        Vectors.commit,
+        Vectors.put_points,
+        Vectors.read,
+        Vectors.export,
+    )
+)
+"""Store methods whose time grows with the dataset; the others answer in milliseconds or are in trouble."""
+
+EMBED_TIMEOUT_S = 120.0
+SEARCH_TIMEOUT_S = 600.0
+
+
+@asynccontextmanager
+async def service_errors(who: str) -> AsyncIterator[None]:
+    """Translate the errors of a Ray call to `who`."""
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, ServiceError):
+            raise error.cause from None
+        if isinstance(error.cause, RayError | RayServeException):
+            raise Unavailable(f"{who} could not reach its own helper; try again") from error
+        raise
+    except (ActorDiedError, ActorUnavailableError) as error:
+        raise WorkerCrashed(f"{who} went away during the call; it is being restarted") from error
+    except BackPressureError as error:
+        raise Overloaded(f"{who} has a full queue; try again later") from error
+    except (RayError, RayServeException) as error:
+        raise Unavailable(f"{who} cannot be reached: {type(error).__name__}") from error
+    except TimeoutError as error:
+        raise Unavailable(f"{who} did not answer in time") from error
+
+
+class WriterHandle:
+    """`services.Writer` over the actor; finds it again after a restart or a hand-over."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._actor: ActorHandle[Any] | None = None
+
+    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a store method in the writer; see `services.Writer.call`."""
+        name = method.__qualname__
+        timeout_s = BULK_TIMEOUT_S if name in BULK_METHODS else STORE_TIMEOUT_S
+        try:
+            async with service_errors("the writer"):
+                if self._actor is None:
+                    self._actor = await asyncio.to_thread(writer.find_or_start, self._settings)
+                result: R = await asyncio.wait_for(self._actor.call.remote(name, args, kwargs), timeout_s)
+                return result
+        except StoreUnavailable:
+            raise
+        except Unavailable as error:
+            self._actor = None
+            raise StoreUnavailable(error.detail) from error
+
+
+class EmbedderHandle:
+    """`services.Embedder` and `embed_job.FileEmbedder` over the DINOv2 deployments, one a model."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._handles: dict[str, DeploymentHandle[Any]] = {}
+
+    async def describe(self, model: str) -> ModelCard:
+        """See `services.Embedder.describe`."""
+        return await self._call(model, "describe")
+
+    async def embed(self, model: str, images: list[bytes]) -> list[NDArray[np.float32] | Refusal]:
+        """See `services.Embedder.embed`."""
+        return await self._call(model, "embed_images", images)
+
+    async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+        """See `embed_job.FileEmbedder.embed_files`."""
+        return await self._call(model, "embed_files", root, tasks)
+
+    async def _call(self, model: str, method: str, *args: object) -> Any:
+        """Call a replica of the model. Replicas answer their own errors as values, which keeps logs quiet."""
+        async with service_errors(f"the embedder of {model}"):
+            if model not in self._handles:
+                application = await asyncio.to_thread(ensure_application, self._settings, model)
+                self._handles[model] = serve.get_deployment_handle(DEPLOYMENT, application)
+            answer = await asyncio.wait_for(getattr(self._handles[model], method).remote(*args), EMBED_TIMEOUT_S)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+
+class ReducerHandle:
+    """`runner.Projector` over the Reducer deployment."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def warm(self) -> None:
+        """Begin compiling; the answer is not awaited."""
+        self._handle.warm.remote()
+
+    async def reduce(self, claim: Claim) -> None:
+        """See `runner.Projector.reduce`."""
+        async with service_errors("the reducer"):
+            answer = await self._handle.reduce.remote(claim)
+        if isinstance(answer, ServiceError):
+            raise answer
+
+
+class RunnerHandle:
+    """`services.Runner` over the JobRunner deployment."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def nudge(self) -> None:
+        """See `services.Runner.nudge`; the answer is not awaited."""
+        self._handle.nudge.remote()
+
+
+class NeighboursHandle:
+    """`services.Neighbours` over the Searcher deployment."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+
+    async def _call(self, method: str, *args: object) -> Any:
+        async with service_errors("the searcher"):
+            answer = await asyncio.wait_for(getattr(self._handle, method).remote(*args), SEARCH_TIMEOUT_S)
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
+
+    async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
+        """See `services.Neighbours.similar`."""
+        return await self._call("similar", dataset_id, sample_id, limit)
+
+    async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
+        """See `services.Neighbours.search`."""
+        return await self._call("search", dataset_id, query, space_key, limit)
+
+    async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
+        """See `services.Neighbours.duplicates`."""
+        return await self._call("duplicates", dataset_id, threshold)
+
+    async def outliers(self, dataset_id: str, k: int, limit: int) -> list[Neighbour]:
+        """See `services.Neighbours.outliers`."""
+        return await self._call("outliers", dataset_id, k, limit)
+
+    async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
+        """See `services.Neighbours.diverse`."""
+        return await self._call("diverse", dataset_id, n)

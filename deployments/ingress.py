@@ -1,0 +1,41 @@
+"""`Ingress`: the HTTP application on Serve. It only finds the services; the routes are `serve_app.api`."""
+
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.handles import EmbedderHandle, NeighboursHandle, RunnerHandle, WriterHandle
+from serve_app.api import create_app
+from serve_app.config import Settings
+from serve_app.services import Services
+
+
+class Ingress:
+    """One HTTP replica. It does no background work: a job never depends on a replica of this class."""
+
+    def __init__(self, settings: Settings, runner: DeploymentHandle[Any], searcher: DeploymentHandle[Any]) -> None:
+        self.services = Services(
+            settings=settings,
+            writer=WriterHandle(settings),
+            embedder=EmbedderHandle(settings),
+            neighbours=NeighboursHandle(searcher),
+            runner=RunnerHandle(runner),
+        )
+
+
+def _services_of_this_replica() -> Services:
+    ingress: Ingress = serve.get_replica_context().servable_object
+    return ingress.services
+
+
+def _build(settings: Settings) -> FastAPI:
+    return create_app(settings, _services_of_this_replica)
+
+
+def ingress_class(settings: Settings) -> type[Any]:
+    """`Ingress` with its routes. They are built inside each replica: a built application does not pickle."""
+    decorated: type[Any] = serve.ingress(partial(_build, settings))(Ingress)
+    return decorated

@@ -1,0 +1,36 @@
+"""`Reducer`: UMAP in a process of its own, below the priority of everything that serves."""
+
+import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+from deployments.handles import WriterHandle
+from serve_app import reduction
+from serve_app.config import Settings
+from serve_app.errors import ServiceError
+from serve_app.records import Claim
+from serve_app.reduce_job import reduce_job
+
+NICENESS = 10
+"""Compiling and fitting use what embedding leaves: they must not slow a running job."""
+
+
+class Reducer:
+    """Zero or one replica; one fit at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        os.nice(NICENESS)
+        self._writer = WriterHandle(settings)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="umap")
+
+    async def warm(self) -> None:
+        """Compile what the first fit needs."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, reduction.warm)
+
+    async def reduce(self, claim: Claim) -> ServiceError | None:
+        """Carry a claimed reduce job to its end; see `runner.Projector.reduce`."""
+        try:
+            await reduce_job(claim, self._writer, self._thread)
+        except ServiceError as error:
+            return error
+        return None

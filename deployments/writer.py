@@ -1,0 +1,131 @@
+"""The named actor `duckdb-writer`: the only process that opens the database.
+
+A unique actor name is mutual exclusion, one Serve replica is not (decision 0001). The logic is
+`serve_app.store`; this shell owns what only Ray gives: the name, the restarts, the hand-over to new code.
+"""
+
+import hashlib
+import logging
+import os
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+
+import serve_app
+from serve_app.config import Settings
+from serve_app.policy import SMALL_ACTOR_CPUS
+from serve_app.store.database import Database
+from serve_app.store.executor import StoreExecutor
+
+log = logging.getLogger("constellate.writer")
+
+NAME = "duckdb-writer"
+NAMESPACE = "constellate"
+RESOURCE = "duckdb_writer"
+"""Optional custom resource: start the node that holds the file with `--resources='{"duckdb_writer": 1}'`."""
+
+MAX_CONCURRENCY = 256
+
+
+@cache
+def code_version() -> str:
+    """SHA-256 over the sources of both packages: what a hand-over compares."""
+    digest = hashlib.sha256()
+    package = Path(serve_app.__file__).parent
+    for folder in (package, package.parent / "deployments"):
+        for source in sorted(folder.rglob("*.py")):
+            digest.update(str(source.relative_to(package.parent)).encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+class DuckDBWriter:
+    """The actor's class. It never raises while it is built: a database that cannot be opened is an answer."""
+
+    def __init__(self, database_path: Path, version: str) -> None:
+        self._version = version
+        self._executor = StoreExecutor(Database(database_path))
+
+    async def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the store method `Part.method`."""
+        return await self._executor.call_named(name, args, kwargs)
+
+    async def version(self) -> str:
+        """The `code_version` this actor was started with."""
+        return self._version
+
+    async def whoami(self) -> dict[str, object]:
+        """Process id and node, for operators and fault tests."""
+        return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id(), "version": self._version}
+
+    async def leave(self) -> None:
+        """Finish queued writes, checkpoint, close the file and end the actor for good."""
+        await self._executor.drain_and_close()
+        ray.actor.exit_actor()
+
+
+def find_or_start(settings: Settings) -> ActorHandle[Any]:
+    """The writer's handle; starts the actor when nobody has. Blocks for a look-up in the cluster's GCS."""
+    try:
+        return ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
+        options: dict[str, Any] = {
+            "name": NAME,
+            "namespace": NAMESPACE,
+            "lifetime": "detached",
+            "get_if_exists": True,
+            "max_restarts": -1,
+            "max_task_retries": 0,
+            "max_concurrency": MAX_CONCURRENCY,
+            "num_cpus": SMALL_ACTOR_CPUS,
+            "resources": resources,
+            "scheduling_strategy": "DEFAULT",
+        }
+        actor: ActorHandle[Any] = (
+            ray.remote(DuckDBWriter).options(**options).remote(settings.database_path, code_version())
+        )
+        return actor
+
+
+def end(timeout_s: float = 20.0) -> bool:
+    """Let the writer drain, close and exit; True when one was there. Blocks until its name is free."""
+    try:
+        actor = ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    try:
+        ray.get(actor.leave.remote(), timeout=timeout_s)
+    except ray.exceptions.RayActorError:
+        log.info("writer left")
+    except ray.exceptions.GetTimeoutError:
+        log.warning("writer did not drain in %.0f s and is killed", timeout_s)
+        ray.kill(actor)
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        try:
+            ray.get_actor(NAME, namespace=NAMESPACE)
+        except ValueError:
+            return True
+        time.sleep(0.05)
+    return True
+
+
+def hand_over(settings: Settings) -> None:
+    """Replace a writer that runs other code by one that runs this code; callers see a short 503.
+
+    Called once by a new JobRunner, so that old replicas, which may overlap it, never hand back.
+    """
+    actor = find_or_start(settings)
+    try:
+        running = ray.get(actor.version.remote(), timeout=10)
+    except ray.exceptions.RayError:
+        return
+    if running != code_version():
+        log.info("writer hands over from %.8s to %.8s", running, code_version())
+        end()
+        find_or_start(settings)

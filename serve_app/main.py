@@ -1,0 +1,199 @@
+"""Composition root: the two Serve applications, and the service in the foreground.
+
+The only module of `serve_app` that knows Ray. `api` and `embedder` are what `serve_config.yaml` names;
+`serve` and `down` are what the command line calls.
+"""
+
+import logging
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+
+import ray
+from ray import serve as ray_serve
+from ray.serve import Application
+from ray.serve.config import AutoscalingConfig, HTTPOptions
+from ray.serve.schema import LoggingConfig
+
+from deployments import embedder as embedder_deployment
+from deployments import writer
+from deployments.cluster import choose_policy
+from deployments.ingress import ingress_class
+from deployments.job_runner import JobRunner
+from deployments.reducer import Reducer
+from deployments.searcher import Searcher
+from serve_app.config import Settings
+from serve_app.errors import Unavailable
+from serve_app.policy import SMALL_ACTOR_CPUS
+from serve_app.service_record import ServiceRecord
+
+log = logging.getLogger("constellate")
+
+API = "api"
+MAX_STREAMS_AND_REQUESTS = 1000
+"""Every open stream holds a request slot (Serve's default of 5 would freeze the ingress at five viewers)."""
+
+SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
+QUIET = LoggingConfig(enable_access_log=False)
+
+
+def api(args: Settings) -> Application:
+    """The application `api`: ingress, job loop, reducer, searcher. Raises `SettingsError`."""
+    settings = _with_environment(args)
+    policy = choose_policy(settings)
+    reducer = ray_serve.deployment(
+        Reducer,
+        name="Reducer",
+        max_ongoing_requests=16,
+        autoscaling_config=AutoscalingConfig(
+            min_replicas=0, initial_replicas=0, max_replicas=1, target_ongoing_requests=8, downscale_to_zero_delay_s=600
+        ),
+        ray_actor_options=SMALL,
+        logging_config=QUIET,
+    ).bind(settings)
+    runner = ray_serve.deployment(
+        JobRunner,
+        name="JobRunner",
+        max_ongoing_requests=64,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options=SMALL,
+        logging_config=QUIET,
+    ).bind(settings, policy, reducer)
+    searcher = ray_serve.deployment(
+        Searcher,
+        name="Searcher",
+        max_ongoing_requests=32,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options=SMALL,
+        logging_config=QUIET,
+    ).bind(settings)
+    return ray_serve.deployment(
+        ingress_class(settings),
+        name="Ingress",
+        num_replicas=policy.ingress_replicas,
+        max_ongoing_requests=MAX_STREAMS_AND_REQUESTS,
+        max_queued_requests=200,
+        health_check_period_s=2,
+        graceful_shutdown_timeout_s=5,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options=SMALL,
+        logging_config=QUIET,
+    ).bind(settings, runner, searcher)
+
+
+def embedder(args: Settings) -> Application:
+    """The application `embedder`: the default model. Raises `SettingsError`."""
+    settings = _with_environment(args)
+    return embedder_deployment.application(settings, settings.model, choose_policy(settings), min_replicas=1)
+
+
+def _with_environment(args: Settings) -> Settings:
+    """`args` of the configuration file over the environment over the defaults."""
+    return Settings.from_environment(os.environ, **{name: getattr(args, name) for name in args.model_fields_set})
+
+
+def serve(settings: Settings) -> None:
+    """Run the service in the foreground until SIGINT or SIGTERM, then stop all of it.
+
+    Starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names.
+
+    Raises:
+        Unavailable: the port is taken, or another service uses the data directory.
+    """
+    stop = threading.Event()
+    _check_port(settings)
+    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _raise_file_limit()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    started = time.monotonic()
+    try:
+        context = ray.init(
+            namespace=writer.NAMESPACE,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            configure_logging=True,
+        )
+        deploy(settings)
+        record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
+        record.write(settings.data_dir)
+        _announce(settings, context.dashboard_url, time.monotonic() - started)
+        stop.wait()
+        print("Stopping …", flush=True)
+        record.remove(settings.data_dir)
+    finally:
+        _stop()
+
+
+def deploy(settings: Settings) -> None:
+    """Deploy both applications on the connected cluster and wait until they run."""
+    ray_serve.start(
+        http_options=HTTPOptions(host=settings.host, port=settings.port, keep_alive_timeout_s=90),
+        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
+    )
+    ray_serve.run_many(
+        [
+            ray_serve.RunTarget(target=embedder(settings), name=embedder_deployment.APPLICATION, route_prefix=None),
+            ray_serve.RunTarget(target=api(settings), name=API, route_prefix="/"),
+        ]
+    )
+
+
+def down(settings: Settings) -> bool:
+    """End a service that was deployed on the cluster `RAY_ADDRESS` names; True when something was there."""
+    ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), namespace=writer.NAMESPACE, logging_level=logging.WARNING)
+    try:
+        applications = [
+            name
+            for name in ray_serve.status().applications
+            if name == API or name.startswith(embedder_deployment.APPLICATION)
+        ]
+        for name in applications:
+            ray_serve.delete(name)
+        return writer.end() or bool(applications)
+    finally:
+        ray.shutdown()
+
+
+def _stop() -> None:
+    """Stop serving, close the database, end Ray; every process this service started is gone afterwards."""
+    if ray.is_initialized():
+        ray_serve.shutdown()
+        writer.end()
+        ray.shutdown()
+    print("Stopped.", flush=True)
+
+
+def _check_port(settings: Settings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Unavailable(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+                "stop what uses it (`constellate down`) or choose another port with --port"
+            ) from None
+
+
+def _raise_file_limit() -> None:
+    """Streams and Ray's processes need more open files than the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard))
+
+
+def _announce(settings: Settings, dashboard_url: str | None, seconds: float) -> None:
+    print(f"Constellate is up after {seconds:.0f} s.")
+    print(f"  map and API    {settings.url}/")
+    print(f"  API pages      {settings.url}/docs")
+    if dashboard_url:
+        print(f"  Ray dashboard  http://{dashboard_url}/ (token: `ray get-auth-token`)")
+    print(f"  data           {settings.data_dir}")
+    print("Press Ctrl-C to stop.", flush=True)

@@ -1,0 +1,90 @@
+"""One object decides how work is cut and spread, from the machine and the settings.
+
+CPU and GPU are different machines (docs/decisions/0003-batching.md has the measurements). On a CPU one
+replica a core with one thread each beats one replica with all threads; on a GPU one replica feeds large
+batches and decoding is spread over the cores.
+"""
+
+import math
+from dataclasses import dataclass
+
+from serve_app.config import Settings
+
+SMALL_ACTOR_CPUS = 0.1
+"""Ingress, writer, JobRunner, Reducer and Searcher each claim this much; together about half a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Sizes for one cluster.
+
+    `chunk_images` travel in one call to a replica, at most `batch_images` in one forward pass, and
+    `window` chunks are in flight over all jobs: the window is also the autoscaling signal, so it must ask
+    for more than `max_replicas * target_ongoing`.
+    """
+
+    max_replicas: int
+    cpus_per_replica: float
+    gpus_per_replica: float
+    torch_threads: int
+    decode_threads: int
+    chunk_images: int
+    batch_images: int
+    batch_wait_s: float
+    target_ongoing: int
+    max_ongoing: int
+    ingress_replicas: int
+
+    @classmethod
+    def choose(cls, settings: Settings, *, n_cpus: float, n_gpus: float) -> "Policy":
+        """Choose for a cluster of `n_cpus` logical CPUs and `n_gpus` GPUs.
+
+        Args:
+            settings: `device`, `max_replicas` and `gpus_per_replica` override the machine.
+            n_cpus: logical CPUs Ray schedules on.
+            n_gpus: GPUs Ray schedules on.
+        """
+        cores = max(1, math.floor(n_cpus))
+        ingress_replicas = 2 if cores >= 4 else 1
+        if n_gpus >= 1 and settings.device in ("auto", "cuda"):
+            share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
+            replicas = settings.max_replicas or max(1, math.floor(n_gpus / share) if share else int(n_gpus))
+            decode_threads = max(2, cores // replicas)
+            return cls(
+                max_replicas=replicas,
+                cpus_per_replica=_share_of_cores(cores, replicas),
+                gpus_per_replica=share,
+                torch_threads=1,
+                decode_threads=decode_threads,
+                chunk_images=32,
+                batch_images=128,
+                batch_wait_s=0.1,
+                target_ongoing=6,
+                max_ongoing=10,
+                ingress_replicas=ingress_replicas,
+            )
+        replicas = settings.max_replicas or cores
+        return cls(
+            max_replicas=replicas,
+            cpus_per_replica=_share_of_cores(cores, replicas),
+            gpus_per_replica=0.0,
+            torch_threads=max(1, cores // replicas),
+            decode_threads=2,
+            chunk_images=16,
+            batch_images=32,
+            batch_wait_s=0.02,
+            target_ongoing=2,
+            max_ongoing=3,
+            ingress_replicas=ingress_replicas,
+        )
+
+    @property
+    def window(self) -> int:
+        """Chunks in flight over all jobs."""
+        return math.ceil(self.max_replicas * self.target_ongoing * 1.25)
+
+
+def _share_of_cores(cores: int, replicas: int) -> float:
+    """Logical CPUs of a replica, so that all replicas, one of a second model and the small actors fit."""
+    free = max(0.4, cores - 6 * SMALL_ACTOR_CPUS)
+    return max(0.1, min(0.9, math.floor(100 * free / (replicas + 1)) / 100))

@@ -1,0 +1,45 @@
+import pytest
+
+from serve_app.config import Settings
+from serve_app.policy import SMALL_ACTOR_CPUS, Policy
+
+
+def settings(**values: object) -> Settings:
+    return Settings.from_environment({}, **values)
+
+
+@pytest.mark.parametrize("n_cpus", [1, 2, 4, 8, 64])
+def test_every_replica_and_the_small_actors_fit_the_machine(n_cpus: int):
+    policy = Policy.choose(settings(), n_cpus=n_cpus, n_gpus=0)
+    n_small = 5 + policy.ingress_replicas
+    claimed = policy.max_replicas * policy.cpus_per_replica + n_small * SMALL_ACTOR_CPUS
+    assert claimed <= n_cpus + 1e-9
+
+
+@pytest.mark.parametrize("n_cpus", [2, 8])
+def test_one_replica_a_core_with_one_thread_each_on_cpu(n_cpus: int):
+    policy = Policy.choose(settings(), n_cpus=n_cpus, n_gpus=0)
+    assert (policy.max_replicas, policy.torch_threads) == (n_cpus, 1)
+
+
+def test_fewer_replicas_get_more_threads():
+    policy = Policy.choose(settings(max_replicas=2), n_cpus=8, n_gpus=0)
+    assert (policy.max_replicas, policy.torch_threads) == (2, 4)
+
+
+@pytest.mark.parametrize(("share", "replicas"), [(None, 4), (1.0, 4), (0.5, 8), (2.0, 2)])
+def test_gpu_shares_decide_the_number_of_replicas(share: float | None, replicas: int):
+    policy = Policy.choose(settings(gpus_per_replica=share), n_cpus=32, n_gpus=4)
+    assert policy.max_replicas == replicas
+    assert policy.gpus_per_replica == (share or 1.0)
+
+
+def test_device_cpu_ignores_the_gpus():
+    assert Policy.choose(settings(device="cpu"), n_cpus=4, n_gpus=4).gpus_per_replica == 0
+
+
+@pytest.mark.parametrize("n_gpus", [0, 1, 8])
+def test_the_window_asks_for_every_replica_the_bound_allows(n_gpus: int):
+    policy = Policy.choose(settings(), n_cpus=16, n_gpus=n_gpus)
+    assert policy.window / policy.target_ongoing > policy.max_replicas - 1
+    assert policy.batch_images >= policy.chunk_images
