@@ -1,0 +1,192 @@
+"""The 2D map: UMAP from vectors to points, the same for the same vectors, parameters and seed.
+
+Letters for shapes: N vectors, D dimension, k neighbours. Two departures from `umap.UMAP` make it fast without
+changing the algorithm: neighbours are exact, from matrix products (1 s for 10,000 × 768 on two cores, where
+umap's own search takes most of a minute), and the layout starts from the two principal components, which cannot
+fail and keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
+
+Equal means equal to the last bit on one machine with one number of threads: matrix products and umap's means
+are summed in an order that follows the threads. No thread setting is read or changed here.
+"""
+
+import hashlib
+import math
+import threading
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from serve_app.errors import InvalidRequest
+from serve_app.pairs import nearest
+from serve_app.records import Vectors
+from serve_app.similarity import normalised
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (phase, done, total); what it raises ends the reduction, which is how one is cancelled."""
+
+# Below this UMAP has nothing to arrange; the points become a regular polygon.
+_MIN_LAYOUT_POINTS = 4
+
+# numba's fallback threading layer ends the process when two threads enter parallel code at once.
+_numba_lock = threading.Lock()
+
+
+class Projection(BaseModel):
+    """Parameters of a map; the defaults are those of UMAP with a fixed seed and the metric of the vectors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_neighbors: int = Field(15, ge=2, le=200, description="images that shape a point's place, itself included")
+    min_dist: float = Field(0.1, ge=0.0, le=0.99, description="how close points may lie; smaller packs clusters")
+    metric: Literal["cosine", "euclidean"] = Field("cosine", description="what makes two vectors near")
+    random_state: int = Field(42, ge=0, le=2**32 - 1, description="seed; equal seeds give equal maps")
+
+
+def reduce(vectors: Vectors, projection: Projection, *, on_progress: OnProgress | None = None) -> NDArray[np.float64]:
+    """Lay vectors out in the plane.
+
+    Equal vectors (of equal direction, for cosine) get equal points. Up to three different vectors are placed on a
+    regular polygon. Blocks until done, one reduction at a time in a process.
+
+    Args:
+        vectors: (N, D) float32, finite; N may be 0.
+        projection: the parameters; `n_neighbors` is lowered to the number of different vectors.
+        on_progress: told of the phases "neighbours" (in tiles) and "layout" (in epochs).
+
+    Returns:
+        (N, 2), finite, in the order of the vectors.
+
+    Raises:
+        InvalidRequest: a vector is not finite.
+    """
+    if not np.isfinite(vectors).all():
+        raise InvalidRequest("some vectors are not finite; generate the embeddings again")
+    if not len(vectors):
+        return np.empty((0, 2))
+    matrix = normalised(vectors) if projection.metric == "cosine" else vectors
+    first, inverse = _distinct(matrix)
+    if len(first) < _MIN_LAYOUT_POINTS:
+        return _polygon(len(first))[inverse]
+    matrix = matrix[first]
+    if projection.metric == "euclidean":
+        matrix -= matrix.mean(axis=0, dtype=np.float64)  # distances stay, and lose fewer digits
+    on_progress = on_progress or (lambda phase, done, total: None)
+    with _numba_lock:
+        return _layout(matrix, projection, on_progress)[inverse]
+
+
+def warm() -> None:
+    """Compile what a reduction runs, so that the next one in this process starts at once.
+
+    Takes about 20 s where umap was never used, 3 s afterwards: compiled code is kept beside umap or, where that
+    cannot be written, under `NUMBA_CACHE_DIR`.
+    """
+    reduce(np.random.default_rng(0).standard_normal((32, 8), dtype=np.float32), Projection())
+
+
+def _distinct(matrix: Vectors) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The first row of each different vector, and for each row which of those it equals.
+
+    More copies of an image than `n_neighbors` would know only each other and drift off as an island of their own
+    (umap's `unique` option exists for this). Digests, because sorting whole rows takes seconds.
+    """
+    seen: dict[bytes, int] = {}
+    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in matrix)
+    inverse = np.fromiter((seen.setdefault(digest, len(seen)) for digest in digests), np.intp, len(matrix))
+    return np.unique(inverse, return_index=True)[1], inverse
+
+
+def _polygon(n: int) -> NDArray[np.float64]:
+    """(n, 2): the origin for one point, otherwise corners on the unit circle."""
+    if n == 1:
+        return np.zeros((1, 2))
+    angles = 2 * math.pi * np.arange(n) / n
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _layout(matrix: Vectors, projection: Projection, on_progress: OnProgress) -> NDArray[np.float64]:
+    """UMAP of (N, D) different vectors, N ≥ 4, already normalised or centred for the metric."""
+    from umap import umap_  # 2 s to import, 15 s the first time: not for those who only want `Projection`
+
+    random = np.random.RandomState(projection.random_state)
+    rows, distances = _neighbours(matrix, projection, on_progress)
+    graph, _, _ = umap_.fuzzy_simplicial_set(
+        matrix, rows.shape[1], random, projection.metric, knn_indices=rows, knn_dists=distances
+    )
+    a, b = umap_.find_ab_params(1.0, projection.min_dist)
+    points, _ = umap_.simplicial_set_embedding(
+        matrix,
+        graph,
+        n_components=2,
+        initial_alpha=1.0,
+        a=a,
+        b=b,
+        gamma=1.0,
+        negative_sample_rate=5,
+        n_epochs=None,
+        init=_principal_components(matrix, random),
+        random_state=random,
+        metric=projection.metric,
+        metric_kwds={},
+        densmap=False,
+        densmap_kwds={},
+        output_dens=False,
+        tqdm_kwds=_epochs_reported_to(on_progress),
+    )
+    return np.asarray(points, dtype=np.float64)
+
+
+def _neighbours(
+    matrix: Vectors, projection: Projection, on_progress: OnProgress
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """(N, k) rows and distances, each row itself first, as umap expects them."""
+    n = len(matrix)
+    cosine = projection.metric == "cosine"
+    # x·y − |x|²/2 − |y|²/2 is −|x − y|²/2: the largest are the nearest, as for cosine.
+    half_squares = None if cosine else np.vecdot(matrix, matrix) / 2
+    found = nearest(
+        matrix,
+        min(projection.n_neighbors, n) - 1,
+        offsets=half_squares,
+        on_tile=lambda done, total: on_progress("neighbours", done, total),
+    )
+    distances = np.maximum(1 - found.scores, 0) if cosine else np.sqrt(np.maximum(-2 * found.scores, 0))
+    own = np.arange(n, dtype=np.int32)[:, None]
+    return np.hstack([own, found.rows]), np.hstack([np.zeros((n, 1), np.float32), distances])
+
+
+def _principal_components(matrix: Vectors, random: np.random.RandomState) -> NDArray[np.float32]:
+    """(N, 2): the first two principal components, within ±10 as umap's own starts are."""
+    mean = matrix.mean(axis=0, dtype=np.float64)
+    covariance = matrix.T @ matrix / len(matrix) - np.outer(mean, mean)
+    axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :2]
+    points = np.zeros((len(matrix), 2))
+    points[:, : axes.shape[1]] = matrix @ axes.astype(np.float32) - mean @ axes
+    # An eigenvector's sign is arbitrary; this choice keeps the map from flipping when a few images are added.
+    points *= np.sign(points[np.abs(points).argmax(axis=0), [0, 1]])
+    points *= 10 / max(np.abs(points).max(), np.finfo(np.float64).tiny)
+    # umap scales each axis by its range; the noise, umap's own, gives a flat axis one.
+    return np.asarray(points + random.normal(scale=1e-4, size=points.shape), dtype=np.float32)
+
+
+def _epochs_reported_to(on_progress: OnProgress) -> dict[str, object]:
+    """Arguments of tqdm that turn umap's progress bar into calls."""
+    return {"disable": False, "file": _EpochReport(on_progress), "bar_format": "{n}/{total}", "mininterval": 0.5}
+
+
+class _EpochReport:
+    """A text file, as tqdm wants one, that passes "12/500" on."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+
+    def write(self, text: str) -> None:
+        done, _, total = text.strip().partition("/")
+        if total:
+            self._on_progress("layout", int(done), int(total))
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
