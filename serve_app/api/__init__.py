@@ -4,14 +4,34 @@ It knows no Ray and no SQL: everything it does goes through `serve_app.services`
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from fastapi import FastAPI
+from starlette.routing import Mount
 
+from serve_app.api import datasets, embeddings, health, images, jobs, pages, problems, search, streams
 from serve_app.api.context import Context
+from serve_app.api.guards import BodyGuard, Envelope, Gate
 from serve_app.config import Settings
 from serve_app.services import Services
 
 __all__ = ["create_app"]
+
+DESCRIPTION = "Image embeddings as a service: register a folder, generate, follow the progress, search, export."
+
+
+class _Api(FastAPI):
+    """FastAPI whose OpenAPI document knows the one shape of errors."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document, built once."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schema = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            schemas.update(schema.pop("$defs", {}))
+            schemas["Problem"] = schema
+        return super().openapi()
 
 
 def create_app(settings: Settings, find_services: Callable[[], Services]) -> FastAPI:
@@ -21,6 +41,20 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
         settings: limits, the API key and the default model.
         find_services: called at each request, never while building.
     """
-    app = FastAPI(title="Constellate")
+    app = _Api(
+        title="Constellate",
+        description=DESCRIPTION,
+        version="0.1.0",
+        # The stock documentation pages load scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+        responses=problems.ANY_PROBLEM,
+    )
     app.state.context = Context(settings, find_services)
+    problems.install(app)
+    for guard in (BodyGuard, Gate, Envelope):  # the last one added is the outermost
+        app.add_middleware(guard, **({"settings": settings} if guard is Gate else {}))
+    for noun in (datasets, images, embeddings, streams, search, jobs, health, pages):
+        app.include_router(noun.router)
+    app.router.routes.append(Mount("/static", pages.PageFiles(), name="static"))
     return app

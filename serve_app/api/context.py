@@ -1,16 +1,23 @@
 """What every route may use: the settings, the services of this replica, and what the replica keeps in memory."""
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from serve_app.config import Settings
+from serve_app.progress import ProgressHub
+from serve_app.readiness import Readiness
 from serve_app.services import Services
+from serve_app.thumbnail_cache import ThumbnailCache
+
+MAX_THUMBNAILS_AT_ONCE = 4
+"""Each decodes an image of up to 50 Mpx: about 150 MB while it lasts."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """One per application object.
 
@@ -19,6 +26,16 @@ class Context:
 
     settings: Settings
     find_services: Callable[[], Services]
+    progress: ProgressHub = field(init=False)
+    readiness: Readiness = field(init=False)
+    thumbnails: ThumbnailCache = field(init=False)
+    thumbnail_slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = ProgressHub(self.find_services)
+        self.readiness = Readiness(self.find_services)
+        self.thumbnails = ThumbnailCache(self.settings.data_dir / "thumbnails")
+        self.thumbnail_slots = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)
 
 
 def context_of(request: Request) -> Context:

@@ -1,0 +1,63 @@
+"""Routes of datasets: register a folder, list, rescan, delete."""
+
+from fastapi import APIRouter, Response
+
+from serve_app import registration
+from serve_app.api import problems
+from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.schemas import Cursor, Limit, NewDataset, SamplePage
+from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, OutsideRoots
+from serve_app.records import Dataset, ScanChange
+from serve_app.store.datasets import Datasets
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+
+@router.post("", status_code=201, responses=problems.documented(NameTaken, OutsideRoots))
+async def register(body: NewDataset, services: ServicesNow, context: ContextNow, response: Response) -> Dataset:
+    """Register a folder of images, or a COCO or manifest file, as a dataset."""
+    taken = await services.writer.call(Datasets.by_name, body.name)
+    if taken is not None:  # before a long listing, not after it
+        raise NameTaken(taken.id)
+    dataset = await registration.register(
+        services.writer,
+        context.settings,
+        name=body.name,
+        root=body.root,
+        format=body.format,
+        annotations=body.annotations,
+    )
+    response.headers["Location"] = f"/datasets/{dataset.id}"
+    return dataset
+
+
+@router.get("")
+async def list_datasets(services: ServicesNow) -> list[Dataset]:
+    """Every dataset, oldest first."""
+    return await services.writer.call(Datasets.all)
+
+
+@router.get("/{dataset_id}", responses=problems.documented(DatasetNotFound))
+async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
+    """One dataset."""
+    return await services.writer.call(Datasets.get, dataset_id)
+
+
+@router.delete("/{dataset_id}", status_code=204, responses=problems.documented(DatasetNotFound, JobRunning))
+async def delete(dataset_id: str, services: ServicesNow) -> None:
+    """Delete a dataset with its samples, jobs and vectors; the image files are never touched."""
+    await services.writer.call(Datasets.delete, dataset_id)
+
+
+@router.post("/{dataset_id}/rescan", responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots))
+async def rescan(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
+    """Pick up added, changed and removed files; vectors stay until the next generate."""
+    dataset = await services.writer.call(Datasets.get, dataset_id)
+    return await registration.rescan(services.writer, context.settings, dataset)
+
+
+@router.get("/{dataset_id}/samples", responses=problems.documented(DatasetNotFound))
+async def samples(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SamplePage:
+    """A page of samples in listing order."""
+    items, next_cursor = await services.writer.call(Datasets.samples, dataset_id, limit=limit, cursor=cursor)
+    return SamplePage(items=items, next_cursor=next_cursor)

@@ -1,0 +1,160 @@
+"""Routes of a dataset's vectors and map: make them, cancel, ask, read them all."""
+
+import asyncio
+import re
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Response
+from starlette.responses import StreamingResponse
+
+from serve_app import export, weights
+from serve_app.api import problems
+from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.schemas import (
+    Cursor,
+    GenerateOptions,
+    JobCancelled,
+    JobStarted,
+    Limit,
+    Point,
+    ReduceOptions,
+    SkipPage,
+)
+from serve_app.errors import Conflict, DatasetNotFound, JobRunning, NoEmbeddings, NothingRunning, UnknownModel
+from serve_app.records import EmbeddingStatus
+from serve_app.store.datasets import Datasets
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
+
+router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["embeddings"])
+
+EXPORT_PAGE_ROWS = 2048
+"""Rows of a Parquet row group: 6 MiB of vectors of 768 numbers."""
+POINTS_PAGE_ROWS = 50_000
+
+_LOCATION: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "the job is on disk and will run",
+        "headers": {"Location": {"description": "the job", "schema": {"type": "string"}}},
+    }
+}
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+
+
+@router.post(
+    "/generate",
+    status_code=202,
+    responses=_LOCATION | problems.documented(DatasetNotFound, JobRunning, UnknownModel),
+)
+async def generate(
+    dataset_id: str,
+    services: ServicesNow,
+    context: ContextNow,
+    response: Response,
+    options: GenerateOptions | None = None,
+) -> JobStarted:
+    """Embed a dataset. The answer comes once the job is on disk: from then on it survives any crash."""
+    options = options or GenerateOptions()
+    model_name = await asyncio.to_thread(weights.resolve, options.model_name or context.settings.model)
+    job = await services.writer.call(Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force)
+    await services.runner.nudge()
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return JobStarted(dataset_id=dataset_id, message=f"Embedding {job.total} images with {model_name}.", job_id=job.id)
+
+
+@router.post(
+    "/reduce", status_code=202, responses=_LOCATION | problems.documented(NoEmbeddings, DatasetNotFound, JobRunning)
+)
+async def reduce(
+    dataset_id: str, services: ServicesNow, response: Response, options: ReduceOptions | None = None
+) -> JobStarted:
+    """Lay the dataset's vectors out on a 2D map."""
+    params = (options or ReduceOptions()).model_dump()
+    job = await services.writer.call(Jobs.create, dataset_id, "reduce", params=params)
+    await services.runner.nudge()
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return JobStarted(dataset_id=dataset_id, message="Computing the 2D map.", job_id=job.id)
+
+
+@router.post("/cancel", status_code=202, responses=problems.documented(DatasetNotFound, NothingRunning))
+async def cancel(dataset_id: str, services: ServicesNow) -> JobCancelled:
+    """Cancel the dataset's running job, of either kind; its vectors and map stay as they were."""
+    job = await services.writer.call(Jobs.cancel, dataset_id)
+    await services.runner.nudge()
+    return JobCancelled(dataset_id=dataset_id, message=job.message, job_id=job.id)
+
+
+@router.get("/status", responses=problems.documented(DatasetNotFound))
+async def status(dataset_id: str, services: ServicesNow) -> EmbeddingStatus:
+    """Which vectors and map the dataset has now."""
+    return await services.writer.call(Vectors.status, dataset_id)
+
+
+@router.get("/skipped", responses=problems.documented(DatasetNotFound))
+async def skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SkipPage:
+    """Images that the last embed job left out, and why."""
+    items, next_cursor = await services.writer.call(Jobs.skipped, dataset_id, limit=limit, cursor=cursor)
+    return SkipPage(items=items, next_cursor=next_cursor)
+
+
+@router.get(
+    "/coordinates",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "every point of the map, none before any reduction",
+            "model": list[Point],
+            "content": {export.ARROW_MEDIA_TYPE: _BINARY},
+        },
+        **problems.documented(DatasetNotFound),
+    },
+)
+async def coordinates(
+    dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(max_length=1024)] = "*/*"
+) -> StreamingResponse:
+    """The map: JSON, or Arrow where `Accept` names `application/vnd.apache.arrow.stream`."""
+
+    async def read(after: int) -> export.Page:
+        return await services.writer.call(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS)
+
+    pages = export.pages(await read(-1), read)
+    headers = {"Vary": "Accept", "Cache-Control": "no-store"}
+    if export.ARROW_MEDIA_TYPE in accept.lower():
+        return StreamingResponse(export.arrow_stream(pages), headers=headers, media_type=export.ARROW_MEDIA_TYPE)
+    return StreamingResponse(export.points_json(pages, dataset_id), headers=headers, media_type="application/json")
+
+
+@router.get(
+    "/export",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "`sample_id, file_name, label, model_name, vector, x, y`, a row a sample",
+            "content": {media_type: _BINARY for media_type in export.MEDIA_TYPES.values()},
+        },
+        **problems.documented(NoEmbeddings, DatasetNotFound, Conflict),
+    },
+)
+async def export_vectors(
+    dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet"
+) -> StreamingResponse:
+    """Download the dataset's vectors and map. A stream that breaks off was overtaken by a newer set."""
+    dataset = await services.writer.call(Datasets.get, dataset_id)
+    job_id = (await services.writer.call(Vectors.status, dataset_id)).job_id
+    if job_id is None:
+        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+
+    async def read(after: int) -> export.Page:
+        return await services.writer.call(
+            Vectors.export, dataset_id, job_id=job_id, after=after, limit=EXPORT_PAGE_ROWS
+        )
+
+    stream = export.arrow_stream(export.pages(await read(-1), read), format)
+    headers = {"Content-Disposition": _attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}
+    return StreamingResponse(stream, headers=headers, media_type=export.MEDIA_TYPES[format])
+
+
+def _attachment(file_name: str) -> str:
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", file_name).lstrip(".")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"

@@ -1,0 +1,244 @@
+"""What every request passes before a route sees it, as pure ASGI.
+
+Pure, because Starlette's `BaseHTTPMiddleware` stands between a stream and its client's disconnect.
+From the outside in: `Envelope` (request id, browser headers, last resort), `Gate` (Host, Origin, API key),
+`BodyGuard` (size, idleness, encoding, type, strict JSON).
+"""
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import re
+import socket
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.api import problems, strict_json
+from serve_app.config import Settings
+from serve_app.errors import ServiceError, TooLarge, Unauthorized, UnsupportedMediaType
+
+logger = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+DEFAULT_BODY_LIMIT_BYTES = MIB
+UPLOAD_LIMITS_BYTES: tuple[tuple[re.Pattern[str], int], ...] = ((re.compile(r"/datasets/[^/]+/search"), 10 * MIB),)
+"""Routes that take multipart uploads and how much they take, the envelope of the parts included."""
+
+BODY_IDLE_TIMEOUT_S = 15.0
+STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+BROWSER_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+class Envelope:
+    """Gives the request an id, adds browser headers, and turns any exception left into a bare 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id")
+        request_id = given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope[problems.REQUEST_ID] = request_id
+        started = False
+
+        async def send_enveloped(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                for name, value in BROWSER_HEADERS.items():
+                    headers.setdefault(name, value)
+                if given is None:  # Ray Serve's proxy gives every request an id and answers it itself
+                    headers["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_enveloped)
+        except (ServiceError, HTTPException) as error:
+            if started:
+                raise
+            await problems.answer(error, scope)(scope, receive, send_enveloped)
+        except Exception:
+            logger.exception("request %s failed: %s %s", request_id, scope["method"], ascii(scope["path"]))
+            if started:
+                # The connection must break: a truncated stream that ends well looks complete.
+                raise
+            problem = problems.of_status(500, "The service failed to answer; its log has the reason.", code="internal")
+            await problems.response(problem, scope)(scope, receive, send_enveloped)
+
+
+class Gate:
+    """Lets in whoever names this host, comes from this origin and, where there is an API key, knows it.
+
+    Loopback is no boundary against browsers: a page of any site can reach it, through a rebound DNS name or
+    by a plain form (CVE-2025-62593).
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        self._expected = f"Bearer {settings.api_key}".encode() if settings.api_key is not None else None
+        self._names = {"localhost", settings.host.lower()}
+        self._listens_everywhere = settings.host in {"0.0.0.0", "::"}
+        if self._listens_everywhere:
+            self._names.add(socket.gethostname().lower())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            self._check_host(headers.get("host", ""))
+            if scope["method"] in STATE_CHANGING:
+                self._check_origin(headers)
+            if scope["path"] != "/healthz":
+                self._check_key(headers)
+        await self.app(scope, receive, send)
+
+    def _check_host(self, host: str) -> None:
+        name = _host_name(host)
+        if name is None:
+            raise HTTPException(400, "The Host header is missing or malformed.")
+        if name not in self._names and not self._is_own_address(name):
+            raise HTTPException(421, "The Host header names another host than this service.")
+
+    def _is_own_address(self, name: str) -> bool:
+        """Rebinding needs a DNS name, so that addresses are safe; a key in a header cannot be rebound at all."""
+        if self._listens_everywhere and self._expected is not None:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or self._listens_everywhere
+
+    def _check_origin(self, headers: Headers) -> None:
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+            raise HTTPException(403, "Pages of other origins may not change anything here.")
+
+    def _check_key(self, headers: Headers) -> None:
+        if self._expected is None:
+            return
+        scheme, _, key = headers.get("authorization", "").partition(" ")
+        given = f"{scheme.capitalize()} {key.strip()}".encode()
+        if not hmac.compare_digest(given, self._expected):
+            raise Unauthorized("This service wants its API key as Authorization: Bearer.")
+
+
+def _host_name(host: str) -> str | None:
+    """The name or address of a Host header, lower case and without port and brackets; None when malformed."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", host)
+    return (match[1] or match[2]).lower() if match else None
+
+
+class BodyGuard:
+    """Admits bodies that are small enough, arrive steadily and are what the route takes.
+
+    JSON is read and checked here and handed on whole; uploads are counted while they pass.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or not _has_body(headers := Headers(scope=scope)):
+            await self.app(scope, receive, send)
+            return
+        upload_limit_bytes = _upload_limit_bytes(scope["path"])
+        limit_bytes = upload_limit_bytes or DEFAULT_BODY_LIMIT_BYTES
+        _check_declared(headers, limit_bytes)
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        body = _counted(receive, limit_bytes)
+        if upload_limit_bytes is not None:
+            if media_type != "multipart/form-data":
+                raise UnsupportedMediaType("Send the image as multipart/form-data.")
+        elif media_type != "application/json":
+            raise UnsupportedMediaType("Send JSON with Content-Type: application/json.")
+        else:
+            content = await _read(body)
+            strict_json.check(content)
+            body = _replayed(content, receive)
+        await self.app(scope, body, send)
+
+
+def _has_body(headers: Headers) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+
+
+def _upload_limit_bytes(path: str) -> int | None:
+    return next((limit for route, limit in UPLOAD_LIMITS_BYTES if route.fullmatch(path)), None)
+
+
+def _check_declared(headers: Headers, limit_bytes: int) -> None:
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Compressed bodies are not accepted.")
+    length = headers.get("content-length", "0")
+    if not re.fullmatch("[0-9]{1,18}", length):
+        raise HTTPException(400, "The Content-Length header is malformed.")
+    if int(length) > limit_bytes:
+        raise _too_large(limit_bytes)
+
+
+def _too_large(limit_bytes: int) -> TooLarge:
+    return TooLarge(f"The body is over the limit of {limit_bytes // MIB} MiB.")
+
+
+def _counted(receive: Receive, limit_bytes: int) -> Receive:
+    n_bytes = 0
+    is_complete = False
+
+    async def counted() -> Message:
+        nonlocal n_bytes, is_complete
+        if is_complete:  # waiting for the disconnect, which has all the time in the world
+            return await receive()
+        try:
+            async with asyncio.timeout(BODY_IDLE_TIMEOUT_S):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, f"The body stalled for {BODY_IDLE_TIMEOUT_S:.0f} s.") from None
+        n_bytes += len(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+        if n_bytes > limit_bytes:
+            # FastAPI lets an HTTPException through its form parser; anything else would become a 400.
+            raise HTTPException(TooLarge.status, _too_large(limit_bytes).detail)
+        return message
+
+    return counted
+
+
+async def _read(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise HTTPException(400, "The client left before the body was complete.")
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+def _replayed(content: bytes, receive: Receive) -> Receive:
+    is_sent = False
+
+    async def replayed() -> Message:
+        nonlocal is_sent
+        if is_sent:
+            return await receive()
+        is_sent = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return replayed

@@ -1,0 +1,121 @@
+"""Routes of images: the file itself and its thumbnail.
+
+What the URL names is looked up in the table; only what the table says is opened, beneath the dataset's root.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header
+from starlette.responses import Response
+
+from serve_app import files, images
+from serve_app.api import problems
+from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.schemas import ThumbnailSize
+from serve_app.errors import DatasetNotFound, InvalidImage, SampleNotFound
+from serve_app.records import Dataset, FileStamp, Sample
+from serve_app.store.datasets import Datasets
+from serve_app.thumbnail_cache import ThumbnailCache
+
+router = APIRouter(prefix="/datasets/{dataset_id}/samples/{sample_id:path}", tags=["datasets"])
+
+IfNoneMatch = Annotated[str | None, Header(max_length=1024)]
+"""Entity tags of what the client already has."""
+
+SANDBOX = "default-src 'none'; sandbox"
+
+
+def _documented(description: str) -> dict[int | str, dict[str, Any]]:
+    image = {"image/*": {"schema": {"type": "string", "format": "binary"}}}
+    return {
+        200: {"description": description, "content": image},
+        304: {"description": "the client has it already"},
+        **problems.documented(DatasetNotFound, SampleNotFound, InvalidImage),
+    }
+
+
+@router.get("/image", response_class=Response, responses=_documented("the file, byte for byte"))
+async def image(dataset_id: str, sample_id: str, services: ServicesNow, if_none_match: IfNoneMatch = None) -> Response:
+    """The image file of a sample."""
+    dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
+    headers = _headers(sample, await _tag(dataset, sample))
+    if _is_known(headers["ETag"], if_none_match):
+        return Response(status_code=304, headers=headers)
+    data, _ = await asyncio.to_thread(_read, dataset, sample)
+    with _naming(sample):
+        content_type = images.sniff_content_type(data)
+    return Response(data, headers=headers, media_type=content_type)
+
+
+@router.get("/thumbnail", response_class=Response, responses=_documented("upright, without metadata"))
+async def thumbnail(
+    dataset_id: str,
+    sample_id: str,
+    services: ServicesNow,
+    context: ContextNow,
+    size_px: ThumbnailSize = 256,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """A small copy of a sample's image, upright and without metadata."""
+    dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
+    headers = _headers(sample, await _tag(dataset, sample, str(size_px)))
+    if _is_known(headers["ETag"], if_none_match):
+        return Response(status_code=304, headers=headers)
+    async with context.thumbnail_slots:
+        data = await asyncio.to_thread(_thumbnail, context.thumbnails, dataset, sample, size_px)
+    return Response(data, headers=headers, media_type=images.sniff_content_type(data))
+
+
+async def _tag(dataset: Dataset, sample: Sample, *variant: str) -> str:
+    [(size_bytes, mtime_ns)] = await asyncio.to_thread(files.stat_files, dataset.root, [sample.file_name])
+    if mtime_ns < 0:
+        raise SampleNotFound(f"{sample.file_name} is gone or cannot be read; rescan the dataset.")
+    return '"' + "-".join((f"{size_bytes:x}", f"{mtime_ns:x}", *variant)) + '"'
+
+
+def _is_known(tag: str, if_none_match: str | None) -> bool:
+    known = (part.strip().removeprefix("W/") for part in (if_none_match or "").split(","))
+    return any(part in (tag, "*") for part in known)
+
+
+def _headers(sample: Sample, tag: str) -> dict[str, str]:
+    file_name = quote(sample.file_name.rpartition("/")[2], safe="")
+    return {
+        "ETag": tag,
+        "Cache-Control": "private, no-cache",
+        "Content-Disposition": f"inline; filename*=UTF-8''{file_name}",
+        "Content-Security-Policy": SANDBOX,
+    }
+
+
+def _read(dataset: Dataset, sample: Sample) -> tuple[bytes, FileStamp]:
+    try:
+        return files.read_file(dataset.root, sample.file_name, max_bytes=images.DEFAULT_LIMITS.max_bytes)
+    except files.UnreadableFile as error:
+        raise SampleNotFound(f"{sample.file_name}: {error.detail}") from None
+
+
+@contextmanager
+def _naming(sample: Sample) -> Iterator[None]:
+    """Say which file cannot be used."""
+    try:
+        yield
+    except InvalidImage as error:
+        raise InvalidImage(f"{sample.file_name}: {error.detail}") from None
+
+
+def _thumbnail(cache: ThumbnailCache, dataset: Dataset, sample: Sample, size_px: int) -> bytes:
+    """The thumbnail of the file as it is now, from the cache where it has been made before."""
+    [(size_bytes, mtime_ns)] = files.stat_files(dataset.root, [sample.file_name])
+    kept = cache.get(cache.key(dataset.id, sample.id, size_bytes, mtime_ns, size_px))
+    if kept is not None:
+        return kept
+    data, stamp = _read(dataset, sample)
+    with _naming(sample):
+        made = images.thumbnail(data, size_px)
+    cache.put(cache.key(dataset.id, sample.id, stamp.size_bytes, stamp.mtime_ns, size_px), made)
+    return made

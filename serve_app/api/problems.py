@@ -1,0 +1,154 @@
+"""Errors as `application/problem+json` (RFC 9457): one shape for every status, nothing of the server's inside.
+
+Validation errors name location, type and message, never the input: FastAPI's own handler echoes it and
+fails on `NaN` and lone surrogates.
+"""
+
+import json
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Scope
+
+from serve_app.errors import InvalidRequest, JobRunning, NameTaken, ServiceError, TooLarge, Unavailable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_S = 2
+MAX_FIELD_ERRORS = 20
+REQUEST_ID = "request_id"
+"""Key of the ASGI scope under which `guards.Envelope` leaves the request's id."""
+
+
+class FieldError(BaseModel):
+    """Where a request is wrong, and how."""
+
+    loc: list[str | int]
+    type: str
+    msg: str
+
+
+class Problem(BaseModel):
+    """What every error answers."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "type": "about:blank",
+                "title": "Not Found",
+                "status": 404,
+                "detail": "No dataset has the id 'd1'.",
+                "code": "dataset_not_found",
+                "request_id": "0f8fad5bd9cb469fa165708867288c16",
+            }
+        }
+    )
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="stable, for programs; `detail` is for people")
+    request_id: str | None = None
+    errors: list[FieldError] | None = Field(None, description="with 422: every value refused")
+    dataset_id: str | None = Field(None, description="with `name_taken`: the dataset that has the name")
+    job_id: str | None = Field(None, description="with `job_running`: the job that is running")
+    components: dict[str, str] | None = Field(None, description="with `not_ready`: the reason, by component")
+
+
+def response(problem: Problem, scope: Scope, headers: dict[str, str] | None = None) -> Response:
+    """Render a problem for the request it answers."""
+    body = problem.model_copy(update={"request_id": scope.get(REQUEST_ID)}).model_dump(exclude_none=True)
+    text = json.dumps(body, ensure_ascii=False, allow_nan=False)
+    content = text.encode("utf-8", errors="replace")
+    return Response(content, problem.status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
+
+
+def of_status(status: int, detail: str, *, code: str | None = None) -> Problem:
+    """A problem whose title, and code unless given, are the status's own."""
+    meaning = HTTPStatus(status)
+    if status == TooLarge.status:  # Starlette's name for it changed with the RFC; ours does not
+        code = TooLarge.code
+    return Problem(title=meaning.phrase, status=status, detail=detail, code=code or meaning.name.lower())
+
+
+def of_service_error(error: ServiceError) -> Problem:
+    """A problem for one of our errors; the id a conflict carries gets a field of its own."""
+    problem = of_status(error.status, error.detail, code=error.code)
+    if isinstance(error, JobRunning):
+        detail = f"Job {error.detail} of this dataset is running: wait for it or cancel it."
+        return problem.model_copy(update={"detail": detail, "job_id": error.detail})
+    if isinstance(error, NameTaken):
+        detail = f"Dataset {error.detail} has this name: choose another one or delete it."
+        return problem.model_copy(update={"detail": detail, "dataset_id": error.detail})
+    return problem
+
+
+def answer(error: ServiceError | HTTPException, scope: Scope) -> Response:
+    """The response to an error raised on purpose."""
+    if isinstance(error, HTTPException):
+        return response(of_status(error.status_code, error.detail), scope, dict(error.headers or {}))
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return response(of_service_error(error), scope, headers)
+
+
+def of_validation(errors: Sequence[Any]) -> Problem:
+    """A problem for values that FastAPI refused."""
+    fields = [
+        FieldError(loc=[_short(part) for part in error["loc"]], type=error["type"], msg=error["msg"])
+        for error in errors[:MAX_FIELD_ERRORS]
+    ]
+    first = fields[0]
+    detail = f"{'.'.join(map(str, first.loc))}: {first.msg}"
+    if len(errors) > 1:
+        detail += f" (and {len(errors) - 1} more)"
+    problem = of_status(InvalidRequest.status, detail, code=InvalidRequest.code)
+    return problem.model_copy(update={"errors": fields})
+
+
+def _short(part: str | int) -> str | int:
+    """A location is the caller's own text where a key is unknown."""
+    return part[:100] if isinstance(part, str) else part
+
+
+async def _on_raised(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError | HTTPException)
+    return answer(error, request.scope)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return response(of_validation(error.errors()), request.scope)
+
+
+def install(app: FastAPI) -> None:
+    """Answer every foreseen error as a problem; `guards.Envelope` answers the others."""
+    app.add_exception_handler(ServiceError, _on_raised)
+    app.add_exception_handler(HTTPException, _on_raised)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+
+
+def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI document says of these errors: one response a status, with its codes."""
+    by_status: dict[int, list[str]] = {}
+    for error in errors:
+        by_status.setdefault(error.status, []).append(f"`{error.code}`")
+    return {status: _described(" or ".join(codes)) for status, codes in by_status.items()}
+
+
+ANY_PROBLEM: dict[int | str, dict[str, Any]] = {}
+
+
+def _described(description: str) -> dict[str, Any]:
+    reference = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": reference}}}
+
+
+ANY_PROBLEM["default"] = _described("any other problem")

@@ -1,0 +1,157 @@
+"""What requests may say and what answers say, where a record alone does not.
+
+Bodies are strict: no unknown keys, no text where a number belongs. Answers are the records themselves
+(`serve_app.records`) wherever the contract's fields are theirs.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from serve_app.records import Neighbour, Sample, Skip
+from serve_app.reduction import Projection
+
+MAX_PAGE = 10_000
+MAX_NEIGHBOURS = 1000
+
+
+def _digits(value: object) -> object:
+    """Pydantic also reads `1_0` and ` 1 `, and converts digits without end."""
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
+        raise ValueError("write a whole number in at most nine digits")
+    return value
+
+
+def _decimal(value: object) -> object:
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]{1,9}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", value):
+        raise ValueError("write a decimal number")
+    return value
+
+
+Limit = Annotated[int, BeforeValidator(_digits), Query(ge=1, le=MAX_PAGE, description="items of a page")]
+NeighbourLimit = Annotated[
+    int, BeforeValidator(_digits), Query(ge=1, le=MAX_NEIGHBOURS, description="samples to return")
+]
+NeighbourCount = Annotated[
+    int, BeforeValidator(_digits), Query(alias="k", ge=1, le=MAX_NEIGHBOURS, description="neighbours to average over")
+]
+DiverseCount = Annotated[
+    int, BeforeValidator(_digits), Query(alias="n", ge=1, le=MAX_NEIGHBOURS, description="samples to choose")
+]
+Threshold = Annotated[
+    float, BeforeValidator(_decimal), Query(gt=0, le=1, allow_inf_nan=False, description="least cosine of a link")
+]
+ThumbnailSize = Annotated[
+    int, BeforeValidator(_digits), Query(alias="size", ge=16, le=512, description="longer side in pixels")
+]
+Cursor = Annotated[str | None, Query(max_length=4096, description="`next_cursor` of the page before")]
+
+Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")]
+
+
+class Body(BaseModel):
+    """The base of every request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class NewDataset(Body):
+    """A folder to register."""
+
+    name: Name = Field(description="unique among datasets", examples=["flowers"])
+    root: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] = Field(
+        description="folder under one of the service's dataset roots", examples=["/data/flowers"]
+    )
+    format: Literal["auto", "folder", "coco", "manifest"] = "auto"
+    annotations: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
+        None, description="COCO or manifest file under the same roots"
+    )
+
+
+class GenerateOptions(Body):
+    """How to embed a dataset."""
+
+    model_name: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
+        None, description="a known model or a local checkpoint folder; the service's default when absent"
+    )
+    force: bool = Field(False, description="embed every file anew, even where its vector is known")
+
+
+class ReduceOptions(Projection):
+    """How to lay out the map."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class JobStarted(BaseModel):
+    """A job accepted: it is on disk."""
+
+    dataset_id: str
+    status: Literal["started"] = "started"
+    message: str
+    job_id: str
+
+
+class JobCancelled(BaseModel):
+    """A job ended by request; the vectors are as they were."""
+
+    dataset_id: str
+    status: Literal["cancelled"] = "cancelled"
+    message: str
+    job_id: str
+
+
+class SamplePage(BaseModel):
+    """Samples in listing order."""
+
+    items: list[Sample]
+    next_cursor: str | None
+
+
+class SkipPage(BaseModel):
+    """Images the last embed job left out."""
+
+    items: list[Skip]
+    next_cursor: str | None
+
+
+class NeighbourList(BaseModel):
+    """Samples with a score."""
+
+    items: list[Neighbour]
+
+
+class DuplicateGroups(BaseModel):
+    """Groups of near-duplicates, each of two samples or more."""
+
+    threshold: float
+    groups: list[list[Neighbour]]
+
+
+class Point(BaseModel):
+    """One sample on the map; camel case because map components read it as it is."""
+
+    sampleId: str
+    x: float
+    y: float
+    fileName: str
+    label: str | None
+    thumbnailPath: str
+
+
+class Alive(BaseModel):
+    """The process answers, and says that it is Constellate: clients look before they use a port."""
+
+    status: Literal["ok"] = "ok"
+    service: Literal["constellate"] = "constellate"
+
+
+class Ready(BaseModel):
+    """The service can embed and write."""
+
+    status: Literal["ready"] = "ready"
+    model: str = Field(description="the model that embedded the probe image")
+    warnings: list[str] = Field(description="what the database's check at opening found amiss")

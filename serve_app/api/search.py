@@ -1,0 +1,81 @@
+"""Routes that compare vectors by cosine similarity: neighbours, duplicates, outliers, a diverse choice."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, File, UploadFile
+
+from serve_app.api import problems
+from serve_app.api.context import ServicesNow
+from serve_app.api.schemas import (
+    DiverseCount,
+    DuplicateGroups,
+    NeighbourCount,
+    NeighbourLimit,
+    NeighbourList,
+    Threshold,
+)
+from serve_app.errors import (
+    Conflict,
+    DatasetNotFound,
+    InvalidImage,
+    ModelUnavailable,
+    NoEmbeddings,
+    SampleNotFound,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from serve_app.services import Refusal
+from serve_app.store.vectors import Vectors
+
+router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
+
+
+@router.get(
+    "/similarity/{sample_id:path}", responses=problems.documented(NoEmbeddings, DatasetNotFound, SampleNotFound)
+)
+async def similar(dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10) -> NeighbourList:
+    """The samples most similar to a sample, best first, without itself."""
+    return NeighbourList(items=await services.neighbours.similar(dataset_id, sample_id, limit))
+
+
+@router.post(
+    "/search",
+    responses=problems.documented(
+        NoEmbeddings, DatasetNotFound, Conflict, TooLarge, UnsupportedMediaType, InvalidImage, ModelUnavailable
+    ),
+)
+async def search(
+    dataset_id: str,
+    services: ServicesNow,
+    file: Annotated[UploadFile, File(description="an image of at most 10 MiB")],
+    limit: NeighbourLimit = 10,
+) -> NeighbourList:
+    """The samples most similar to an uploaded image, best first."""
+    status = await services.writer.call(Vectors.status, dataset_id)
+    if status.model_name is None:
+        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    card = await services.embedder.describe(status.model_name)
+    [vector] = await services.embedder.embed(status.model_name, [await file.read()])
+    if isinstance(vector, Refusal):
+        raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
+    return NeighbourList(items=await services.neighbours.search(dataset_id, vector, card.space_key, limit))
+
+
+@router.get("/duplicates", responses=problems.documented(NoEmbeddings, DatasetNotFound))
+async def duplicates(dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95) -> DuplicateGroups:
+    """Groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
+    return DuplicateGroups(threshold=threshold, groups=await services.neighbours.duplicates(dataset_id, threshold))
+
+
+@router.get("/outliers", responses=problems.documented(NoEmbeddings, DatasetNotFound))
+async def outliers(
+    dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50
+) -> NeighbourList:
+    """The samples least similar to their `k` nearest neighbours; `score` is that mean similarity."""
+    return NeighbourList(items=await services.neighbours.outliers(dataset_id, k, limit))
+
+
+@router.get("/diverse", responses=problems.documented(NoEmbeddings, DatasetNotFound))
+async def diverse(dataset_id: str, services: ServicesNow, n: DiverseCount = 50) -> NeighbourList:
+    """`n` samples that cover the dataset, in the order chosen."""
+    return NeighbourList(items=await services.neighbours.diverse(dataset_id, n))

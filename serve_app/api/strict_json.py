@@ -1,0 +1,56 @@
+"""JSON as RFC 8259 means it, refusing what `json.loads` lets through.
+
+`NaN`, `Infinity` and `1e400` become values that no answer can carry, lone surrogates cannot be stored, and
+of duplicate keys the last silently wins.
+"""
+
+import json
+import math
+from typing import NoReturn
+
+from serve_app.errors import MalformedJson
+
+
+def check(body: bytes) -> None:
+    """Accept a body that is strict JSON.
+
+    Raises:
+        MalformedJson: it is not; the message says why.
+    """
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedJson(f"The body is not UTF-8 (byte {error.start}).") from None
+    try:
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys
+        )
+        # Escaped lone surrogates survive parsing; encoding finds them wherever they are.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise MalformedJson("The body is nested too deeply.") from None
+    except UnicodeEncodeError:
+        raise MalformedJson("The body holds a lone surrogate.") from None
+    except json.JSONDecodeError as error:
+        raise MalformedJson(f"The body is not JSON: {error.msg} (character {error.pos}).") from None
+    except ValueError:
+        # CPython refuses integers of more than 4300 digits.
+        raise MalformedJson("The body holds a number with too many digits.") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise MalformedJson(f"{name} is not JSON.")
+
+
+def _finite_float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise MalformedJson("The body holds a number that no double can represent.")
+    return number
+
+
+def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise MalformedJson("The body names a key twice.")
+    return value

@@ -1,0 +1,75 @@
+"""Listing a dataset's folder into the store: page by page, and all or nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from serve_app import sources
+from serve_app.config import Settings
+from serve_app.records import Dataset, DatasetFormat, ScanChange
+from serve_app.roots import check_annotations, check_root
+from serve_app.services import Writer
+from serve_app.store.datasets import Datasets
+
+WantedFormat = Literal["auto", "folder", "coco", "manifest"]
+
+
+async def register(
+    writer: Writer, settings: Settings, *, name: str, root: str, format: WantedFormat, annotations: str | None
+) -> Dataset:
+    """List a folder and make it a dataset.
+
+    Raises:
+        NameTaken: a dataset has this name; the message is its id.
+        OutsideRoots: the folder or the annotation file is not below a configured root.
+        InvalidRequest: the folder or the annotation file cannot be used.
+    """
+    folder, file = await asyncio.to_thread(_checked, settings, root, annotations)
+    found, file = await asyncio.to_thread(sources.detect, folder, file, format)
+    async with _scanned(writer, folder, found, file) as scan_id:
+        return await writer.call(
+            Datasets.register,
+            scan_id,
+            name=name,
+            root=str(folder),
+            format=found,
+            annotations=str(file) if file is not None else None,
+        )
+
+
+async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanChange:
+    """List a dataset's folder again.
+
+    Raises:
+        JobRunning: a job is running; the message is its id.
+        OutsideRoots: the folder has been moved out of the roots, or the roots have changed.
+        InvalidRequest: the folder or the annotation file cannot be used.
+    """
+    folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
+    async with _scanned(writer, folder, dataset.format, file) as scan_id:
+        return await writer.call(Datasets.rescan, scan_id, dataset.id)
+
+
+def _checked(settings: Settings, root: str, annotations: str | None) -> tuple[Path, Path | None]:
+    roots = settings.dataset_roots
+    folder = check_root(root, roots)
+    return folder, check_annotations(annotations, folder, roots) if annotations is not None else None
+
+
+@asynccontextmanager
+async def _scanned(writer: Writer, root: Path, format: DatasetFormat, annotations: Path | None) -> AsyncIterator[str]:
+    """A scan of the folder, dropped again unless the block succeeds."""
+    scan_id = await writer.call(Datasets.begin_scan)
+    try:
+        pages = sources.scan(root, format, annotations)
+        number = 0
+        while page := await asyncio.to_thread(next, pages, None):
+            await writer.call(Datasets.put_scan, scan_id, number, page)
+            number += 1
+        yield scan_id
+    except BaseException:
+        # A client that leaves cancels this task; its scan must go all the same.
+        await asyncio.shield(writer.call(Datasets.drop_scan, scan_id))
+        raise
