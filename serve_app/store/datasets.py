@@ -1,7 +1,27 @@
 """Datasets and their samples: registration, listing, rescans."""
 
+import uuid
+from datetime import UTC
+
+import pyarrow as pa
+
+from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
-from serve_app.store.executor import write
+from serve_app.store.database import Database
+from serve_app.store.job_rows import running_job, utc_now
+from serve_app.store.marks import write
+from serve_app.store.paging import parse_cursor, require_limit
+from serve_app.store.schema import dimensions, embeddings_table, stage_table
+from serve_app.store.session import Session
+
+_COLUMNS = "id, name, root, format, annotations, sample_count, created_at"
+
+# Of several listed files with one id, the first counts.
+_SCANNED = (
+    "SELECT sample_id, file_name, label, size_bytes, mtime_ns, row_number() OVER (ORDER BY page, position) - 1 "
+    "AS ordinal FROM (SELECT * FROM scan_files WHERE scan_id = ? "
+    "QUALIFY row_number() OVER (PARTITION BY sample_id ORDER BY page, position) = 1)"
+)
 
 
 class Datasets:
@@ -11,20 +31,51 @@ class Datasets:
     or service leaves no half-listed dataset.
     """
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
     @write
     def begin_scan(self) -> str:
-        """Open a scan and return its id; scans left behind by dead callers are dropped at boot."""
-        raise NotImplementedError
+        """Open a scan and return its id; scans left behind are dropped by the first write of the next writer."""
+        scan_id = uuid.uuid4().hex
+        with self._database.transaction() as session:
+            session.q("INSERT INTO scans VALUES (?)", scan_id)
+        return scan_id
 
     @write
     def put_scan(self, scan_id: str, page: int, files: list[SourceFile]) -> None:
-        """Add a page of listed files; the same page twice is stored once."""
-        raise NotImplementedError
+        """Add a page of listed files; the same page twice is stored once.
+
+        Raises:
+            Unavailable: the scan is gone because the writer was restarted; begin again.
+        """
+        listed = pa.table(
+            {
+                "position": pa.array(range(len(files)), pa.int64()),
+                "sample_id": pa.array([file.sample_id for file in files], pa.string()),
+                "file_name": pa.array([file.file_name for file in files], pa.string()),
+                "label": pa.array([file.label for file in files], pa.string()),
+                "size_bytes": pa.array([file.size_bytes for file in files], pa.int64()),
+                "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
+            }
+        )
+        with self._database.transaction() as session:
+            _require_scan(session, scan_id)
+            if session.row("SELECT 1 FROM scan_files WHERE scan_id = ? AND page = ? LIMIT 1", scan_id, page):
+                return
+            session.bind("listed", listed)
+            session.q(
+                "INSERT INTO scan_files SELECT ?, ?, position, sample_id, file_name, label, size_bytes, mtime_ns "
+                "FROM listed",
+                scan_id,
+                page,
+            )
 
     @write
     def drop_scan(self, scan_id: str) -> None:
         """Forget a scan; unknown ids are ignored."""
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            _forget_scan(session, scan_id)
 
     @write
     def register(
@@ -34,18 +85,51 @@ class Datasets:
 
         Raises:
             NameTaken: a dataset has this name; the message is its id.
+            Unavailable: the scan is gone because the writer was restarted; begin again.
         """
-        raise NotImplementedError
+        dataset_id = uuid.uuid4().hex
+        with self._database.transaction() as session:
+            taken = session.row("SELECT id FROM datasets WHERE name = ?", name)
+            if taken is not None:
+                raise NameTaken(taken[0])
+            _require_scan(session, scan_id)
+            sample_count = _take_scan(session, scan_id, dataset_id)
+            session.q(
+                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, 1, NULL, ?)",
+                *(dataset_id, name, root, format, annotations, sample_count, utc_now()),
+            )
+            return require_dataset(session, dataset_id)
 
     @write
     def rescan(self, scan_id: str, dataset_id: str) -> ScanChange:
-        """Replace a dataset's samples by a scan; samples keep their id. Vectors stay until the next generate.
+        """Replace a dataset's samples by a scan; samples keep their id.
+
+        Vectors stay until the next generate; those of removed samples are no longer shown, and are shown again
+        when a later scan finds the samples again.
 
         Raises:
             DatasetNotFound: no such dataset.
             JobRunning: a job is running; the message is its id.
+            Unavailable: the scan is gone because the writer was restarted; begin again.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            _require_idle(session, dataset_id)
+            _require_scan(session, scan_id)
+            row = session.row(
+                "SELECT count(*) FILTER (old.sample_id IS NULL), count(*) FILTER (old.sample_id = new.sample_id AND "
+                "(old.file_name, old.label, old.size_bytes, old.mtime_ns) IS DISTINCT FROM "
+                "(new.file_name, new.label, new.size_bytes, new.mtime_ns)), count(*) FILTER (new.sample_id IS NULL) "
+                f"FROM (FROM samples WHERE dataset_id = ?) old FULL JOIN ({_SCANNED}) new USING (sample_id)",
+                dataset_id,
+                scan_id,
+            )
+            assert row is not None
+            session.q("DELETE FROM samples WHERE dataset_id = ?", dataset_id)
+            sample_count = _take_scan(session, scan_id, dataset_id)
+            session.q(
+                "UPDATE datasets SET sample_count = ?, scan_no = scan_no + 1 WHERE id = ?", sample_count, dataset_id
+            )
+        return ScanChange(added=row[0], changed=row[1], removed=row[2])
 
     @write
     def delete(self, dataset_id: str) -> None:
@@ -55,29 +139,104 @@ class Datasets:
             DatasetNotFound: no such dataset.
             JobRunning: a job is running; the message is its id.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            _require_idle(session, dataset_id)
+            for dimension in dimensions(session):
+                session.q(f"DELETE FROM {embeddings_table(dimension)} WHERE dataset_id = ?", dataset_id)
+                session.q(
+                    f"DELETE FROM {stage_table(dimension)} WHERE job_id IN (SELECT id FROM jobs WHERE dataset_id = ?)",
+                    dataset_id,
+                )
+            session.q("DELETE FROM job_skips WHERE job_id IN (SELECT id FROM jobs WHERE dataset_id = ?)", dataset_id)
+            session.q("DELETE FROM jobs WHERE dataset_id = ?", dataset_id)
+            session.q("DELETE FROM samples WHERE dataset_id = ?", dataset_id)
+            session.q("DELETE FROM datasets WHERE id = ?", dataset_id)
+        self._database.checkpoint()
 
     def all(self) -> list[Dataset]:
         """Every dataset, oldest first."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return [_dataset(*row) for row in session.q(f"SELECT {_COLUMNS} FROM datasets ORDER BY created_at, id")]
 
     def get(self, dataset_id: str) -> Dataset:
         """One dataset. Raises `DatasetNotFound`."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return require_dataset(session, dataset_id)
 
     def by_name(self, name: str) -> Dataset | None:
         """The dataset of this name, or None."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            row = session.row(f"SELECT {_COLUMNS} FROM datasets WHERE name = ?", name)
+        return None if row is None else _dataset(*row)
 
     def samples(self, dataset_id: str, *, limit: int, cursor: str | None) -> tuple[list[Sample], str | None]:
         """A page of samples in listing order and the cursor of the next, None at the end.
 
         Raises:
             DatasetNotFound: no such dataset.
-            InvalidRequest: the cursor is not one this method gave.
+            InvalidRequest: the cursor is not one this method gave, or the limit is not positive.
         """
-        raise NotImplementedError
+        after, limit = parse_cursor(cursor), require_limit(limit)
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            rows = session.q(
+                "SELECT ordinal, sample_id, file_name, label FROM samples WHERE dataset_id = ? AND ordinal > ? "
+                "ORDER BY ordinal LIMIT ?",
+                *(dataset_id, after, limit + 1),
+            )
+        page = [Sample(*row[1:]) for row in rows[:limit]]
+        return page, str(rows[limit - 1][0]) if len(rows) > limit else None
 
     def sample(self, dataset_id: str, sample_id: str) -> tuple[Dataset, Sample]:
         """One sample with its dataset. Raises `DatasetNotFound`, `SampleNotFound`."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            dataset = require_dataset(session, dataset_id)
+            row = session.row(
+                "SELECT sample_id, file_name, label FROM samples WHERE dataset_id = ? AND sample_id = ?",
+                *(dataset_id, sample_id),
+            )
+        if row is None:
+            raise SampleNotFound(f"dataset '{dataset.name}' has no sample '{sample_id}'")
+        return dataset, Sample(*row)
+
+
+def require_dataset(session: Session, dataset_id: str) -> Dataset:
+    """One dataset. Raises `DatasetNotFound`."""
+    row = session.row(f"SELECT {_COLUMNS} FROM datasets WHERE id = ?", dataset_id)
+    if row is None:
+        raise DatasetNotFound(f"there is no dataset '{dataset_id}'")
+    return _dataset(*row)
+
+
+def _dataset(*row: object) -> Dataset:
+    *columns, created_at = row
+    return Dataset(*columns, created_at.replace(tzinfo=UTC))  # type: ignore
+
+
+def _require_idle(session: Session, dataset_id: str) -> None:
+    require_dataset(session, dataset_id)
+    job = running_job(session, dataset_id)
+    if job is not None:
+        raise JobRunning(job.id)
+
+
+def _require_scan(session: Session, scan_id: str) -> None:
+    if session.row("SELECT 1 FROM scans WHERE id = ?", scan_id) is None:
+        raise Unavailable("The listing of the folder was interrupted; try again.")
+
+
+def _take_scan(session: Session, scan_id: str, dataset_id: str) -> int:
+    """Make the scan the dataset's samples and return their number."""
+    count = session.value(
+        "INSERT INTO samples (dataset_id, ordinal, sample_id, file_name, label, size_bytes, mtime_ns) "
+        f"SELECT ?, ordinal, sample_id, file_name, label, size_bytes, mtime_ns FROM ({_SCANNED}) ORDER BY ordinal",
+        dataset_id,
+        scan_id,
+    )
+    _forget_scan(session, scan_id)
+    return int(count)
+
+
+def _forget_scan(session: Session, scan_id: str) -> None:
+    session.q("DELETE FROM scan_files WHERE scan_id = ?", scan_id)
+    session.q("DELETE FROM scans WHERE id = ?", scan_id)

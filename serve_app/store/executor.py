@@ -1,12 +1,84 @@
 """Runs store methods for async callers: writes on one thread, reads beside them on a few others."""
 
-from collections.abc import Callable
-from typing import TypeVar
+import asyncio
+import inspect
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
-F = TypeVar("F", bound=Callable[..., object])
+from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
+from serve_app.store.database import Database
+from serve_app.store.datasets import Datasets
+from serve_app.store.health import Health
+from serve_app.store.jobs import Jobs
+from serve_app.store.marks import write
+from serve_app.store.pace import Pace
+from serve_app.store.vectors import Vectors
+
+__all__ = ["StoreExecutor", "write"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 
-def write(method: F) -> F:
-    """Mark a store method as a write: `StoreExecutor` runs it on the one writer thread."""
-    method.is_write = True  # type: ignore[attr-defined]
-    return method
+class StoreExecutor:
+    """The store's parts (`Datasets`, `Jobs`, `Vectors`, `Health`) behind one awaitable call: a `services.Writer`.
+
+    Only public methods that a part defines can be called, by their qualified name. A write that was accepted runs
+    to its end even when its caller stops waiting, and an error in one call touches no other.
+    """
+
+    def __init__(self, database: Database, *, readers: int = 4, clock: Callable[[], float] = time.monotonic) -> None:
+        pace = Pace(clock)
+        parts = (Datasets(database), Jobs(database, pace, clock), Vectors(database, pace), Health(database))
+        self._database = database
+        self._methods: dict[str, Callable[..., object]] = {
+            f"{type(part).__name__}.{name}": getattr(part, name)
+            for part in parts
+            for name, attribute in vars(type(part)).items()
+            if inspect.isfunction(attribute) and not name.startswith("_")
+        }
+        self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-write")
+        self._reads = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
+        self._is_closing = False
+
+    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a method of a part and return its result, or raise its `ServiceError`.
+
+        Raises:
+            InvalidRequest: no part has this public method.
+            StoreUnavailable: the store is closing, or cannot use its file.
+        """
+        return cast(R, await self.call_named(method.__qualname__, args, kwargs))
+
+    async def call_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """`call` for callers in other processes, who name the method ("Jobs.create")."""
+        method = self._methods.get(name)
+        if method is None:
+            raise InvalidRequest(f"the store has no method '{name}'")
+        if self._is_closing:
+            raise StoreUnavailable("The store is closing: the service is stopping or being replaced.")
+        pool = self._writes if hasattr(method, "is_write") else self._reads
+        # Shielded, because cancelling would take a waiting write out of the queue.
+        result = asyncio.get_running_loop().run_in_executor(pool, lambda: method(*args, **kwargs))
+        try:
+            return await asyncio.shield(result)
+        except (ServiceError, asyncio.CancelledError):
+            raise
+        except Exception as error:
+            logger.exception("%s failed", name)
+            raise ServiceError("The store failed; the log of the service has the details.") from error
+
+    async def drain_and_close(self) -> None:
+        """Finish what was accepted, writes included, then close the database; repeating it is harmless."""
+        self._is_closing = True
+        await asyncio.to_thread(self._drain_and_close)
+
+    def _drain_and_close(self) -> None:
+        self._writes.shutdown(wait=True)
+        self._reads.shutdown(wait=True)
+        self._database.close()

@@ -4,12 +4,43 @@ A job is `running` from the moment its row is on disk until it is `complete`, `e
 Leases live in the writer's memory (monotonic clock); correctness rests on the attempt number alone.
 """
 
+import json
+import time
+import uuid
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
 from serve_app.records import Claim, Job, JobKind, ModelCard, PendingSample, Skip
-from serve_app.store.executor import write
+from serve_app.store import job_rows
+from serve_app.store.database import Database
+from serve_app.store.datasets import require_dataset
+from serve_app.store.job_rows import COLUMNS, JobRow
+from serve_app.store.marks import write
+from serve_app.store.pace import Pace
+from serve_app.store.paging import parse_cursor, require_limit
+from serve_app.store.schema import BASE_DIMENSION, create_vector_tables, dimensions, embeddings_table
+from serve_app.store.session import Session
+from serve_app.store.staging import unsettled_condition
+
+
+class Lease(NamedTuple):
+    """Who works on a job, until when on the monotonic clock."""
+
+    runner_id: str
+    until: float
 
 
 class Jobs:
     """SQL over `jobs` and `job_skips`."""
+
+    def __init__(self, database: Database, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._pace = pace
+        self._clock = clock
+        self._leases: dict[str, Lease] = {}
 
     @write
     def create(
@@ -28,7 +59,45 @@ class Jobs:
             JobRunning: one is running; the message is its id.
             NoEmbeddings: kind is reduce and the dataset has no vectors.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            dataset = require_dataset(session, dataset_id)
+            running = job_rows.running_job(session, dataset_id)
+            if running is not None:
+                raise JobRunning(running.id)
+            scan_no, vectors_job_id = session.q(
+                "SELECT scan_no, vectors_job_id FROM datasets WHERE id = ?", dataset_id
+            )[0]
+            total = dataset.sample_count
+            if kind == "reduce":
+                total = _count_vectors(session, dataset_id, vectors_job_id)
+            row = JobRow(
+                id=uuid.uuid4().hex,
+                number=session.value("SELECT coalesce(max(number), 0) + 1 FROM jobs"),
+                dataset_id=dataset_id,
+                kind=kind,
+                status="running",
+                phase="queued",
+                reason=None,
+                attempt=0,
+                last_block=0,
+                seq=1,
+                total=total,
+                embedded=0,
+                reused=0,
+                skipped=0,
+                message="Waiting to start",
+                model_name=model_name,
+                space_key=None,
+                dimension=None,
+                force=force,
+                params=json.dumps(params or {}),
+                vectors_job_id=vectors_job_id if kind == "reduce" else None,
+                scan_no=scan_no,
+                created_at=job_rows.utc_now(),
+                finished_at=None,
+            )
+            job_rows.insert(session, row)
+        return job_rows.public(row, self._pace)
 
     @write
     def cancel(self, dataset_id: str) -> Job:
@@ -38,26 +107,58 @@ class Jobs:
             DatasetNotFound: no such dataset.
             NothingRunning: no job runs.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            dataset = require_dataset(session, dataset_id)
+            row = job_rows.running_job(session, dataset_id)
+            if row is None:
+                raise NothingRunning(f"no job of dataset '{dataset.name}' is running")
+            row = job_rows.finish(session, row, "cancelled", f"Cancelled at {row.processed:,} of {row.total:,}")
+        return self._ended(row)
 
     @write
     def claim(self, runner_id: str, *, holding: list[str], lease_s: float) -> Claim | None:
         """Hand the oldest running job that nobody holds to a runner, with the next attempt number.
 
-        A job is free when it has no lease (never claimed, or the writer restarted) or its lease ran out.
-        Jobs in `holding` are the caller's own and are not handed out again.
+        A job is free when it has no lease (never claimed, or the writer restarted), when its lease ran out, or
+        when the caller itself has it without knowing (an answer got lost). Jobs in `holding` are the caller's
+        own and are not handed out again.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            rows = session.q(f"SELECT {COLUMNS} FROM jobs WHERE status = 'running' ORDER BY number")
+            row = next(
+                (job for job in (JobRow(*values) for values in rows) if self._is_free(job, runner_id, holding)), None
+            )
+            if row is None:
+                return None
+            row = job_rows.update(
+                session,
+                row,
+                attempt=row.attempt + 1,
+                last_block=0,
+                phase="running",
+                message="Resuming" if row.attempt else "Starting",
+            )
+            dataset = require_dataset(session, row.dataset_id)
+        self._leases[row.id] = Lease(runner_id, self._clock() + lease_s)
+        self._pace.start(row.id, row.processed)
+        job = job_rows.public(row, self._pace)
+        return Claim(job=job, dataset=dataset, attempt=row.attempt, force=row.force, params=json.loads(row.params))
 
     @write
     def renew(self, job_id: str, attempt: int, *, lease_s: float) -> None:
         """Extend the lease. Raises `StaleAttempt` when the job is over or claimed anew."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            job_rows.guard(session, job_id, attempt)
+        runner_id = self._leases[job_id].runner_id if job_id in self._leases else ""
+        self._leases[job_id] = Lease(runner_id, self._clock() + lease_s)
 
     @write
     def release(self, job_id: str, attempt: int) -> None:
         """Give the job back so that it can be claimed at once; stale attempts are ignored."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            current = session.row("SELECT 1 FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
+        if current is not None:
+            self._leases.pop(job_id, None)
 
     @write
     def begin(self, job_id: str, attempt: int, card: ModelCard) -> Job:
@@ -67,35 +168,145 @@ class Jobs:
 
         Raises:
             StaleAttempt: the job is over or claimed anew.
+            InvalidRequest: vectors of the model's dimension cannot be stored.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            is_new_dimension = card.dimension not in dimensions(session)
+            if is_new_dimension:
+                create_vector_tables(session, card.dimension)
+            changes: dict[str, object] = {
+                "model_name": card.name,
+                "space_key": card.space_key,
+                "dimension": card.dimension,
+            }
+            if (row.space_key, row.dimension) != (card.space_key, card.dimension):
+                job_rows.drop_stage(session, row)
+                session.q("DELETE FROM job_skips WHERE job_id = ?", job_id)
+                changes |= {"embedded": 0, "reused": 0, "skipped": 0}
+            row = job_rows.update(session, row, **changes)
+        if is_new_dimension:
+            self._database.checkpoint()  # new tables do not linger in the write-ahead log
+        self._pace.start(job_id, row.processed)
+        return job_rows.public(row, self._pace)
 
     @write
     def announce(self, job_id: str, attempt: int, *, phase: str, message: str) -> Job:
         """Change what people read about a running job. Raises `StaleAttempt`."""
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            row = job_rows.update(session, row, phase=phase, message=message)
+        return job_rows.public(row, self._pace)
 
     @write
     def fail(self, job_id: str, attempt: int, message: str) -> Job:
         """End a job with `error` and drop what it staged. Raises `StaleAttempt`."""
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            row = job_rows.finish(session, row, "error", message)
+        return self._ended(row)
 
     def pending(self, job_id: str, *, after: int, limit: int) -> list[PendingSample]:
-        """Samples the embed job has neither staged nor skipped, by ordinal, beginning past `after` (-1 at first)."""
-        raise NotImplementedError
+        """Samples the embed job has neither staged nor skipped, by ordinal, beginning past `after` (-1 at first).
+
+        Raises:
+            JobNotFound: no such job.
+            InvalidRequest: the limit is not positive.
+        """
+        require_limit(limit)
+        with self._database.read() as session:
+            row = job_rows.load(session, job_id)
+            found: list[PendingSample] = []
+            # Only a window of samples is compared with what is settled: on a page at a time of a million samples
+            # that is ten times faster than comparing all. Windows grow, for a resumed job whose head is settled.
+            window = limit
+            while len(found) < limit and after < row.total:
+                found += _pending_between(session, row, after, after + window)
+                after += window
+                window *= 2
+        return found[:limit]
 
     def get(self, job_id: str) -> Job:
         """One job. Raises `JobNotFound`."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            return job_rows.public(job_rows.load(session, job_id), self._pace)
 
     def all(self, *, limit: int) -> list[Job]:
         """The newest jobs first."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            rows = session.q(f"SELECT {COLUMNS} FROM jobs ORDER BY number DESC LIMIT ?", require_limit(limit))
+        return [job_rows.public(JobRow(*row), self._pace) for row in rows]
 
     def latest(self, keys: list[tuple[str, JobKind]]) -> list[Job | None]:
         """The newest job of each (dataset id, kind), None where there is none; one query for all streams."""
-        raise NotImplementedError
+        wanted = pa.table(
+            {
+                "dataset_id": pa.array([dataset_id for dataset_id, _ in keys], pa.string()),
+                "kind": pa.array([kind for _, kind in keys], pa.string()),
+            }
+        )
+        with self._database.read() as session:
+            session.bind("wanted", wanted)
+            rows = session.q(
+                f"SELECT {COLUMNS} FROM jobs SEMI JOIN wanted USING (dataset_id, kind) "
+                "QUALIFY row_number() OVER (PARTITION BY dataset_id, kind ORDER BY number DESC) = 1"
+            )
+        newest = {(row.dataset_id, row.kind): row for row in (JobRow(*values) for values in rows)}
+        return [None if key not in newest else job_rows.public(newest[key], self._pace) for key in keys]
 
     def skipped(self, dataset_id: str, *, limit: int, cursor: str | None) -> tuple[list[Skip], str | None]:
-        """A page of the skips of the dataset's last embed job. Raises `DatasetNotFound`."""
-        raise NotImplementedError
+        """A page of the skips of the dataset's last embed job, and the cursor of the next, None at the end.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            InvalidRequest: the cursor is not one this method gave, or the limit is not positive.
+        """
+        after, limit = parse_cursor(cursor), require_limit(limit)
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            rows = session.q(
+                "SELECT position, sample_id, file_name, reason, detail FROM job_skips WHERE position > ? AND job_id = "
+                "(SELECT arg_max(id, number) FROM jobs WHERE dataset_id = ? AND kind = 'embed') "
+                "ORDER BY position LIMIT ?",
+                *(after, dataset_id, limit + 1),
+            )
+        page = [Skip(*row[1:]) for row in rows[:limit]]
+        return page, str(rows[limit - 1][0]) if len(rows) > limit else None
+
+    def _is_free(self, row: JobRow, runner_id: str, holding: list[str]) -> bool:
+        if row.id in holding:
+            return False
+        lease = self._leases.get(row.id)
+        return lease is None or lease.runner_id == runner_id or lease.until <= self._clock()
+
+    def _ended(self, row: JobRow) -> Job:
+        self._leases.pop(row.id, None)
+        self._pace.stop(row.id)
+        return job_rows.public(row, self._pace)
+
+
+def _count_vectors(session: Session, dataset_id: str, vectors_job_id: str | None) -> int:
+    """The vectors of the dataset's present samples. Raises `NoEmbeddings` when there are none."""
+    count = 0
+    if vectors_job_id is not None:
+        dimension = job_rows.load(session, vectors_job_id).dimension
+        assert dimension is not None
+        count = session.value(
+            f"SELECT count(*) FROM {embeddings_table(dimension)} e SEMI JOIN samples s USING (dataset_id, sample_id) "
+            "WHERE e.dataset_id = ?",
+            dataset_id,
+        )
+    if not count:
+        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    return count
+
+
+def _pending_between(session: Session, row: JobRow, after: int, last: int) -> list[PendingSample]:
+    """Unsettled samples whose ordinal is in (after, last]."""
+    # Before `begin` the job has staged nothing, so any table will do.
+    rows = session.q(
+        "SELECT ordinal, sample_id, file_name FROM samples s WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
+        f"AND {unsettled_condition(row.dimension or BASE_DIMENSION)} ORDER BY ordinal",
+        *(row.dataset_id, after, last, row.id, row.id),
+    )
+    return [PendingSample(*values) for values in rows]

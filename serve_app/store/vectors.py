@@ -7,12 +7,25 @@ Letters: N rows, D dimension. Vectors of dimension 768 lie in `embeddings`, of o
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.records import Block, EmbeddingStatus, FileTask, Job, ObservedFile, VectorSet
-from serve_app.store.executor import write
+from serve_app.errors import Conflict, InvalidRequest, NoEmbeddings
+from serve_app.records import Block, EmbeddingStatus, FileStamp, FileTask, Job, ObservedFile, Skip, VectorSet
+from serve_app.store import job_rows, readout, staging, swap
+from serve_app.store.database import Database
+from serve_app.store.datasets import require_dataset
+from serve_app.store.job_rows import JobRow
+from serve_app.store.marks import write
+from serve_app.store.pace import Pace
+from serve_app.store.paging import require_limit
+from serve_app.store.session import Session
+from serve_app.store.staging import Space
 
 
 class Vectors:
     """SQL over the embedding and stage tables."""
+
+    def __init__(self, database: Database, pace: Pace) -> None:
+        self._database = database
+        self._pace = pace
 
     @write
     def plan(self, job_id: str, attempt: int, observed: list[ObservedFile]) -> list[FileTask]:
@@ -20,13 +33,30 @@ class Vectors:
 
         A file whose size and mtime equal those of its stored vector in the job's space is staged from it
         (`reused`). Of the others, in order of size, each carries the content hashes of stored or staged
-        vectors of that space and size, whatever their dataset. With `force`, nothing is reused.
-        Safe to repeat.
+        vectors of that space and size, whatever their dataset; where more than `MAX_KNOWN_HASHES` contents
+        share the size, only that of its own stored vector. With `force`, nothing is reused. Samples already
+        settled, or not of the dataset, are left out, so it is safe to repeat.
 
         Raises:
             StaleAttempt: the job is over or claimed anew.
+            Conflict: the job has no vector space yet; `Jobs.begin` gives it one.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            space = _require_space(row)
+            by_id = {file.sample_id: file for file in observed}
+            pending = staging.unsettled(session, space, by_id)
+            files = [file for file in by_id.values() if file.sample_id in pending]
+            if row.force:
+                ordered = sorted(files, key=lambda file: file.size_bytes)
+                return [FileTask(file.sample_id, file.file_name) for file in ordered]
+            reused = staging.stage_unchanged(session, space, files) if files else set()
+            if reused:
+                row = _advance(session, row, block_no=row.last_block, reused=len(reused))
+            remaining = staging.tasks(session, space, [file for file in files if file.sample_id not in reused])
+        if reused:
+            self._pace.note(job_id, row.processed)
+        return remaining
 
     @write
     def put_block(self, job_id: str, attempt: int, block_no: int, block: Block) -> Job:
@@ -35,12 +65,24 @@ class Vectors:
         Blocks of an attempt are numbered 1, 2, 3, … and sent one after another; a number already committed
         is answered without effect, so that a caller in doubt repeats the call. Vectors that are not finite
         or have zero norm are skipped as `nonfinite`. A `known` entry whose vector has meanwhile gone is
-        not counted: the sample stays pending.
+        not counted: the sample stays pending. Samples already settled, or not of the dataset, are ignored.
 
         Raises:
             StaleAttempt: the job is over or claimed anew.
+            Conflict: a block before this one is missing, or the job has no vector space yet.
+            InvalidRequest: the parts of the block do not fit together or the vectors have another dimension.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            if block_no <= row.last_block:
+                return job_rows.public(row, self._pace)
+            if block_no != row.last_block + 1:
+                raise Conflict(f"block {row.last_block + 1} comes next, not block {block_no}")
+            space = _require_space(row)
+            _require_shape(block, row)
+            row = _put(session, row, space, block, block_no)
+        self._pace.note(job_id, row.processed)
+        return job_rows.public(row, self._pace)
 
     @write
     def commit(self, job_id: str, attempt: int) -> Job:
@@ -54,41 +96,80 @@ class Vectors:
             StaleAttempt: the job is over otherwise, or claimed anew.
             Conflict: samples are still pending.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            done = _finished_by(session, job_id, attempt)
+            if done is not None:
+                return job_rows.public(done, self._pace)
+            row = job_rows.guard(session, job_id, attempt)
+            row = swap.commit(session, row, _require_space(row))
+        self._pace.stop(job_id)
+        self._database.checkpoint()
+        return job_rows.public(row, self._pace)
 
     @write
     def put_points(self, job_id: str, attempt: int, vectors_job_id: str, points: NDArray[np.float64]) -> Job:
         """Write (N, 2) coordinates to exactly the rows of `vectors_job_id`, in `read` order, and end the job.
 
-        The job ends `error` when those vectors have been replaced meanwhile.
+        The job ends `error` when those vectors have been replaced meanwhile. Repeating a call that took
+        effect returns the finished job.
 
         Raises:
             StaleAttempt: the job is over or claimed anew.
+            InvalidRequest: `points` is not (N, 2) or not finite.
         """
-        raise NotImplementedError
+        with self._database.transaction() as session:
+            done = _finished_by(session, job_id, attempt)
+            if done is not None:
+                return job_rows.public(done, self._pace)
+            row = job_rows.guard(session, job_id, attempt)
+            row = swap.put_points(session, row, vectors_job_id, points)
+        self._pace.stop(job_id)
+        self._database.checkpoint()
+        return job_rows.public(row, self._pace)
 
     def status(self, dataset_id: str) -> EmbeddingStatus:
         """Which vectors and map the dataset has. Raises `DatasetNotFound`."""
-        raise NotImplementedError
+        with self._database.read() as session:
+            dataset = require_dataset(session, dataset_id)
+            current = readout.current(session, dataset_id)
+            count, placed = readout.counts(session, current) if current else (0, 0)
+        return EmbeddingStatus(
+            dataset_id=dataset_id,
+            has_embeddings=count > 0,
+            embedding_count=count,
+            model_name=current.model_name if current else None,
+            dimension=current.dimension if current else None,
+            space_key=current.space_key if current else None,
+            job_id=current.job_id if current else None,
+            has_reduction=placed > 0,
+            sample_count=dataset.sample_count,
+        )
 
     def read(self, dataset_id: str) -> VectorSet:
         """All vectors of a dataset in sample order, on one snapshot.
+
+        Samples that came back in a rescan after the reduction have no place yet: NaN in `points`.
 
         Raises:
             DatasetNotFound: no such dataset.
             NoEmbeddings: it has no vectors.
         """
-        raise NotImplementedError
+        with self._database.read() as session:
+            return readout.vector_set(session, _require_vectors(session, dataset_id))
 
     def points(self, dataset_id: str, *, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the map as one Arrow IPC stream, and the next `after` (None at the end).
 
-        Columns: sample_id, x, y, file_name, label. Empty before any reduction.
+        Columns: sample_id, x, y, file_name, label. Empty before any reduction. `after` is -1 at first.
 
         Raises:
             DatasetNotFound: no such dataset.
+            InvalidRequest: the limit is not positive.
         """
-        raise NotImplementedError
+        require_limit(limit)
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            return readout.points_page(session, readout.current(session, dataset_id), after, limit)
 
     def export(self, dataset_id: str, *, job_id: str, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the dataset as one Arrow IPC stream, and the next `after` (None at the end).
@@ -100,5 +181,93 @@ class Vectors:
             DatasetNotFound: no such dataset.
             NoEmbeddings: it has no vectors.
             Conflict: the vectors are no longer those of `job_id`.
+            InvalidRequest: the limit is not positive.
         """
-        raise NotImplementedError
+        require_limit(limit)
+        with self._database.read() as session:
+            current = _require_vectors(session, dataset_id)
+            if current.job_id != job_id:
+                raise Conflict("The vectors were replaced during the export; start it again.")
+            return readout.export_page(session, current, after, limit)
+
+
+def _require_space(row: JobRow) -> Space:
+    space = Space.of(row)
+    if space is None:
+        raise Conflict(f"job {row.id} has no vector space yet")
+    return space
+
+
+def _require_vectors(session: Session, dataset_id: str) -> readout.Current:
+    require_dataset(session, dataset_id)
+    current = readout.current(session, dataset_id)
+    if current is None:
+        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    return current
+
+
+def _require_shape(block: Block, row: JobRow) -> None:
+    expected = (len(block.sample_ids), row.dimension)
+    if block.vectors.dtype != np.float32 or (block.sample_ids and block.vectors.shape != expected):
+        raise InvalidRequest(f"vectors are {block.vectors.dtype} {block.vectors.shape}, not float32 {expected}")
+    if len(block.stamps) != len(block.sample_ids):
+        raise InvalidRequest(f"{len(block.sample_ids)} vectors come with {len(block.stamps)} stamps")
+
+
+def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:
+    """The job, when it was this attempt's own commit that ended it: an answer that got lost is given again."""
+    row = session.row(f"SELECT {job_rows.COLUMNS} FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
+    found = None if row is None else JobRow(*row)
+    if found is not None and (found.status == "complete" or (found.status == "error" and found.reason is not None)):
+        return found
+    return None
+
+
+def _put(session: Session, row: JobRow, space: Space, block: Block, block_no: int) -> JobRow:
+    """Stage what of a block is still pending, each sample once, and count it."""
+    asked = [*block.sample_ids, *(sample_id for sample_id, _ in block.known), *(skip.sample_id for skip in block.skips)]
+    pending = staging.unsettled(session, space, asked)
+    fresh = staging.usable(block.vectors) if block.sample_ids else np.empty(0, bool)
+    keep: list[int] = []
+    skips: list[Skip] = []
+    for position, sample_id in enumerate(block.sample_ids):
+        file_name = pending.pop(sample_id, None)
+        if file_name is None:
+            continue
+        if fresh[position]:
+            keep.append(position)
+        else:
+            skips.append(Skip(sample_id, file_name, "nonfinite", "the model gave no usable vector"))
+    known: list[tuple[str, FileStamp]] = [entry for entry in block.known if pending.pop(entry[0], None) is not None]
+    skips += [skip for skip in block.skips if pending.pop(skip.sample_id, None) is not None]
+    embedded = staging.stage_vectors(
+        session,
+        space,
+        [block.sample_ids[position] for position in keep],
+        [block.stamps[position] for position in keep],
+        block.vectors[keep],
+    )
+    return _advance(
+        session,
+        row,
+        block_no=block_no,
+        embedded=embedded,
+        reused=staging.stage_known(session, space, known),
+        skipped=staging.put_skips(session, space, skips, first_position=row.skipped),
+    )
+
+
+def _advance(
+    session: Session, row: JobRow, *, block_no: int, embedded: int = 0, reused: int = 0, skipped: int = 0
+) -> JobRow:
+    """Add settled samples to a job's counters and to the message that tells them."""
+    processed = row.processed + embedded + reused + skipped
+    return job_rows.update(
+        session,
+        row,
+        embedded=row.embedded + embedded,
+        reused=row.reused + reused,
+        skipped=row.skipped + skipped,
+        last_block=block_no,
+        message=f"Embedding {processed:,} of {row.total:,}",
+    )

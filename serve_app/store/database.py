@@ -1,0 +1,271 @@
+"""The one DuckDB file: opening it, transactions on it, and what happens when it fails.
+
+Everything here follows measured behaviour of DuckDB 2.0:
+
+- one cursor a session, because a connection shared by threads refuses calls;
+- a fatal error ends the whole instance, reads included, while everything committed is on disk: all handles are
+  closed and the file is opened again by the next call;
+- nothing that exists is ever deleted or made anew. DuckDB itself deletes a write-ahead log whose database file is
+  missing, and a checkpoint at close removes a log by its name, whoever's it is by then.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import duckdb
+
+from serve_app.errors import ServiceError, StoreUnavailable
+from serve_app.store import boot, failures, schema
+from serve_app.store.session import Session
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 5.0
+CLOSE_TIMEOUT_S = 30.0
+
+
+class Database:
+    """A DuckDB file that opens at the first use and again after a failure.
+
+    `problems` lists what the check at opening found amiss; it is empty for a sound database. Safe to use
+    from several threads: reads run side by side, each on a snapshot, writes one after another.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        memory_limit_mb: int = 2048,
+        threads: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.path = path
+        self.problems: list[str] = []
+        self._config: dict[str, str | bool | int | float | list[str]] = {
+            "threads": threads,
+            # At connect, because the write-ahead log is replayed before any SET.
+            "memory_limit": f"{memory_limit_mb}MB",
+            "enable_external_access": "false",
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+        }
+        self._clock = clock
+        self._state = threading.Condition()
+        self._writing = threading.Lock()
+        self._root: duckdb.DuckDBPyConnection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._sessions = 0
+        self._epoch: int | None = None
+        self._closed = False
+        self._failures = 0
+        self._retry_at = 0.0
+        self._why_not = ""
+        self._checkpoint_due = False
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session on one snapshot of the committed data; it cannot write.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened or read; the message says why.
+        """
+        with self._session("BEGIN TRANSACTION READ ONLY") as session:
+            yield session
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """A session whose changes are on disk, all of them, when the block ends, or not at all when it raises.
+
+        When the commit itself fails it is in doubt, so every write must be safe to repeat.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened or written, or another writer has taken it over.
+        """
+        with self._writing:
+            with self._session("BEGIN TRANSACTION") as session:
+                epoch = self._claim(session)
+                yield session
+            self._epoch = epoch
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file, as far as that is possible now; `check` tries again later."""
+        self._checkpoint_due = True
+        with self._writing, suppress(ServiceError):
+            cursor = self._enter()
+            try:
+                cursor.execute("CHECKPOINT").fetchall()
+                self._checkpoint_due = False
+            except duckdb.Error as error:
+                raise self._translate(error) from error
+            finally:
+                self._leave(cursor)
+
+    def check(self) -> list[str]:
+        """Read and write once for real and return `problems`.
+
+        Raises:
+            StoreUnavailable: one of the two failed; the message says why.
+        """
+        with self.read() as session:
+            session.q("SELECT checks FROM meta")
+        with self.transaction() as session:
+            session.q("UPDATE meta SET checks = checks + 1")
+        if self._checkpoint_due:
+            self.checkpoint()
+        return list(self.problems)
+
+    def close(self) -> None:
+        """Wait for running sessions, fold the write-ahead log into the file and close it, for good."""
+        with self._state:
+            self._closed = True
+            idle = self._state.wait_for(lambda: self._sessions == 0, timeout=CLOSE_TIMEOUT_S)
+            root, self._root = self._root, None
+            if root is None:
+                return
+            try:
+                if idle and self._on_disk() == self._identity:
+                    root.execute("CHECKPOINT").fetchall()
+            except duckdb.Error as error:
+                logger.warning("the write-ahead log stays beside the database: %s", failures.reason(error))
+            finally:
+                root.close()
+
+    @contextmanager
+    def _session(self, begin: str) -> Iterator[Session]:
+        cursor = self._enter()
+        try:
+            session = Session(cursor)
+            session.q(begin)
+            yield session
+            session.q("COMMIT")
+        except BaseException as error:
+            with suppress(duckdb.Error):
+                cursor.execute("ROLLBACK").fetchall()
+            if isinstance(error, duckdb.Error):
+                raise self._translate(error) from error
+            raise
+        finally:
+            self._leave(cursor)
+
+    def _enter(self) -> duckdb.DuckDBPyConnection:
+        with self._state:
+            if self._closed:
+                raise StoreUnavailable("The database is closed: the service is stopping or being replaced.")
+            if self._root is None:
+                if self._sessions:
+                    raise StoreUnavailable("The database is being opened again after a failure.")
+                self._open()
+            elif self._on_disk() != self._identity:
+                raise StoreUnavailable(
+                    f"The file {self.path.name} was moved, deleted or replaced while in use: put it back, "
+                    "or restart the service to use the file that is there now."
+                )
+            assert self._root is not None
+            cursor = self._root.cursor()
+            self._sessions += 1
+            return cursor
+
+    def _leave(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        with suppress(duckdb.Error):
+            cursor.close()
+        with self._state:
+            self._sessions -= 1
+            self._state.notify_all()
+
+    def _translate(self, error: duckdb.Error) -> ServiceError:
+        """The error to raise for DuckDB's; a fatal one also lets go of the instance."""
+        if failures.ends_instance(error):
+            with self._state:
+                root, self._root = self._root, None
+            if root is not None:
+                with suppress(duckdb.Error):
+                    root.close()
+        why = failures.reason(error)
+        if failures.is_temporary(error):
+            logger.warning("the database failed: %s", why, exc_info=error)
+            return StoreUnavailable(f"The database could not complete the call: {why}.")
+        logger.error("the database refused a statement", exc_info=error)
+        return ServiceError("The database refused a statement; the log of the service has the details.")
+
+    def _open(self) -> None:
+        """Open the file, apply migrations and look for losses; not before the last failure's delay is over."""
+        if self._clock() < self._retry_at:
+            raise StoreUnavailable(self._why_not)
+        try:
+            self._root = self._connect()
+            self._prepare(self._root)
+        except (duckdb.Error, OSError, StoreUnavailable) as error:
+            root, self._root = self._root, None
+            if root is not None:
+                root.close()
+            self._why_not = (
+                error.detail
+                if isinstance(error, ServiceError)
+                else f"The database {self.path.name} cannot be opened: {failures.reason(error)}."
+            )
+            self._retry_at = self._clock() + min(LAST_RETRY_S, FIRST_RETRY_S * 2**self._failures)
+            self._failures += 1
+            raise StoreUnavailable(self._why_not) from error
+        self._failures = 0
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        is_new = not self.path.exists()
+        if is_new and self.path.with_name(self.path.name + ".wal").exists():
+            raise StoreUnavailable(
+                f"The file {self.path.name} is missing but its write-ahead log is there: put the file back. "
+                "Nothing was created, because that would destroy the log."
+            )
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root = duckdb.connect(str(self.path), config=self._config)
+        try:
+            if is_new:
+                self.path.chmod(0o600)
+            root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
+            root.execute("SET lock_configuration = true").fetchall()
+        except BaseException:
+            root.close()
+            raise
+        self._identity = self._on_disk()
+        return root
+
+    def _prepare(self, root: duckdb.DuckDBPyConnection) -> None:
+        session = Session(root)
+        missing = schema.pending_migrations(session)
+        if missing:
+            session.q("BEGIN TRANSACTION")
+            schema.apply_migrations(session, missing)
+            session.q("COMMIT")
+            session.q("CHECKPOINT")
+        self.problems = boot.find_losses(session)
+        for problem in self.problems:
+            logger.error("data loss suspected: %s", problem)
+
+    def _claim(self, session: Session) -> int:
+        """Make sure that this is still the file's writer; the first write makes it so.
+
+        The file's lock keeps other processes out. Where locks do not work (some network file systems), a writer
+        that opens the file again after a failure finds here that another has been at it.
+        """
+        epoch = int(session.value("SELECT writer_epoch FROM meta"))
+        if self._epoch is None:
+            session.q("UPDATE meta SET writer_epoch = writer_epoch + 1")
+            session.q("DELETE FROM scan_files")
+            session.q("DELETE FROM scans")
+            return epoch + 1
+        if epoch != self._epoch:
+            raise StoreUnavailable("Another writer has taken over the database; this one must be restarted.")
+        return epoch
+
+    def _on_disk(self) -> tuple[int, int] | None:
+        """Device and inode of the file at the path now; None when there is none."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

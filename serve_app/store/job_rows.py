@@ -1,0 +1,141 @@
+"""Rows of `jobs`: reading, guarding, changing and ending them inside a transaction."""
+
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from serve_app.errors import JobNotFound, StaleAttempt
+from serve_app.records import Job, JobKind, JobStatus
+from serve_app.store.pace import Pace
+from serve_app.store.schema import stage_table
+from serve_app.store.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A row of `jobs`; the fields are its columns, in order.
+
+    `number` counts jobs up and orders them whatever the clock does. `embedded`, `reused` and `skipped` count
+    committed samples. `reason` is the stable code behind an error that `Vectors.commit` found. For a reduction,
+    `vectors_job_id` is the job whose vectors it lays out. `scan_no` is the dataset's when the job was created.
+    """
+
+    id: str
+    number: int
+    dataset_id: str
+    kind: JobKind
+    status: JobStatus
+    phase: str
+    reason: str | None
+    attempt: int
+    last_block: int
+    seq: int
+    total: int
+    embedded: int
+    reused: int
+    skipped: int
+    message: str
+    model_name: str | None
+    space_key: str | None
+    dimension: int | None
+    force: bool
+    params: str
+    vectors_job_id: str | None
+    scan_no: int
+    created_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def processed(self) -> int:
+        """Samples settled by committed work."""
+        return self.embedded + self.reused + self.skipped
+
+
+NAMES = tuple(field.name for field in fields(JobRow))
+COLUMNS = ", ".join(NAMES)
+
+
+def utc_now() -> datetime:
+    """The time as the tables keep it: UTC, without a zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def insert(session: Session, row: JobRow) -> None:
+    """Add a row."""
+    values = [getattr(row, name) for name in NAMES]
+    session.q(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(values))})", *values)
+
+
+def load(session: Session, job_id: str) -> JobRow:
+    """One row. Raises `JobNotFound`."""
+    row = session.row(f"SELECT {COLUMNS} FROM jobs WHERE id = ?", job_id)
+    if row is None:
+        raise JobNotFound(f"there is no job '{job_id}'")
+    return JobRow(*row)
+
+
+def guard(session: Session, job_id: str, attempt: int) -> JobRow:
+    """The row of a running job, for the runner that holds its newest attempt.
+
+    Raises:
+        StaleAttempt: the job is over, gone, or claimed anew.
+    """
+    try:
+        row = load(session, job_id)
+    except JobNotFound:
+        raise StaleAttempt(f"job {job_id} is gone") from None
+    if row.status != "running":
+        raise StaleAttempt(f"job {job_id} is over: {row.status}")
+    if row.attempt != attempt:
+        raise StaleAttempt(f"job {job_id} is at attempt {row.attempt}; attempt {attempt} is over")
+    return row
+
+
+def running_job(session: Session, dataset_id: str) -> JobRow | None:
+    """The dataset's running job, of either kind."""
+    row = session.row(f"SELECT {COLUMNS} FROM jobs WHERE dataset_id = ? AND status = 'running'", dataset_id)
+    return None if row is None else JobRow(*row)
+
+
+def update(session: Session, row: JobRow, **changes: Any) -> JobRow:
+    """Change columns of a row and count the change in `seq`."""
+    changes["seq"] = row.seq + 1
+    settings = ", ".join(f"{name} = ?" for name in changes)
+    session.q(f"UPDATE jobs SET {settings} WHERE id = ?", *changes.values(), row.id)
+    return replace(row, **changes)
+
+
+def finish(session: Session, row: JobRow, status: JobStatus, message: str, **changes: Any) -> JobRow:
+    """End a job and drop what it staged."""
+    drop_stage(session, row)
+    return update(session, row, status=status, phase=status, message=message, finished_at=utc_now(), **changes)
+
+
+def drop_stage(session: Session, row: JobRow) -> None:
+    """Delete a job's staged vectors."""
+    if row.dimension is not None:
+        session.q(f"DELETE FROM {stage_table(row.dimension)} WHERE job_id = ?", row.id)
+
+
+def public(row: JobRow, pace: Pace) -> Job:
+    """The record that clients see."""
+    rate = pace.rate(row.id) if row.status == "running" else None
+    return Job(
+        id=row.id,
+        dataset_id=row.dataset_id,
+        kind=row.kind,
+        status=row.status,
+        phase=row.phase,
+        processed=row.processed,
+        skipped=row.skipped,
+        reused=row.reused,
+        total=row.total,
+        message=row.message,
+        model_name=row.model_name,
+        attempt=row.attempt,
+        seq=row.seq,
+        rate=rate,
+        eta_s=(row.total - row.processed) / rate if rate else None,
+        created_at=row.created_at.replace(tzinfo=UTC),
+        finished_at=None if row.finished_at is None else row.finished_at.replace(tzinfo=UTC),
+    )

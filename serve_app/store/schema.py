@@ -1,0 +1,126 @@
+"""The tables, as an ordered list of named migrations.
+
+There is no primary key, unique constraint, foreign key or index: uniqueness is kept by the one writer and
+checked by `docs/invariants.md`. DuckDB's indexes slow loads down, and their replay after a crash has a history
+of defects. Times are UTC without a zone: reading TIMESTAMPTZ needs a package that is not a dependency.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from serve_app.errors import InvalidRequest, StoreUnavailable
+from serve_app.store.session import Session
+
+BASE_DIMENSION = 768
+USUAL_DIMENSIONS = (384, 768, 1024, 1536)
+MAX_DIMENSION = 16_384
+
+_EMBEDDINGS_NAME = re.compile(r"embeddings(?:_(\d+))?")
+
+
+def embeddings_table(dimension: int) -> str:
+    """The table of the vectors of this dimension: `embeddings` for 768, `embeddings_<dim>` otherwise."""
+    return "embeddings" if dimension == BASE_DIMENSION else f"embeddings_{int(dimension)}"
+
+
+def stage_table(dimension: int) -> str:
+    """The table that holds a running job's vectors of this dimension."""
+    return "stage" if dimension == BASE_DIMENSION else f"stage_{int(dimension)}"
+
+
+def dimensions(session: Session) -> list[int]:
+    """The dimensions for which there are tables."""
+    names = session.q("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'embeddings%' ORDER BY table_name")
+    found = [_EMBEDDINGS_NAME.fullmatch(name) for (name,) in names]
+    return [int(match[1] or BASE_DIMENSION) for match in found if match]
+
+
+def create_vector_tables(session: Session, dimension: int) -> None:
+    """Create the tables of a dimension unless they exist.
+
+    Raises:
+        InvalidRequest: the dimension is out of range.
+    """
+    if not 1 <= dimension <= MAX_DIMENSION:
+        raise InvalidRequest(f"vectors of dimension {dimension} cannot be stored; the limit is {MAX_DIMENSION:,}")
+    stamp = "content_hash VARCHAR, size_bytes BIGINT, mtime_ns BIGINT"
+    session.q(
+        f"CREATE TABLE IF NOT EXISTS {embeddings_table(dimension)} (sample_id VARCHAR NOT NULL, "
+        f"dataset_id VARCHAR NOT NULL, model_name VARCHAR NOT NULL, vector FLOAT[{int(dimension)}] NOT NULL, "
+        f"x DOUBLE, y DOUBLE, job_id VARCHAR NOT NULL, {stamp})"
+    )
+    session.q(
+        f"CREATE TABLE IF NOT EXISTS {stage_table(dimension)} (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, "
+        f"vector FLOAT[{int(dimension)}] NOT NULL, {stamp})"
+    )
+
+
+def _first_tables(session: Session) -> None:
+    session.q("CREATE TABLE meta (writer_epoch BIGINT NOT NULL, checks BIGINT NOT NULL)")
+    session.q("INSERT INTO meta VALUES (0, 0)")
+    session.q(
+        "CREATE TABLE datasets (id VARCHAR NOT NULL, name VARCHAR NOT NULL, root VARCHAR NOT NULL, "
+        "format VARCHAR NOT NULL, annotations VARCHAR, sample_count BIGINT NOT NULL, scan_no BIGINT NOT NULL, "
+        "vectors_job_id VARCHAR, created_at TIMESTAMP NOT NULL)"
+    )
+    session.q(
+        "CREATE TABLE samples (dataset_id VARCHAR NOT NULL, ordinal BIGINT NOT NULL, sample_id VARCHAR NOT NULL, "
+        "file_name VARCHAR NOT NULL, label VARCHAR, size_bytes BIGINT NOT NULL, mtime_ns BIGINT NOT NULL)"
+    )
+    session.q("CREATE TABLE scans (id VARCHAR NOT NULL)")
+    session.q(
+        "CREATE TABLE scan_files (scan_id VARCHAR NOT NULL, page BIGINT NOT NULL, position BIGINT NOT NULL, "
+        "sample_id VARCHAR NOT NULL, file_name VARCHAR NOT NULL, label VARCHAR, size_bytes BIGINT NOT NULL, "
+        "mtime_ns BIGINT NOT NULL)"
+    )
+    session.q(
+        "CREATE TABLE jobs (id VARCHAR NOT NULL, number BIGINT NOT NULL, dataset_id VARCHAR NOT NULL, "
+        "kind VARCHAR NOT NULL, status VARCHAR NOT NULL, phase VARCHAR NOT NULL, reason VARCHAR, "
+        "attempt INTEGER NOT NULL, last_block BIGINT NOT NULL, seq BIGINT NOT NULL, total BIGINT NOT NULL, "
+        "embedded BIGINT NOT NULL, reused BIGINT NOT NULL, skipped BIGINT NOT NULL, message VARCHAR NOT NULL, "
+        "model_name VARCHAR, space_key VARCHAR, dimension INTEGER, force BOOLEAN NOT NULL, params VARCHAR NOT NULL, "
+        "vectors_job_id VARCHAR, scan_no BIGINT NOT NULL, created_at TIMESTAMP NOT NULL, finished_at TIMESTAMP)"
+    )
+    session.q(
+        "CREATE TABLE job_skips (job_id VARCHAR NOT NULL, position BIGINT NOT NULL, sample_id VARCHAR NOT NULL, "
+        "file_name VARCHAR NOT NULL, reason VARCHAR NOT NULL, detail VARCHAR NOT NULL)"
+    )
+    for dimension in USUAL_DIMENSIONS:
+        create_vector_tables(session, dimension)
+
+
+class Migration(NamedTuple):
+    """One step of the schema; its name is stored once it has been applied."""
+
+    name: str
+    apply: Callable[[Session], None]
+
+
+MIGRATIONS: tuple[Migration, ...] = (Migration("first tables", _first_tables),)
+
+
+def pending_migrations(session: Session) -> list[Migration]:
+    """The migrations this database still lacks.
+
+    Raises:
+        StoreUnavailable: the file is another program's, or a newer version of this one wrote it.
+    """
+    tables = {name for (name,) in session.q("SELECT table_name FROM duckdb_tables()")}
+    if not tables:
+        return list(MIGRATIONS)
+    if "migrations" not in tables:
+        raise StoreUnavailable("The database file belongs to another program; it was left as it is.")
+    applied = {name for (name,) in session.q("SELECT name FROM migrations")}
+    unknown = applied - {migration.name for migration in MIGRATIONS}
+    if unknown:
+        raise StoreUnavailable("The database was written by a newer version of Constellate; run that version.")
+    return [migration for migration in MIGRATIONS if migration.name not in applied]
+
+
+def apply_migrations(session: Session, migrations: list[Migration]) -> None:
+    """Apply migrations in order and record their names."""
+    session.q("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR NOT NULL)")
+    for migration in migrations:
+        migration.apply(session)
+        session.q("INSERT INTO migrations VALUES (?)", migration.name)

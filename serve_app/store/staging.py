@@ -1,0 +1,202 @@
+"""What a running embed job holds: which samples are settled, which vectors are known, what a block adds."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from serve_app.records import FileStamp, FileTask, ObservedFile, Skip, Vectors
+from serve_app.store.job_rows import JobRow
+from serve_app.store.schema import embeddings_table, stage_table
+from serve_app.store.session import Session
+
+MAX_KNOWN_HASHES = 256
+"""Known contents of one size beyond which none are handed out: images of a fixed-size format all share one size."""
+
+# The squared norm of a storable vector, so that its square is neither zero nor infinite in float32 either.
+MIN_SQUARED_NORM = 1e-30
+MAX_SQUARED_NORM = 1e37
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """Where a job's vectors live."""
+
+    job_id: str
+    dataset_id: str
+    space_key: str
+    dimension: int
+
+    @property
+    def stage(self) -> str:
+        """The table of staged vectors."""
+        return stage_table(self.dimension)
+
+    @property
+    def embeddings(self) -> str:
+        """The table of stored vectors."""
+        return embeddings_table(self.dimension)
+
+    @classmethod
+    def of(cls, row: JobRow) -> "Space | None":
+        """The space of a job, None before `Jobs.begin`."""
+        if row.space_key is None or row.dimension is None:
+            return None
+        return cls(row.id, row.dataset_id, row.space_key, row.dimension)
+
+
+def usable(vectors: Vectors) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """(N,) which of the (N, D) vectors have a direction: all components finite, norm not zero, none too large."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
+    found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (squares > MIN_SQUARED_NORM) & (squares < MAX_SQUARED_NORM)
+    return found
+
+
+def unsettled_condition(dimension: int) -> str:
+    """SQL that holds for samples `s` that a job has neither staged nor skipped; takes the job's id twice."""
+    return (
+        f"NOT EXISTS (FROM {stage_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id) "
+        "AND NOT EXISTS (FROM job_skips k WHERE k.job_id = ? AND k.sample_id = s.sample_id)"
+    )
+
+
+def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict[str, str]:
+    """File names, by sample id, of those samples of the dataset that the job has neither staged nor skipped."""
+    session.bind("asked", pa.table({"sample_id": pa.array(sorted(set(sample_ids)), pa.string())}))
+    rows = session.q(
+        "SELECT s.sample_id, s.file_name FROM samples s SEMI JOIN asked USING (sample_id) WHERE s.dataset_id = ? "
+        f"AND {unsettled_condition(space.dimension)}",
+        *(space.dataset_id, space.job_id, space.job_id),
+    )
+    return dict(rows)
+
+
+def stage_vectors(
+    session: Session, space: Space, sample_ids: list[str], stamps: list[FileStamp], vectors: Vectors
+) -> int:
+    """Stage (N, D) vectors with their stamps; returns N."""
+    if not sample_ids:
+        return 0
+    block = stamped(sample_ids, stamps)
+    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
+    block = block.append_column("vector", pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]))
+    session.bind("block", block)
+    count = session.value(
+        f"INSERT INTO {space.stage} SELECT ?, sample_id, vector, content_hash, size_bytes, mtime_ns FROM block",
+        space.job_id,
+    )
+    return int(count)
+
+
+def stage_known(session: Session, space: Space, known: list[tuple[str, FileStamp]]) -> int:
+    """Stage copies of stored or staged vectors of the space, by content hash; returns how many were found."""
+    if not known:
+        return 0
+    session.bind("known", stamped([sample_id for sample_id, _ in known], [stamp for _, stamp in known]))
+    count = session.value(
+        f"INSERT INTO {space.stage} SELECT ?, k.sample_id, v.vector, k.content_hash, k.size_bytes, k.mtime_ns "
+        "FROM known k JOIN (SELECT content_hash, any_value(vector) AS vector FROM "
+        f"({_vectors_of_space(space, 'vector', 'content_hash IN (SELECT content_hash FROM known)')}) "
+        "GROUP BY content_hash) v USING (content_hash)",
+        *(space.job_id, space.space_key, space.space_key),
+    )
+    return int(count)
+
+
+def stage_unchanged(session: Session, space: Space, observed: list[ObservedFile]) -> set[str]:
+    """Stage the dataset's stored vectors of the space whose file has the same size and mtime; returns the ids."""
+    session.bind("observed", _observed(observed))
+    rows = session.q(
+        f"INSERT INTO {space.stage} "
+        "SELECT ?, e.sample_id, e.vector, e.content_hash, e.size_bytes, e.mtime_ns "
+        f"FROM {space.embeddings} e JOIN observed o USING (sample_id, size_bytes, mtime_ns) "
+        "JOIN jobs j ON j.id = e.job_id AND j.space_key = ? WHERE e.dataset_id = ? AND o.size_bytes >= 0 "
+        "RETURNING sample_id",
+        *(space.job_id, space.space_key, space.dataset_id),
+    )
+    return {sample_id for (sample_id,) in rows}
+
+
+def tasks(session: Session, space: Space, observed: list[ObservedFile]) -> list[FileTask]:
+    """What to read of these files, in order of size, with the content hashes worth comparing."""
+    if not observed:
+        return []
+    session.bind("observed", _observed(observed))
+    same_size = _vectors_of_space(space, "size_bytes", "size_bytes IN (SELECT size_bytes FROM observed)")
+    by_size: dict[int, list[str]] = dict(
+        session.q(
+            f"SELECT size_bytes, list(DISTINCT content_hash) FROM ({same_size}) WHERE size_bytes >= 0 "
+            "GROUP BY size_bytes HAVING approx_count_distinct(content_hash) <= ?",
+            *(space.space_key, space.space_key, MAX_KNOWN_HASHES),
+        )
+    )
+    # A touched file most likely has the content it had, however many others share its size.
+    own: dict[str, str] = dict(
+        session.q(
+            f"SELECT e.sample_id, e.content_hash FROM {space.embeddings} e "
+            "JOIN observed o USING (sample_id, size_bytes) "
+            "JOIN jobs j ON j.id = e.job_id AND j.space_key = ? WHERE e.dataset_id = ? AND o.size_bytes >= 0",
+            *(space.space_key, space.dataset_id),
+        )
+    )
+    return [
+        FileTask(
+            file.sample_id,
+            file.file_name,
+            frozenset(by_size.get(file.size_bytes, [])) | ({own[file.sample_id]} if file.sample_id in own else set()),
+        )
+        for file in sorted(observed, key=lambda file: file.size_bytes)
+    ]
+
+
+def put_skips(session: Session, space: Space, skips: list[Skip], first_position: int) -> int:
+    """Record skips, numbered from `first_position` on; returns their number."""
+    if not skips:
+        return 0
+    session.bind(
+        "skips",
+        pa.table(
+            {
+                "position": pa.array(range(first_position, first_position + len(skips)), pa.int64()),
+                "sample_id": pa.array([skip.sample_id for skip in skips], pa.string()),
+                "file_name": pa.array([skip.file_name for skip in skips], pa.string()),
+                "reason": pa.array([skip.reason for skip in skips], pa.string()),
+                "detail": pa.array([skip.detail for skip in skips], pa.string()),
+            }
+        ),
+    )
+    session.q("INSERT INTO job_skips SELECT ?, position, sample_id, file_name, reason, detail FROM skips", space.job_id)
+    return len(skips)
+
+
+def stamped(sample_ids: list[str], stamps: list[FileStamp]) -> pa.Table:
+    """Sample ids beside what was read of their files."""
+    return pa.table(
+        {
+            "sample_id": pa.array(sample_ids, pa.string()),
+            "content_hash": pa.array([stamp.content_hash for stamp in stamps], pa.string()),
+            "size_bytes": pa.array([stamp.size_bytes for stamp in stamps], pa.int64()),
+            "mtime_ns": pa.array([stamp.mtime_ns for stamp in stamps], pa.int64()),
+        }
+    )
+
+
+def _observed(files: list[ObservedFile]) -> pa.Table:
+    return pa.table(
+        {
+            "sample_id": pa.array([file.sample_id for file in files], pa.string()),
+            "size_bytes": pa.array([file.size_bytes for file in files], pa.int64()),
+            "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
+        }
+    )
+
+
+def _vectors_of_space(space: Space, column: str, condition: str) -> str:
+    """SQL for `content_hash` and a column of all stored and staged vectors of a space; takes its key twice."""
+    return " UNION ALL ".join(
+        f"SELECT content_hash, {column} FROM {table} "
+        f"SEMI JOIN (FROM jobs WHERE space_key = ?) j ON j.id = {table}.job_id WHERE {condition}"
+        for table in (space.embeddings, space.stage)
+    )

@@ -1,0 +1,110 @@
+"""How a job takes effect: the staged set replaces the stored one, coordinates reach their vectors."""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from serve_app.errors import Conflict, InvalidRequest
+from serve_app.store import job_rows, readout
+from serve_app.store.job_rows import JobRow
+from serve_app.store.schema import dimensions, embeddings_table
+from serve_app.store.session import Session
+from serve_app.store.staging import Space, unsettled_condition
+
+GONE_REASONS = ("not_found",)
+"""Skip reasons of files that were listed and are no longer there."""
+
+
+def commit(session: Session, row: JobRow, space: Space) -> JobRow:
+    """Replace the dataset's vectors by the job's staged ones, or end the job with an error; the job is over either way.
+
+    Raises:
+        Conflict: samples are still pending.
+    """
+    pending = session.value(
+        f"SELECT count(*) FROM samples s WHERE s.dataset_id = ? AND {unsettled_condition(space.dimension)}",
+        *(space.dataset_id, space.job_id, space.job_id),
+    )
+    if pending:
+        raise Conflict(f"{pending:,} of {row.total:,} samples are still pending")
+    reason, message = _objection(session, row, space)
+    if reason is not None:
+        return job_rows.finish(session, row, "error", message, reason=reason)
+    for dimension in dimensions(session):
+        session.q(f"DELETE FROM {embeddings_table(dimension)} WHERE dataset_id = ?", row.dataset_id)
+    session.q(
+        f"INSERT INTO {space.embeddings} SELECT sample_id, ?, ?, vector, NULL, NULL, job_id, content_hash, size_bytes, "
+        f"mtime_ns FROM {space.stage} WHERE job_id = ?",
+        *(row.dataset_id, row.model_name, row.id),
+    )
+    session.q("UPDATE datasets SET vectors_job_id = ? WHERE id = ?", row.id, row.dataset_id)
+    return job_rows.finish(session, row, "complete", _summary(row))
+
+
+def put_points(session: Session, row: JobRow, vectors_job_id: str, points: NDArray[np.float64]) -> JobRow:
+    """Write (N, 2) coordinates to the rows of `vectors_job_id`, in sample order, and end the job.
+
+    Raises:
+        InvalidRequest: `points` is not (N, 2) or not finite.
+    """
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise InvalidRequest(f"coordinates are {points.shape} and must be (N, 2) finite numbers")
+    current = readout.current(session, row.dataset_id)
+    if current is None or current.job_id != vectors_job_id:
+        message = "The vectors were replaced while the map was made; reduce again"
+        return job_rows.finish(session, row, "error", message, reason="vectors_replaced")
+    sample_ids = readout.sample_ids(session, current)
+    if len(sample_ids) != len(points):
+        raise InvalidRequest(f"{len(points):,} coordinates were given for {len(sample_ids):,} vectors")
+    places = pa.table(
+        {
+            "sample_id": sample_ids,
+            "x": np.ascontiguousarray(points[:, 0], np.float64),
+            "y": np.ascontiguousarray(points[:, 1], np.float64),
+        }
+    )
+    session.bind("places", places)
+    session.q(f"UPDATE {current.table} SET x = NULL, y = NULL WHERE dataset_id = ? AND x IS NOT NULL", row.dataset_id)
+    session.q(
+        f"UPDATE {current.table} e SET x = p.x, y = p.y FROM places p "
+        "WHERE e.dataset_id = ? AND e.job_id = ? AND e.sample_id = p.sample_id",
+        *(row.dataset_id, vectors_job_id),
+    )
+    message = f"Placed {_images(len(points))} on the map"
+    return job_rows.finish(session, row, "complete", message, embedded=len(points), total=len(points))
+
+
+def _objection(session: Session, row: JobRow, space: Space) -> tuple[str | None, str]:
+    """The reason code and message why the staged set must not replace the stored one; (None, "") when it may."""
+    staged, distinct, unusable = session.q(
+        "SELECT count(*), count(DISTINCT sample_id), count(*) FILTER (NOT isfinite(p) OR p = 0) FROM "
+        f"(SELECT sample_id, array_inner_product(vector, vector) AS p FROM {space.stage} WHERE job_id = ?)",
+        row.id,
+    )[0]
+    gone = session.value(
+        "SELECT count(*) FROM job_skips WHERE job_id = ? AND reason IN (SELECT unnest(?))", row.id, list(GONE_REASONS)
+    )
+    if 2 * gone > row.total:
+        return "root_unavailable", (
+            f"root_unavailable: {gone:,} of {_images(row.total)} are gone. Is the folder still there? "
+            "If they were removed on purpose, rescan the dataset. Earlier embeddings are kept"
+        )
+    if not staged:
+        return "no_valid_images", (
+            f"no_valid_images: none of {_images(row.total)} could be embedded; the skipped list says why. "
+            "Earlier embeddings are kept"
+        )
+    if staged != distinct or unusable or staged != row.embedded + row.reused:
+        return "inconsistent", "The embedded vectors are inconsistent; generate again. Earlier embeddings are kept"
+    return None, ""
+
+
+def _summary(row: JobRow) -> str:
+    parts = [f"Embedded {_images(row.embedded)}"]
+    parts += [f"{row.skipped:,} skipped"] if row.skipped else []
+    parts += [f"{row.reused:,} reused"] if row.reused else []
+    return ", ".join(parts)
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
