@@ -67,8 +67,9 @@ class DinoV2:
         self._refusal: ModelUnavailable | None = None
         self._tried_at = 0.0
         self._load()
-        self._forward.set_max_batch_size(policy.batch_images)
-        self._forward.set_batch_wait_timeout_s(policy.batch_wait_s)
+        batch: Any = self._forward
+        batch.set_max_batch_size(policy.batch_images)
+        batch.set_batch_wait_timeout_s(policy.batch_wait_s)
 
     def _load(self) -> None:
         """Load the model, or remember why not: a replica that failed to start could not tell."""
@@ -95,9 +96,12 @@ class DinoV2:
         model = await self._ready_model()
         if not isinstance(model, VisionModel):
             return model
-        chunk = await asyncio.get_running_loop().run_in_executor(
-            self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
-        )
+        try:
+            chunk = await asyncio.get_running_loop().run_in_executor(
+                self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
+            )
+        except ServiceError as error:  # too many open files: the call may be repeated
+            return error
         return chunk.block(await self._vectors(model, chunk.pixels))
 
     async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
@@ -135,7 +139,6 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
     """The Serve application of one model."""
     threads = str(policy.torch_threads)
     deployment = serve.deployment(
-        DinoV2,
         name=DEPLOYMENT,
         max_ongoing_requests=policy.max_ongoing,
         max_queued_requests=-1,
@@ -159,7 +162,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
         },
         logging_config=LoggingConfig(enable_access_log=False),
     )
-    return deployment.bind(settings, model_name, policy)
+    return deployment(DinoV2).bind(settings, model_name, policy)
 
 
 def ensure_application(settings: Settings, model_name: str) -> str:

@@ -1,6 +1,5 @@
 """`Ingress`: the HTTP application on Serve. It only finds the services; the routes are `serve_app.api`."""
 
-from functools import partial
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,15 +26,16 @@ class Ingress:
 
 
 def _services_of_this_replica() -> Services:
-    ingress: Ingress = serve.get_replica_context().servable_object
-    return ingress.services
-
-
-def _build(settings: Settings) -> FastAPI:
-    return create_app(settings, _services_of_this_replica)
+    ingress: Any = serve.get_replica_context().servable_object
+    services: Services = ingress.services
+    return services
 
 
 def ingress_class(settings: Settings) -> type[Any]:
     """`Ingress` with its routes. They are built inside each replica: a built application does not pickle."""
-    decorated: type[Any] = serve.ingress(partial(_build, settings))(Ingress)
+
+    def build() -> FastAPI:  # a plain function: Serve takes any other callable for a finished application
+        return create_app(settings, _services_of_this_replica)
+
+    decorated: type[Any] = serve.ingress(build)(Ingress)
     return decorated

@@ -18,7 +18,9 @@ log = logging.getLogger("constellate.runner")
 class JobRunner:
     """One replica; a second one during a redeploy is harmless, since attempts are fenced."""
 
-    async def __init__(self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any]) -> None:
+    async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
+        self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any]
+    ) -> None:
         await asyncio.to_thread(writer.hand_over, settings)
         self._loop = JobLoop(
             WriterHandle(settings),

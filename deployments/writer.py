@@ -71,7 +71,8 @@ class DuckDBWriter:
 def find_or_start(settings: Settings) -> ActorHandle[Any]:
     """The writer's handle; starts the actor when nobody has. Blocks for a look-up in the cluster's GCS."""
     try:
-        return ray.get_actor(NAME, namespace=NAMESPACE)
+        existing: ActorHandle[Any] = ray.get_actor(NAME, namespace=NAMESPACE)
+        return existing
     except ValueError:
         resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
         options: dict[str, Any] = {
@@ -86,9 +87,8 @@ def find_or_start(settings: Settings) -> ActorHandle[Any]:
             "resources": resources,
             "scheduling_strategy": "DEFAULT",
         }
-        actor: ActorHandle[Any] = (
-            ray.remote(DuckDBWriter).options(**options).remote(settings.database_path, code_version())
-        )
+        actor_class: Any = ray.remote(DuckDBWriter)
+        actor: ActorHandle[Any] = actor_class.options(**options).remote(settings.database_path, code_version())
         return actor
 
 
@@ -122,7 +122,7 @@ def hand_over(settings: Settings) -> None:
     """
     actor = find_or_start(settings)
     try:
-        running = ray.get(actor.version.remote(), timeout=10)
+        running: Any = ray.get(actor.version.remote(), timeout=10)
     except ray.exceptions.RayError:
         return
     if running != code_version():

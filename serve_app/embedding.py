@@ -37,7 +37,8 @@ def read_task(root: str, task: FileTask, preprocessing: Preprocessing, limits: I
             return ReadFile(task, stamp=stamp)
         return ReadFile(task, stamp=stamp, pixels=decode(data, preprocessing, limits))
     except (UnreadableFile, RejectedImage) as error:
-        return ReadFile(task, skip=Skip(task.sample_id, task.file_name, error.reason, error.detail))
+        reason, _, detail = str(error).partition(": ")
+        return ReadFile(task, skip=Skip(task.sample_id, task.file_name, reason, detail))
 
 
 @dataclass(slots=True)

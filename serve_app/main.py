@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from typing import Any
 
 import ray
 from ray import serve as ray_serve
@@ -45,7 +46,6 @@ def api(args: Settings) -> Application:
     settings = _with_environment(args)
     policy = choose_policy(settings)
     reducer = ray_serve.deployment(
-        Reducer,
         name="Reducer",
         max_ongoing_requests=16,
         autoscaling_config=AutoscalingConfig(
@@ -53,9 +53,8 @@ def api(args: Settings) -> Application:
         ),
         ray_actor_options=SMALL,
         logging_config=QUIET,
-    ).bind(settings)
+    )(Reducer).bind(settings)
     runner = ray_serve.deployment(
-        JobRunner,
         name="JobRunner",
         max_ongoing_requests=64,
         health_check_period_s=2,
@@ -63,17 +62,15 @@ def api(args: Settings) -> Application:
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,
         logging_config=QUIET,
-    ).bind(settings, policy, reducer)
+    )(JobRunner).bind(settings, policy, reducer)
     searcher = ray_serve.deployment(
-        Searcher,
         name="Searcher",
         max_ongoing_requests=32,
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,
         logging_config=QUIET,
-    ).bind(settings)
+    )(Searcher).bind(settings)
     return ray_serve.deployment(
-        ingress_class(settings),
         name="Ingress",
         num_replicas=policy.ingress_replicas,
         max_ongoing_requests=MAX_STREAMS_AND_REQUESTS,
@@ -83,7 +80,7 @@ def api(args: Settings) -> Application:
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,
         logging_config=QUIET,
-    ).bind(settings, runner, searcher)
+    )(ingress_class(settings)).bind(settings, runner, searcher)
 
 
 def embedder(args: Settings) -> Application:
@@ -113,7 +110,7 @@ def serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: stop.set())
     started = time.monotonic()
     try:
-        context = ray.init(
+        context: Any = ray.init(
             namespace=writer.NAMESPACE,
             include_dashboard=True,
             dashboard_host="127.0.0.1",

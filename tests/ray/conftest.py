@@ -1,0 +1,59 @@
+"""One real cluster for all Ray tests: both applications, the tiny model, a free port."""
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+import ray
+from ray import serve
+
+from deployments import writer
+from serve_app import main
+from serve_app.config import Settings
+from tests.tiny_models import make_tiny_checkpoint
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running service under test."""
+
+    settings: Settings
+    http: httpx.Client
+    roots: Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    base = tmp_path_factory.mktemp("service")
+    roots = base / "images"
+    roots.mkdir()
+    model = make_tiny_checkpoint(base / "tiny-dinov2")
+    settings = Settings.from_environment(
+        {}, data_dir=base / "data", dataset_roots=(roots,), model=str(model), port=free_port(), device="cpu"
+    )
+    os.environ.setdefault("RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S", "1")
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=300_000_000,
+        namespace=writer.NAMESPACE,
+    )
+    try:
+        main.deploy(settings)
+        with httpx.Client(base_url=settings.url, timeout=60) as http:
+            yield Service(settings, http, roots)
+    finally:
+        serve.shutdown()
+        writer.end()
+        ray.shutdown()
