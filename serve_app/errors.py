@@ -5,6 +5,7 @@
     │   ├── MalformedJson 400
     │   ├── UnknownModel 422
     │   ├── InvalidImage 422
+    │   │   └── RefusedImage 422
     │   └── NoEmbeddings 400
     ├── Unauthorized 401
     ├── OutsideRoots 403
@@ -61,6 +62,20 @@ class InvalidImage(InvalidRequest):
     """An uploaded image cannot be decoded or breaks a limit."""
 
     code = "invalid_image"
+
+
+class RefusedImage(InvalidImage):
+    """An image that gets no vector; built from one string, `"<reason>: <detail>"`."""
+
+    @property
+    def reason(self) -> str:
+        """The stable code before the colon."""
+        return str(self).partition(": ")[0]
+
+    @property
+    def detail(self) -> str:
+        """What is wrong, for people."""
+        return str(self).partition(": ")[2]
 
 
 class NoEmbeddings(InvalidRequest):

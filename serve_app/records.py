@@ -24,7 +24,7 @@ TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 class SourceFile:
     """One image as a dataset's source lists it.
 
-    `file_name` is the path below the root in the reversible spelling of `sources.encode_name`;
+    `file_name` is the path below the root in the reversible spelling of `files.encode_name`;
     `size_bytes` and `mtime_ns` are -1 when the file could not be examined.
     """
 
