@@ -1,0 +1,206 @@
+"""A COCO annotation file as a dataset, read as a stream (format: cocodataset.org/#format-data).
+
+An image's label is the category of its largest annotation. The file is read twice, for labels and then
+for images, because its arrays come in any order; between the two only one pair per annotated image stays
+in memory.
+"""
+
+import os
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import ijson
+
+from serve_app.errors import InvalidRequest
+from serve_app.files import decode_name, encode_name, stat_files
+from serve_app.sources.listing import Listed, image_path, open_listing
+
+KNOWN_BY = frozenset({"images", "annotations"})
+READ_SECTIONS = KNOWN_BY | {"categories"}
+CHUNK_BYTES = 1 << 16
+KEPT_DEPTH = 4
+MAX_DEPTH = 64
+PROBED_IMAGES = 10
+
+_OPENING = frozenset({"start_map", "start_array"})
+_CLOSING = frozenset({"end_map", "end_array"})
+
+Entry = dict[str, Any]
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a file is JSON with the arrays `images` and `annotations` of COCO; broken files are not."""
+    missing = set(KNOWN_BY)
+    try:
+        with open_listing(path) as file:
+            for section, _ in _entries(file, path.name):
+                missing.discard(section)
+                if not missing:
+                    return True
+    except (InvalidRequest, ijson.JSONError):
+        pass
+    return False
+
+
+def images(root: Path, annotations: Path) -> Iterator[Listed]:
+    """The images a COCO file names, in its order; `sample_id` is the image's id.
+
+    File names are taken relative to `root`, or to the sub-folder of it where the first ones are found.
+
+    Raises:
+        InvalidRequest: not JSON (with the byte where it breaks), not COCO, or an entry is unusable.
+    """
+    labels = _labels(annotations)
+    named = _named(annotations)
+    first = list(islice(named, PROBED_IMAGES))
+    folder = _image_folder(root, annotations, [file_name for _, file_name in first])
+    for sample_id, file_name in chain(first, named):
+        yield Listed(sample_id, _joined(folder, file_name), labels.get(sample_id))
+
+
+def _labels(path: Path) -> dict[str, str]:
+    """Label of each annotated image, by image id."""
+    names: dict[str, str] = {}
+    largest: dict[str, tuple[float, str]] = {}
+    for section, place, entry in _read(path):
+        if section == "categories":
+            names[_id(entry, "id", place)] = str(entry.get("name") or "")
+        elif section == "annotations" and entry.get("category_id") is not None:
+            image_id, category_id = _id(entry, "image_id", place), _id(entry, "category_id", place)
+            area = _area(entry)
+            if image_id not in largest or area > largest[image_id][0]:
+                largest[image_id] = (area, category_id)
+    return {image_id: names.get(category_id) or category_id for image_id, (_, category_id) in largest.items()}
+
+
+def _named(path: Path) -> Iterator[tuple[str, str]]:
+    """Id and file name of each image."""
+    for section, place, entry in _read(path):
+        if section != "images":
+            continue
+        image_id = _id(entry, "id", place)
+        file_name = entry.get("file_name")
+        if not isinstance(file_name, str):
+            raise InvalidRequest(f"{place}: has no 'file_name'")
+        yield image_id, image_path(file_name, place)
+
+
+def _read(path: Path) -> Iterator[tuple[str, str, Entry]]:
+    """Section, place (for messages) and value of every entry in the file's top-level arrays."""
+    sections: dict[str, int] = {}
+    with open_listing(path) as file:
+        try:
+            for section, entry in _entries(file, path.name):
+                n_before = sections.setdefault(section, 0)
+                if entry is None or section not in READ_SECTIONS:
+                    continue
+                place = f"{section}[{n_before}] of {path.name!r}"
+                if not isinstance(entry, dict):
+                    raise InvalidRequest(f"{place}: is not an object")
+                sections[section] += 1
+                yield section, place, entry
+        except ijson.JSONError as error:
+            problem = _first_line(error)
+            byte = _broken_byte(path, near=file.tell())
+            raise InvalidRequest(f"{path.name!r} is not valid UTF-8 JSON at byte {byte:,}: {problem}") from None
+    if "images" not in sections:
+        found = ", ".join(sorted(sections)) or "none"
+        raise InvalidRequest(
+            f"{path.name!r} is not a COCO file: it has no array 'images' (arrays found: {found}); "
+            "name another file in 'annotations', or register the folder with format 'folder'"
+        )
+
+
+def _entries(file: BufferedReader, name: str) -> Iterator[tuple[str, Any]]:
+    """Each top-level array's key with None, then with each of its entries, polygons left out."""
+    section, entry = "", ijson.ObjectBuilder()
+    for depth, event, value in _shallow_events(file, name):
+        if depth == 1 and event == "map_key":
+            section = value
+        elif depth == 2 and event not in _CLOSING:
+            yield section, None if event in _OPENING else value
+        elif depth > 2:
+            if depth == 3 and event in _OPENING:
+                entry = ijson.ObjectBuilder()
+            entry.event(event, value)
+            if depth == 3 and event in _CLOSING:
+                yield section, entry.value
+
+
+def _shallow_events(file: BufferedReader, name: str) -> Iterator[tuple[int, str, Any]]:
+    """Events inside at most `KEPT_DEPTH` brackets, each with how many there are.
+
+    `ijson.items` does not suit: it keeps the path of every open bracket, which 100 kB of `[` turn into
+    gigabytes, and builds the polygons, most of the file.
+    """
+    depth = 0
+    for event, value in ijson.basic_parse(file, use_float=True, buf_size=CHUNK_BYTES):
+        if depth > KEPT_DEPTH and event == "number":
+            continue  # the corners of polygons: nearly all events of a large file
+        depth += event in _OPENING
+        if depth <= KEPT_DEPTH:
+            yield depth, event, value
+        elif depth > MAX_DEPTH:
+            raise InvalidRequest(f"{name!r} is not a COCO file: its brackets nest deeper than {MAX_DEPTH}")
+        depth -= event in _CLOSING
+
+
+def _first_line(error: ijson.JSONError) -> str:
+    """What is wrong; the lines that yajl puts below quote the file, in bytes where they are not UTF-8."""
+    message = error.args[0]
+    text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
+    return text.splitlines()[0].rstrip(".")
+
+
+def _broken_byte(path: Path, *, near: int) -> int:
+    """The byte at which the parser gives up, known to lie in the last chunk read before `near`."""
+    with open_listing(path) as file:
+        sink = ijson.sendable_list()
+        parser = ijson.basic_parse_coro(sink, use_float=True)
+        try:
+            while chunk := file.read(CHUNK_BYTES if file.tell() + 2 * CHUNK_BYTES < near else 1):
+                parser.send(chunk)
+                sink.clear()
+        except ijson.JSONError:
+            pass
+        return file.tell()
+
+
+def _id(entry: Entry, key: str, place: str) -> str:
+    """An id as text; COCO has whole numbers, other writers strings, and pandas makes 7.0 of 7."""
+    value = entry.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise InvalidRequest(f"{place}: {key!r} must be a whole number or a text, not {value!r}")
+    return str(value)
+
+
+def _area(entry: Entry) -> float:
+    """Area of an annotation in pixels, from its bounding box (x, y, width, height) when it states none."""
+    area, bbox = entry.get("area"), entry.get("bbox")
+    if isinstance(area, int | float):
+        return float(area)
+    if isinstance(bbox, list) and len(bbox) == 4 and all(isinstance(side, int | float) for side in bbox):
+        return float(bbox[2] * bbox[3])
+    return 0.0
+
+
+def _image_folder(root: Path, annotations: Path, file_names: list[str]) -> bytes:
+    """The sub-folder of the root that the file names are relative to: the first in which one of them lies."""
+    split = os.fsencode(annotations.stem.removeprefix("instances_"))
+    candidates = [b"", b"images", split, b"images/" + split]
+    if annotations.parent != root and annotations.is_relative_to(root):
+        candidates.insert(1, os.fsencode(annotations.parent.relative_to(root)))
+    for folder in candidates:
+        stats = stat_files(str(root), [_joined(folder, file_name) for file_name in file_names])
+        if any(size_bytes >= 0 for size_bytes, _ in stats):
+            return folder
+    return b""
+
+
+def _joined(folder: bytes, file_name: str) -> str:
+    return encode_name(folder + b"/" + decode_name(file_name)) if folder else file_name

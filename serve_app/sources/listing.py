@@ -1,0 +1,65 @@
+"""What annotation files say: the images they name, checked, and how such a file is opened."""
+
+import os
+import stat
+from io import BufferedReader
+from pathlib import Path
+from typing import NamedTuple
+
+from serve_app.errors import InvalidRequest
+from serve_app.files import UnreadableFile, decode_name, encode_name
+
+UTF8_BOM = b"\xef\xbb\xbf"
+MAX_IMAGES = 1_000_000
+
+
+class Listed(NamedTuple):
+    """One image as an annotation file lists it; `file_name` is relative to the dataset's root."""
+
+    sample_id: str
+    file_name: str
+    label: str | None
+
+
+def too_many_images() -> InvalidRequest:
+    """What a dataset of more than `MAX_IMAGES` images is refused with."""
+    return InvalidRequest(f"the dataset has more than {MAX_IMAGES:,} images; register its parts as datasets")
+
+
+def image_path(text: str, place: str) -> str:
+    """A file name from an annotation file in its one spelling, without `./` and doubled slashes.
+
+    Raises:
+        InvalidRequest: it is empty, absolute, climbs out of the folder or is no spelling of a name.
+    """
+    try:
+        raw = decode_name(text)
+    except UnreadableFile as error:
+        raise InvalidRequest(f"{place}: {text!r} is not a file name ({error.detail})") from None
+    parts = raw.split(b"/")
+    if raw.startswith(b"/") or b".." in parts or b"\0" in raw:
+        raise InvalidRequest(f"{place}: {text!r} leads outside; file names are relative to the dataset's folder")
+    kept = [part for part in parts if part not in (b"", b".")]
+    if not kept:
+        raise InvalidRequest(f"{place}: the file name is empty")
+    return encode_name(b"/".join(kept))
+
+
+def open_listing(path: Path) -> BufferedReader:
+    """Open an annotation file at its first byte after a UTF-8 mark, if it has one.
+
+    Raises:
+        InvalidRequest: it cannot be opened, or is not a regular file any more.
+    """
+    try:
+        # Registration checked the path; between then and a rescan a fifo may have taken its place.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InvalidRequest(f"annotation file {path.name!r} cannot be opened: {reason}") from None
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise InvalidRequest(f"annotation file {path.name!r} is not a regular file")
+    if file.read(len(UTF8_BOM)) != UTF8_BOM:
+        file.seek(0)
+    return file

@@ -1,0 +1,149 @@
+"""A manifest as a dataset: CSV or Parquet with a column of file names and, if there is one, of labels."""
+
+import csv
+from collections.abc import Iterator
+from io import BufferedReader
+from itertools import chain, count, repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serve_app.errors import InvalidRequest
+from serve_app.sources.listing import Listed, image_path, open_listing
+
+NAME_COLUMNS = ("file_name", "filename", "file_path", "path", "image")
+LABEL_COLUMNS = ("label", "class", "category")
+SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+DELIMITERS = (",", ";", "\t")
+MAX_LINE_BYTES = 1 << 20
+BATCH_ROWS = 2000
+PARQUET_MAGIC = b"PAR1"
+MAX_COLUMNS_CHARS = 200
+
+
+class Columns(NamedTuple):
+    """Positions of the columns that matter; `label` is None when there is none."""
+
+    name: int
+    label: int | None
+
+
+Row = tuple[str, object, object]
+"""Place in the manifest (for messages), file name and label as they stand there."""
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a file can be read and has a column of file names."""
+    try:
+        with open_listing(path) as file:
+            next(_rows(file, path.name), None)
+    except InvalidRequest:
+        return False
+    return True
+
+
+def images(manifest: Path) -> Iterator[Listed]:
+    """The images a manifest names, in its order; `sample_id` is the file name.
+
+    Raises:
+        InvalidRequest: not CSV or Parquet, no column of file names, or a row is unusable.
+    """
+    with open_listing(manifest) as file:
+        for place, name, label in _rows(file, manifest.name):
+            if not isinstance(name, str):
+                raise InvalidRequest(f"{place}: the file name must be a text, not {type(name).__name__}")
+            file_name = image_path(name, place)
+            yield Listed(file_name, file_name, _label(label, place))
+
+
+def _rows(file: BufferedReader, name: str) -> Iterator[Row]:
+    is_parquet = name.lower().endswith(".parquet") or file.peek(4).startswith(PARQUET_MAGIC)
+    return _parquet_rows(file, name) if is_parquet else _csv_rows(file, name)
+
+
+def _csv_rows(file: BufferedReader, name: str) -> Iterator[Row]:
+    lines = _lines(file, name)
+    header = next(lines, "")
+    reader = csv.reader(chain([header], lines), delimiter=_delimiter(header), strict=True)
+    try:
+        columns = _columns(next(reader, []), name)
+        for row in reader:
+            if row:
+                yield f"line {reader.line_num} of {name!r}", _cell(row, columns.name), _cell(row, columns.label)
+    except csv.Error as error:
+        raise InvalidRequest(f"line {reader.line_num} of {name!r} is not CSV: {error}") from None
+
+
+def _lines(file: BufferedReader, name: str) -> Iterator[str]:
+    for number in count(1):
+        line = file.readline(MAX_LINE_BYTES)
+        if not line:
+            return
+        if len(line) == MAX_LINE_BYTES:
+            raise InvalidRequest(f"line {number} of {name!r} has over {MAX_LINE_BYTES:,} bytes; is the file CSV?")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise InvalidRequest(f"line {number} of {name!r} is not UTF-8; save the file as 'CSV UTF-8'") from None
+
+
+def _delimiter(header: str) -> str:
+    """The delimiter that makes a known column of the header, else the one that makes most columns."""
+
+    def score(delimiter: str) -> tuple[bool, int]:
+        cells = header.rstrip("\r\n").replace('"', "").split(delimiter)
+        return _position(cells, NAME_COLUMNS) is not None, len(cells)
+
+    return max(DELIMITERS, key=score)
+
+
+def _cell(row: list[str], position: int | None) -> str | None:
+    """A row may end before its last columns."""
+    return row[position] if position is not None and position < len(row) else None
+
+
+def _parquet_rows(file: BufferedReader, name: str) -> Iterator[Row]:
+    number = 0
+    try:
+        parquet = pq.ParquetFile(file)
+        found = parquet.schema_arrow.names
+        columns = _columns(found, name)
+        wanted = [found[position] for position in columns if position is not None]
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
+            names = batch.column(wanted[0]).to_pylist()
+            labels = batch.column(wanted[1]).to_pylist() if len(wanted) > 1 else repeat(None)
+            for name_cell, label in zip(names, labels, strict=False):
+                number += 1
+                yield f"row {number} of {name!r}", name_cell, label
+    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
+        problem = str(error).splitlines()[0]
+        raise InvalidRequest(f"{name!r} cannot be read as Parquet after row {number}: {problem}") from None
+
+
+def _columns(found: list[str], name: str) -> Columns:
+    position = _position(found, NAME_COLUMNS)
+    if position is None:
+        raise InvalidRequest(
+            f"{name!r} has no column 'file_name' (columns found: {', '.join(found)[:MAX_COLUMNS_CHARS] or 'none'}); "
+            "add one with the paths of the images relative to the dataset's folder"
+        )
+    return Columns(position, _position(found, LABEL_COLUMNS))
+
+
+def _position(found: list[str], known: tuple[str, ...]) -> int | None:
+    """Where the first of the known columns stands; case and blanks around a name do not count."""
+    names = [column.strip().casefold() for column in found]
+    return next((names.index(column) for column in known if column in names), None)
+
+
+def _label(value: object, place: str) -> str | None:
+    """A label as text; pandas writes whole numbers of a column with gaps as 3.0 and nan."""
+    if value is None or value == "" or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float):
+        raise InvalidRequest(f"{place}: the label must be a text or a number, not {type(value).__name__}")
+    return str(value)
