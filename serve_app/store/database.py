@@ -19,7 +19,7 @@ from pathlib import Path
 
 import duckdb
 
-from serve_app.errors import ServiceError, StoreUnavailable
+from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
 from serve_app.store import boot, failures, schema
 from serve_app.store.session import Session
 
@@ -147,6 +147,8 @@ class Database:
         except BaseException as error:
             with suppress(duckdb.Error):
                 cursor.execute("ROLLBACK").fetchall()
+            if failures.is_bad_text(error):
+                raise InvalidRequest("a text holds characters that are not valid Unicode") from error
             if isinstance(error, duckdb.Error):
                 raise self._translate(error) from error
             raise

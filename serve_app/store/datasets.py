@@ -49,21 +49,11 @@ class Datasets:
         Raises:
             Unavailable: the scan is gone because the writer was restarted; begin again.
         """
-        listed = pa.table(
-            {
-                "position": pa.array(range(len(files)), pa.int64()),
-                "sample_id": pa.array([file.sample_id for file in files], pa.string()),
-                "file_name": pa.array([file.file_name for file in files], pa.string()),
-                "label": pa.array([file.label for file in files], pa.string()),
-                "size_bytes": pa.array([file.size_bytes for file in files], pa.int64()),
-                "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
-            }
-        )
         with self._database.transaction() as session:
             _require_scan(session, scan_id)
             if session.row("SELECT 1 FROM scan_files WHERE scan_id = ? AND page = ? LIMIT 1", scan_id, page):
                 return
-            session.bind("listed", listed)
+            session.bind("listed", _listed(files))
             session.q(
                 "INSERT INTO scan_files SELECT ?, ?, position, sample_id, file_name, label, size_bytes, mtime_ns "
                 "FROM listed",
@@ -211,6 +201,19 @@ def require_dataset(session: Session, dataset_id: str) -> Dataset:
 def _dataset(*row: object) -> Dataset:
     *columns, created_at = row
     return Dataset(*columns, created_at.replace(tzinfo=UTC))  # type: ignore
+
+
+def _listed(files: list[SourceFile]) -> pa.Table:
+    return pa.table(
+        {
+            "position": pa.array(range(len(files)), pa.int64()),
+            "sample_id": pa.array([file.sample_id for file in files], pa.string()),
+            "file_name": pa.array([file.file_name for file in files], pa.string()),
+            "label": pa.array([file.label for file in files], pa.string()),
+            "size_bytes": pa.array([file.size_bytes for file in files], pa.int64()),
+            "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
+        }
+    )
 
 
 def _require_idle(session: Session, dataset_id: str) -> None:

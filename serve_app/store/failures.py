@@ -54,3 +54,8 @@ def is_temporary(error: BaseException) -> bool:
         error,
         duckdb.TransactionException | duckdb.IOException | duckdb.OutOfMemoryException | duckdb.InterruptException,
     )
+
+
+def is_bad_text(error: BaseException) -> bool:
+    """Whether a text that was given is not valid Unicode and so cannot be stored."""
+    return isinstance(error, UnicodeEncodeError) or "cannot encode str as UTF-8" in str(error)

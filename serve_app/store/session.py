@@ -1,16 +1,11 @@
 """SQL on one cursor, inside one transaction."""
 
-import warnings
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 Row = tuple[Any, ...]
-
-# Both ways to Arrow cost an extra copy or a second binding of the query; `execute` is the one that takes parameters
-# of every statement. The advice it prints is for interactive use.
-warnings.filterwarnings("ignore", message="Arrow output on a DB-API result", category=UserWarning)
 
 
 class Session:
@@ -45,8 +40,8 @@ class Session:
         return rows[0][0]
 
     def arrow(self, sql: str, *parameters: object) -> pa.Table:
-        """All rows as an Arrow table; vectors stay out of Python objects."""
-        return self._cursor.execute(sql, list(parameters)).to_arrow_table()
+        """All rows of a SELECT as an Arrow table; vectors stay out of Python objects."""
+        return self._cursor.sql(sql, params=list(parameters)).to_arrow_table()
 
     def bind(self, name: str, table: pa.Table) -> None:
         """Let statements of this session read an Arrow table by name."""

@@ -208,7 +208,7 @@ def _require_vectors(session: Session, dataset_id: str) -> readout.Current:
 
 def _require_shape(block: Block, row: JobRow) -> None:
     expected = (len(block.sample_ids), row.dimension)
-    if block.vectors.dtype != np.float32 or (block.sample_ids and block.vectors.shape != expected):
+    if block.sample_ids and (block.vectors.dtype != np.float32 or block.vectors.shape != expected):
         raise InvalidRequest(f"vectors are {block.vectors.dtype} {block.vectors.shape}, not float32 {expected}")
     if len(block.stamps) != len(block.sample_ids):
         raise InvalidRequest(f"{len(block.sample_ids)} vectors come with {len(block.stamps)} stamps")

@@ -1,0 +1,63 @@
+"""Runs the queries of `docs/invariants.md`, and no others, against a database."""
+
+import re
+from pathlib import Path
+
+import duckdb
+
+from serve_app.store.session import Session
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "invariants.md"
+
+_SECTION = re.compile(r"^## (I\d) (.+?)$(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
+_QUERY = re.compile(r"^```sql\n(.+?)^```$", re.MULTILINE | re.DOTALL)
+_NAMES = re.compile(r"\b(embeddings|stage)\b")
+
+
+def documented_queries():
+    """(invariant, its title, query) for every query of the document, in order."""
+    return [
+        (name, title, query)
+        for name, title, text in _SECTION.findall(DOCUMENT.read_text(encoding="utf-8"))
+        for query in _QUERY.findall(text)
+    ]
+
+
+def check_invariants(source):
+    """Assert that I1 to I7 hold in a database: a path, a DuckDB connection or a `Session`."""
+    if isinstance(source, str | Path):
+        with duckdb.connect(str(source)) as connection:
+            check_invariants(connection)
+        return
+    broken = [
+        f"{name} {title}: {rows[:3]}"
+        for name, title, query in documented_queries()
+        if name != "I8"
+        for dimension in _dimensions(source)
+        if (rows := _rows(source, for_dimension(query, dimension)))
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def fingerprint(source, dataset_id):
+    """I8: what identifies a dataset's vectors bit for bit, over the tables of all dimensions."""
+    (query,) = [query for name, _, query in documented_queries() if name == "I8"]
+    return [_rows(source, for_dimension(query, dimension), dataset_id) for dimension in _dimensions(source)]
+
+
+def for_dimension(query, dimension):
+    """The query, for the tables of another dimension than 768."""
+    if dimension == 768:
+        return query
+    return re.sub(r"\b768\b", str(dimension), _NAMES.sub(rf"\1_{dimension}", query))
+
+
+def _dimensions(source):
+    names = _rows(source, "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'stage%' ORDER BY table_name")
+    return [int(name.partition("_")[2] or 768) for (name,) in names]
+
+
+def _rows(source, sql, *parameters):
+    if isinstance(source, Session):
+        return source.q(sql, *parameters)
+    return source.execute(sql, list(parameters)).fetchall()
