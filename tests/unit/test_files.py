@@ -14,7 +14,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from serve_app import files
@@ -171,6 +171,16 @@ def test_symbolic_links_are_not_followed(root, link, target, name):
     (root / link).symlink_to(target)
     assert reason_of(root, name) == "symlink"
     assert stat_files(str(root), [name]) == [(-1, -1)]
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "/", "cats", "up", "out.jpg", "secret.jpg", "a.jpg", "b.jpg"])))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_combination_of_parts_reads_what_lies_outside(root, parts):
+    with suppress(FileExistsError):
+        (root / "cats" / "up").symlink_to("../..")
+        (root / "out.jpg").symlink_to("../secret.jpg")
+    with suppress(UnreadableFile):
+        assert content_of(root, "/".join(parts)) in (b"picture", b"tabby")
 
 
 def test_a_root_that_became_a_link_is_not_followed(root):
