@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +26,12 @@ from serve_app.config import Settings
 from serve_app.embedding import Chunk, Pixels, decode_uploads
 from serve_app.errors import ModelUnavailable, ServiceError
 from serve_app.images import ImageLimits
-from serve_app.model import VisionModel
 from serve_app.policy import Policy
 from serve_app.records import Block, FileTask, ModelCard, Vectors
 from serve_app.services import Refusal
+
+if TYPE_CHECKING:
+    from serve_app.model import VisionModel
 
 log = logging.getLogger("constellate.embedder")
 
@@ -37,11 +39,14 @@ APPLICATION = "embedder"
 DEPLOYMENT = "DinoV2"
 RELOAD_S = 10.0
 
-LoadModel = Callable[[Settings, str, Policy], VisionModel]
+LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 
 
-def load_model(settings: Settings, name: str, policy: Policy) -> VisionModel:
+def load_model(settings: Settings, name: str, policy: Policy) -> "VisionModel":
     """Find the model's weights and load them. Raises `ModelUnavailable`."""
+    # Here and not above: every process imports this module to find or deploy a model, only replicas load torch.
+    from serve_app.model import VisionModel
+
     return VisionModel.load(
         weights.locate(name),
         name=name,
@@ -80,7 +85,7 @@ class DinoV2:
             log.error("model %s: %s", self._model_name, error.detail)
             self._refusal = error
 
-    async def _ready_model(self) -> VisionModel | ModelUnavailable:
+    async def _ready_model(self) -> "VisionModel | ModelUnavailable":
         """The model, looking again for missing weights at most every `RELOAD_S`."""
         if self._model is None and time.monotonic() - self._tried_at > RELOAD_S:
             await asyncio.get_running_loop().run_in_executor(self._compute, self._load)
@@ -89,12 +94,12 @@ class DinoV2:
     async def describe(self) -> ModelCard | ServiceError:
         """The loaded model's card, or why there is none."""
         model = await self._ready_model()
-        return model.card if isinstance(model, VisionModel) else model
+        return model if isinstance(model, ModelUnavailable) else model.card
 
     async def embed_files(self, root: str, tasks: list[FileTask]) -> Block | ServiceError:
         """Settle every task; see `embed_job.FileEmbedder.embed_files`."""
         model = await self._ready_model()
-        if not isinstance(model, VisionModel):
+        if isinstance(model, ModelUnavailable):
             return model
         try:
             chunk = await asyncio.get_running_loop().run_in_executor(
@@ -107,7 +112,7 @@ class DinoV2:
     async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
         """One vector or refusal an encoded image, in order; see `services.Embedder.embed`."""
         model = await self._ready_model()
-        if not isinstance(model, VisionModel):
+        if isinstance(model, ModelUnavailable):
             return model
         decoded = await asyncio.get_running_loop().run_in_executor(
             self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
@@ -116,7 +121,7 @@ class DinoV2:
         vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
         return [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
 
-    async def _vectors(self, model: VisionModel, pixels: Pixels) -> Vectors:
+    async def _vectors(self, model: "VisionModel", pixels: Pixels) -> Vectors:
         """(B, D) vectors of (B, S, S, 3) pixels through the dynamic batch; B may be 0 or above the batch size."""
         if len(pixels) == 0:
             return np.empty((0, model.card.dimension), np.float32)

@@ -1,0 +1,104 @@
+"""What operators and other clients see of the running service."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+import ray
+from ray import serve
+
+from deployments import writer
+from tests.ray.client import TERMINAL, finish, generate, register
+from tests.ray.conftest import Service
+from tests.ray.photographs import make_folder
+
+pytestmark = pytest.mark.ray
+
+
+def test_serve_status_shows_every_deployment_by_name(service: Service):
+    applications = serve.status().applications
+    assert set(applications["api"].deployments) == {"Ingress", "JobRunner", "Reducer", "Searcher"}
+    assert set(applications["embedder"].deployments) == {"DinoV2"}
+    assert applications["api"].status == "RUNNING"
+
+
+def test_the_writer_is_one_named_actor_that_runs_this_code(service: Service):
+    assert service.http.get("/jobs").status_code == 200
+    actor = ray.get_actor("duckdb-writer", namespace="constellate")
+    assert ray.get(actor.version.remote()) == writer.code_version()
+
+
+def test_readyz_embeds_and_writes(service: Service):
+    answer = service.http.get("/readyz")
+    assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+
+
+def test_fifty_streams_end_and_leave_healthz_quick(service: Service):
+    root = make_folder(service.roots / "fifty", n_images=200)
+    dataset_id = register(service.http, root)
+    generate(service.http, dataset_id)
+
+    async def watch(client: httpx.AsyncClient) -> str:
+        async with client.stream("GET", f"/datasets/{dataset_id}/embeddings/progress") as answer:
+            last = [line async for line in answer.aiter_lines() if line.startswith("data:")][-1]
+        return last
+
+    async def probe(client: httpx.AsyncClient, done: asyncio.Event) -> list[float]:
+        seconds = []
+        while not done.is_set():
+            started = time.perf_counter()
+            assert (await client.get("/healthz")).status_code == 200
+            seconds.append(time.perf_counter() - started)
+            await asyncio.sleep(0.1)
+        return seconds
+
+    async def scenario() -> tuple[list[str], list[float]]:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(base_url=service.settings.url, timeout=120, limits=limits) as client:
+            done = asyncio.Event()
+            probing = asyncio.create_task(probe(client, done))
+            ends = await asyncio.gather(*(watch(client) for _ in range(50)))
+            done.set()
+            return list(ends), await probing
+
+    ends, seconds = asyncio.run(scenario())
+    assert all(any(f'"{status}"' in end for status in TERMINAL) for end in ends)
+    assert len(ends) == 50
+    assert sorted(seconds)[len(seconds) // 2] < 0.25
+
+
+def test_reads_during_a_job_stay_quick(service: Service):
+    root = make_folder(service.roots / "reads", n_images=200)
+    dataset_id = register(service.http, root)
+    generate(service.http, dataset_id)
+    seconds = []
+    while True:
+        started = time.perf_counter()
+        job = service.http.get("/jobs").json()["items"][0]
+        seconds.append(time.perf_counter() - started)
+        if job["status"] in TERMINAL:
+            break
+    assert finish(service.http, dataset_id)["status"] == "complete"
+    assert sorted(seconds)[len(seconds) // 2] < 0.1
+
+
+def test_an_unavailable_model_is_refused_with_the_three_ways_to_get_it(service: Service):
+    root = make_folder(service.roots / "no-weights", n_images=2)
+    dataset_id = register(service.http, root)
+    generate(service.http, dataset_id, model_name="dinov2-giant")
+    end = finish(service.http, dataset_id)
+    assert end["status"] == "error"
+    assert "CONSTELLATE_MODEL" in end["message"]
+    assert "hf download" in end["message"]
+
+
+def test_unknown_models_and_folders_outside_the_roots_are_refused(service: Service):
+    root = make_folder(service.roots / "refused", n_images=1)
+    dataset_id = register(service.http, root)
+    answer = service.http.post(f"/datasets/{dataset_id}/embeddings/generate", json={"model_name": "dinov9"})
+    assert answer.status_code == 422
+    missing = service.http.post("/datasets", json={"name": "a", "root": "/nowhere"})
+    existing = service.http.post("/datasets", json={"name": "a", "root": "/etc"})
+    assert (missing.status_code, existing.status_code) == (403, 403)
+    assert missing.json()["detail"] == existing.json()["detail"]
