@@ -1,0 +1,148 @@
+"""Where a model's weights are: names, checkpoint folders, the Hugging Face cache, the hub.
+
+A checkpoint is a folder as `save_pretrained` writes it: `config.json` of a DINOv2 architecture and
+`*.safetensors`. Nothing else is ever read from one: no pickled weights, no code.
+"""
+
+import difflib
+import functools
+import hashlib
+import json
+import queue
+import threading
+from pathlib import Path
+
+import httpx
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from serve_app.errors import ModelUnavailable, UnknownModel
+
+SIZES = ("small", "base", "large", "giant")
+REPOSITORIES = {f"dinov2-{size}": f"facebook/dinov2-{size}" for size in SIZES} | {
+    f"dinov2-{size}-reg": f"facebook/dinov2-with-registers-{size}" for size in SIZES
+}
+"""Hub repository of every model that has a name here."""
+
+ARCHITECTURES = ("dinov2", "dinov2_with_registers")
+FILES = ["*.json", "*.safetensors"]
+PROBE_TIMEOUT_S = 4.0
+"""An unreachable hub is found out within this time; the hub's own client would retry for minutes."""
+
+
+def resolve(name: str) -> str:
+    """The one spelling of a model: a known name, or the absolute path of a folder with a DINOv2 `config.json`.
+
+    Reads that file at most; weights are looked for by `locate`.
+
+    Raises:
+        UnknownModel: neither; the nearest known name is suggested.
+    """
+    if name in REPOSITORIES:
+        return name
+    try:
+        directory = Path(name).expanduser().resolve()
+        architecture = json.loads((directory / "config.json").read_bytes()).get("model_type")
+    except (OSError, ValueError, RuntimeError, AttributeError):
+        architecture = None
+    if architecture in ARCHITECTURES:
+        return str(directory)
+    near = difflib.get_close_matches(name, REPOSITORIES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(REPOSITORIES)}"
+    raise UnknownModel(f"{name!r} is neither a known model nor a folder with a DINOv2 checkpoint; {hint}")
+
+
+def locate(name: str) -> Path:
+    """A complete checkpoint folder of the model, downloaded if need be; blocks meanwhile.
+
+    Looks in this order: the folder that `name` is, the Hugging Face cache, the hub (unless `HF_HUB_OFFLINE`).
+
+    Raises:
+        UnknownModel: see `resolve`.
+        ModelUnavailable: the folder is incomplete, or neither cache nor hub has the weights; the message
+            names the ways to get them.
+    """
+    name = resolve(name)
+    if name not in REPOSITORIES:
+        directory = Path(name)
+        if missing := missing_files(directory):
+            raise ModelUnavailable(f"the checkpoint {directory.name} lacks {', '.join(missing)}")
+        return directory
+    repository = REPOSITORIES[name]
+    cached = _cached(repository)
+    if cached is not None and not missing_files(cached):
+        return cached
+    obstacle = _hub_obstacle(repository)
+    if obstacle is None:
+        try:
+            return Path(snapshot_download(repository, allow_patterns=FILES))
+        except (OSError, ValueError, httpx.HTTPError) as error:
+            obstacle = f"the download failed ({type(error).__name__})"
+    raise ModelUnavailable(
+        f"the weights of {name} are not on this machine and {obstacle}. Any of these helps: "
+        "set CONSTELLATE_MODEL (or model_name) to a folder with config.json and model.safetensors; "
+        f"run `hf download {repository}` where the hub can be reached and copy the Hugging Face cache here; "
+        "or give this machine access to the hub"
+    )
+
+
+def missing_files(directory: Path) -> list[str]:
+    """Names of the files without which a checkpoint cannot be loaded; empty when it is complete."""
+    missing = [] if (directory / "config.json").is_file() else ["config.json"]
+    index = directory / "model.safetensors.index.json"
+    if not index.is_file():
+        return missing if (directory / "model.safetensors").is_file() else [*missing, "model.safetensors"]
+    try:
+        shards: dict[str, str] = json.loads(index.read_bytes())["weight_map"]
+        return missing + [name for name in sorted(set(shards.values())) if not (directory / name).is_file()]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return [*missing, f"a readable {index.name}"]
+
+
+def fingerprint(directory: Path) -> str:
+    """SHA-256 (hex) over the names and contents of a checkpoint's configuration and weights.
+
+    Streams the files; a file of unchanged size and modification time is read once a process.
+    """
+    total = hashlib.sha256()
+    for path in [directory / "config.json", *sorted(directory.glob("*.safetensors"))]:
+        state = path.stat()
+        total.update(f"{path.name} {_digest(path, state.st_size, state.st_mtime_ns)}\n".encode())
+    return total.hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: Path, _size_bytes: int, _mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _cached(repository: str) -> Path | None:
+    try:
+        return Path(snapshot_download(repository, allow_patterns=FILES, local_files_only=True))
+    except (LocalEntryNotFoundError, OSError):
+        return None
+
+
+def _hub_obstacle(repository: str) -> str | None:
+    """Why the hub cannot be asked for the repository, or None.
+
+    The request runs in a thread of its own, since name resolution obeys no timeout.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE forbids asking the hub"
+    answers: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=lambda: answers.put(_ask_hub(repository)), name="hub-probe", daemon=True).start()
+    try:
+        return answers.get(timeout=PROBE_TIMEOUT_S)
+    except queue.Empty:
+        return f"the hub did not answer within {PROBE_TIMEOUT_S:g} s"
+
+
+def _ask_hub(repository: str) -> str | None:
+    url = f"{constants.ENDPOINT}/{repository}/resolve/main/config.json"
+    try:
+        answer = httpx.head(url, timeout=PROBE_TIMEOUT_S, follow_redirects=True)
+    except (httpx.HTTPError, OSError) as error:
+        return f"the hub cannot be reached ({type(error).__name__})"
+    return None if answer.is_success else f"the hub answered {answer.status_code}"
