@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
+from sse_starlette.event import ServerSentEvent
 from sse_starlette.sse import EventSourceResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -33,12 +34,24 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Ping(ServerSentEvent):
+    """A comment line that keeps the connection alive.
+
+    Without the usual blank line behind it: once an event has had an `id`, httpx-sse 0.4.3 takes a comment and a
+    blank line for an event without data. The next event or ping follows on a line of its own either way.
+    """
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        return b": ping\r\n"
+
+
 class ProgressStream(EventSourceResponse):
     """A stream that gives its place at the hub back however it ends."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
-        super().__init__(progress_events(watch), ping=PING_S, send_timeout=SEND_TIMEOUT_S)
+        super().__init__(progress_events(watch), ping=PING_S, ping_message_factory=Ping, send_timeout=SEND_TIMEOUT_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
