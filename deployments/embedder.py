@@ -158,7 +158,6 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
             downscale_delay_s=60,
             downscale_to_zero_delay_s=600,
             look_back_period_s=5,
-            metrics_interval_s=1,
         ),
         ray_actor_options={
             "num_cpus": policy.cpus_per_replica,

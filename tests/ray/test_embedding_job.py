@@ -90,12 +90,12 @@ def test_a_second_generate_reuses_every_vector_and_force_computes_them(service: 
 
     generate(service.http, dataset_id)
     finish(service.http, dataset_id)
-    job = service.http.get("/jobs").json()["items"][0]
+    job = service.http.get("/jobs").json()[0]
     assert (job["status"], job["processed"], job["reused"]) == ("complete", 10, 10)
 
     generate(service.http, dataset_id, force=True)
     finish(service.http, dataset_id)
-    job = service.http.get("/jobs").json()["items"][0]
+    job = service.http.get("/jobs").json()[0]
     assert (job["status"], job["processed"], job["reused"]) == ("complete", 10, 0)
     after = vectors_by_id(service, dataset_id)
     assert cosine(np.stack(list(before.values())), np.stack([after[i] for i in before])).min() > 0.99999
@@ -117,7 +117,7 @@ def test_after_a_rescan_only_new_and_changed_files_are_embedded(service: Service
     generate(service.http, dataset_id)
     end = finish(service.http, dataset_id)
     assert (end["status"], end["processed"], end["total"]) == ("complete", 9, 9)
-    job = service.http.get("/jobs").json()["items"][0]
+    job = service.http.get("/jobs").json()[0]
     assert job["reused"] == 7  # 5 untouched, 1 renamed, 1 copy
 
     after = vectors_by_id(service, dataset_id)
