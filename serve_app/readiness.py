@@ -27,15 +27,18 @@ PATIENCE_S = 5.0
 class Probe:
     """One question to one component. Never asked twice at once; its answer is kept for `KEPT_S`."""
 
-    def __init__(self, name: str, ask: Callable[[], Awaitable[str | None]]) -> None:
+    def __init__(
+        self, name: str, ask: Callable[[], Awaitable[str | None]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._name = name
         self._ask = ask
+        self._clock = clock
         self._asking: asyncio.Task[str | None] | None = None
-        self._answered_at = -KEPT_S
+        self._answered_at = 0.0
 
     async def reason(self) -> str | None:
         """Why the component is not ready, None when it is; waits at most `PATIENCE_S`."""
-        is_stale = time.monotonic() - self._answered_at >= KEPT_S
+        is_stale = self._clock() - self._answered_at >= KEPT_S
         if self._asking is None or (self._asking.done() and is_stale):
             self._asking = asyncio.create_task(self._answer(), name=f"probe-{self._name}")
         await asyncio.wait({self._asking}, timeout=PATIENCE_S)
@@ -45,21 +48,21 @@ class Probe:
         try:
             return await self._ask()
         except ServiceError as error:
-            return error.detail
+            return f"{error.code}: {error.detail}"
         except Exception:
             logger.exception("the readiness probe of %s failed", self._name)
             return "the probe failed; the service's log has the reason"
         finally:
-            self._answered_at = time.monotonic()
+            self._answered_at = self._clock()
 
 
 class Readiness:
     """The probes of one process. `warnings` is what the store finds amiss and can work with."""
 
-    def __init__(self, find_services: Callable[[], Services]) -> None:
+    def __init__(self, find_services: Callable[[], Services], clock: Callable[[], float] = time.monotonic) -> None:
         self.warnings: list[str] = []
         self._find_services = find_services
-        self._probes = {"model": Probe("model", self._embed), "store": Probe("store", self._write)}
+        self._probes = {"model": Probe("model", self._embed, clock), "store": Probe("store", self._write, clock)}
 
     async def reasons(self) -> dict[str, str]:
         """Why the service is not ready, by component; empty when it is."""

@@ -5,6 +5,11 @@ import socket
 import sys
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("unit", deadline=None)
+settings.load_profile("unit")
 
 
 def _refuse_ray(*args, **kwargs):

@@ -12,6 +12,7 @@ from serve_app.services import Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from tests.fakes import FakeEmbedder, FakeNeighbours, FakeRunner
+from tests.unit.api import work
 
 BASE_URL = "http://127.0.0.1:8000"
 
@@ -63,3 +64,20 @@ async def client(app):
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
         yield client
+
+
+@pytest.fixture
+async def dataset(client, root):
+    """The registered folder `flowers`, as the API answers it."""
+    answer = await client.post("/datasets", json={"name": "flowers", "root": str(root / "flowers")})
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+@pytest.fixture
+async def embedded(client, services, dataset):
+    """`flowers` with vectors of its four images."""
+    answer = await client.post(f"/datasets/{dataset['id']}/embeddings/generate")
+    assert answer.status_code == 202, answer.text
+    await work.embed(services)
+    return dataset

@@ -1,0 +1,44 @@
+import pytest
+from pydantic import ValidationError
+
+from serve_app import errors
+from serve_app.api import problems
+from serve_app.api.schemas import NewDataset
+
+
+def every_error(base=errors.ServiceError):
+    return [base, *(error for child in base.__subclasses__() for error in every_error(child))]
+
+
+@pytest.mark.parametrize("error", every_error(), ids=lambda error: error.__name__)
+def test_every_service_error_is_a_problem_with_its_status_and_code(error):
+    answer = problems.answer(error("why: because"), {"request_id": "r1"})
+    assert answer.status_code == error.status
+    assert answer.media_type == "application/problem+json"
+    text = answer.body.decode()
+    assert f'"code": "{error.code}"' in text
+    assert '"request_id": "r1"' in text
+    assert "because" in text
+    assert ("retry-after" in answer.headers) is (error.status == 503)
+    assert ("www-authenticate" in answer.headers) is (error.status == 401)
+
+
+async def test_unknown_paths_and_methods_are_problems(client):
+    missing = await client.get("/no/such/path")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
+    wrong = await client.put("/datasets")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert set(wrong.headers["allow"].replace(" ", "").split(",")) & {"GET", "POST"}
+    for answer in (missing, wrong):
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.headers["cache-control"] == "no-store"
+
+
+def test_a_flood_of_wrong_fields_makes_a_small_answer():
+    body = {f"{'x' * 1000}{i}": i for i in range(1000)}
+    with pytest.raises(ValidationError) as invalid:
+        NewDataset.model_validate(body)
+    problem = problems.of_validation(invalid.value.errors())
+    assert len(problem.errors) == problems.MAX_FIELD_ERRORS
+    assert len(problem.model_dump_json()) < 10_000
+    assert "(and 1001 more)" in problem.detail

@@ -1,0 +1,146 @@
+import pytest
+
+from serve_app.errors import ModelUnavailable
+from tests.unit.api import work
+from tests.unit.api.conftest import png
+
+
+def url(dataset, tail):
+    return f"/datasets/{dataset['id']}/{tail}"
+
+
+def upload(data, name="query.png"):
+    return {"file": (name, data, "image/png")}
+
+
+async def test_similar_samples_come_best_first_without_the_sample_itself(client, embedded):
+    answer = await client.get(url(embedded, "similarity/rose/a.png"))
+    assert answer.status_code == 200
+    items = answer.json()["items"]
+    assert {item["sample_id"] for item in items} == {"rose/b.png", "tulip/c.png", "tulip/d e+é.png"}
+    assert [item["score"] for item in items] == sorted((item["score"] for item in items), reverse=True)
+    assert {"sample_id", "file_name", "score"} <= set(items[0])
+    fewer = await client.get(url(embedded, "similarity/rose/a.png"), params={"limit": 1})
+    assert fewer.json()["items"] == items[:1]
+
+
+async def test_a_sample_id_with_odd_characters_is_found(client, embedded):
+    assert (await client.get(url(embedded, "similarity/tulip/d%20e+%C3%A9.png"))).status_code == 200
+
+
+async def test_a_sample_that_does_not_exist_is_not_found(client, embedded):
+    answer = await client.get(url(embedded, "similarity/no/such.png"))
+    assert answer.status_code == 404
+    assert answer.json()["code"] == "sample_not_found"
+
+
+async def test_limits_out_of_bounds_are_refused(client, embedded):
+    for limit in ["0", "-1", "1001", "1000000000", "1_0", "2.5"]:
+        for tail in ["similarity/rose/a.png", "outliers"]:
+            assert (await client.get(url(embedded, tail), params={"limit": limit})).status_code == 422, (tail, limit)
+
+
+async def test_an_uploaded_copy_finds_its_original_first(client, embedded, root):
+    data = (root / "flowers" / "tulip" / "c.png").read_bytes()
+    answer = await client.post(url(embedded, "search"), files=upload(data), params={"limit": 2})
+    assert answer.status_code == 200
+    items = answer.json()["items"]
+    assert len(items) == 2
+    assert items[0]["sample_id"] == "tulip/c.png"
+    assert items[0]["score"] == pytest.approx(1)
+
+
+async def test_an_upload_that_is_no_image_says_why(client, embedded):
+    answer = await client.post(url(embedded, "search"), files=upload(b"text"))
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_image"
+    assert "unidentified" in answer.json()["detail"]
+
+
+async def test_an_upload_over_the_limit_is_refused(client, embedded):
+    answer = await client.post(url(embedded, "search"), files=upload(b"\x89PNG" + b"x" * 10 * 2**20))
+    assert answer.status_code == 413
+    assert answer.json()["code"] == "too_large"
+
+
+@pytest.mark.parametrize(
+    ("content", "content_type", "status"),
+    [
+        (b"", "multipart/form-data; boundary=b", 422),
+        (b"garbage", "multipart/form-data", 400),
+        (b"garbage", "multipart/form-data; boundary=b", 400),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\ntext\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            422,
+        ),
+        (b"{}", "application/json", 415),
+    ],
+    ids=["empty", "no boundary", "no parts", "no file name", "json"],
+)
+async def test_a_malformed_upload_is_a_problem(client, embedded, content, content_type, status):
+    answer = await client.post(url(embedded, "search"), content=content, headers={"Content-Type": content_type})
+    assert answer.status_code == status
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+async def test_a_search_in_a_dataset_without_vectors_says_what_to_do(client, dataset):
+    answer = await client.post(url(dataset, "search"), files=upload(png()))
+    assert answer.status_code == 400
+    assert answer.json()["code"] == "no_embeddings"
+
+
+async def test_a_search_with_a_model_that_is_gone_is_unavailable(client, services, embedded):
+    services.embedder.fault = ModelUnavailable("the weights are gone")
+    answer = await client.post(url(embedded, "search"), files=upload(png()))
+    assert answer.status_code == 503
+    assert "retry-after" in answer.headers
+
+
+async def test_vectors_of_another_space_are_never_compared(client, services, dataset):
+    services.neighbours._space_key = "another"
+    await client.post(url(dataset, "embeddings/generate"))
+    await work.embed(services)
+    answer = await client.post(url(dataset, "search"), files=upload(png()))
+    assert answer.status_code == 409
+
+
+async def test_equal_files_form_a_group_of_duplicates(client, services, dataset, root):
+    copy = (root / "flowers" / "rose" / "a.png").read_bytes()
+    (root / "flowers" / "rose" / "b.png").write_bytes(copy)
+    await client.post(url(dataset, "embeddings/generate"))
+    await work.embed(services)
+    answer = await client.get(url(dataset, "duplicates"), params={"threshold": "0.99"})
+    assert answer.status_code == 200
+    assert answer.json()["threshold"] == 0.99
+    [group] = answer.json()["groups"]
+    assert {item["sample_id"] for item in group} == {"rose/a.png", "rose/b.png"}
+
+
+async def test_a_threshold_out_of_bounds_is_refused(client, embedded):
+    for threshold in ["0", "-1", "1.01", "nan", "inf", "1_0", "", "x", "1e999"]:
+        assert (await client.get(url(embedded, "duplicates"), params={"threshold": threshold})).status_code == 422, (
+            threshold
+        )
+
+
+async def test_outliers_and_diverse_choices_are_samples_with_scores(client, embedded):
+    outliers = (await client.get(url(embedded, "outliers"), params={"k": 2, "limit": 3})).json()["items"]
+    assert len(outliers) == 3
+    assert [item["score"] for item in outliers] == sorted(item["score"] for item in outliers)
+    diverse = (await client.get(url(embedded, "diverse"), params={"n": 2})).json()["items"]
+    assert len(diverse) == 2
+
+
+@pytest.mark.parametrize(
+    ("tail", "params"), [("outliers", {"k": "0"}), ("outliers", {"k": "1001"}), ("diverse", {"n": "0"})]
+)
+async def test_counts_out_of_bounds_are_refused(client, embedded, tail, params):
+    assert (await client.get(url(embedded, tail), params=params)).status_code == 422
+
+
+@pytest.mark.parametrize("tail", ["similarity/rose/a.png", "duplicates", "outliers", "diverse"])
+async def test_without_vectors_there_is_nothing_to_compare(client, dataset, tail):
+    answer = await client.get(url(dataset, tail))
+    assert answer.status_code == 400
+    assert answer.json()["detail"] == "No embeddings found. Generate embeddings first."

@@ -1,0 +1,63 @@
+"""The job loop's part, done by hand, so that a test decides what has happened when it asks."""
+
+import numpy as np
+
+from serve_app.files import UnreadableFile, read_file
+from serve_app.records import Block, ObservedFile, Skip
+from serve_app.services import Refusal
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
+
+
+async def claim(services):
+    """Claim the one running job."""
+    claimed = await services.writer.call(Jobs.claim, "test", holding=[], lease_s=60)
+    assert claimed is not None
+    return claimed
+
+
+async def begin(services):
+    """Claim an embed job and tie it to the fake's space."""
+    claimed = await claim(services)
+    await services.writer.call(Jobs.begin, claimed.job.id, claimed.attempt, services.embedder.model.card)
+    return claimed
+
+
+async def stage(services, claimed, *, block_no=1, limit=1000):
+    """Embed up to `limit` pending files and commit them as one block; returns the job."""
+    pending = await services.writer.call(Jobs.pending, claimed.job.id, after=-1, limit=limit)
+    observed = [ObservedFile(p.sample_id, p.file_name, -1, -1) for p in pending]
+    tasks = await services.writer.call(Vectors.plan, claimed.job.id, claimed.attempt, observed)
+    ids, vectors, stamps, skips = [], [], [], []
+    for task in tasks:
+        try:
+            data, stamp = read_file(claimed.dataset.root, task.file_name, max_bytes=10**6)
+        except UnreadableFile as error:
+            skips.append(Skip(task.sample_id, task.file_name, error.reason, error.detail))
+            continue
+        [vector] = await services.embedder.embed(claimed.job.model_name, [data])
+        if isinstance(vector, Refusal):
+            skips.append(Skip(task.sample_id, task.file_name, vector.reason, vector.detail))
+        else:
+            ids.append(task.sample_id)
+            vectors.append(vector)
+            stamps.append(stamp)
+    stacked = np.stack(vectors) if vectors else np.empty((0, services.embedder.model.card.dimension), np.float32)
+    block = Block(ids, stacked, stamps, skips=skips)
+    return await services.writer.call(Vectors.put_block, claimed.job.id, claimed.attempt, block_no, block)
+
+
+async def embed(services):
+    """Carry the running embed job to its end."""
+    claimed = await begin(services)
+    await stage(services, claimed)
+    return await services.writer.call(Vectors.commit, claimed.job.id, claimed.attempt)
+
+
+async def reduce(services):
+    """Carry the running reduction to its end: the i-th sample gets the point (i, -i)."""
+    claimed = await claim(services)
+    stored = await services.writer.call(Vectors.read, claimed.dataset.id)
+    numbers = np.arange(len(stored.sample_ids), dtype=np.float64)
+    points = np.stack([numbers, -numbers], axis=1)
+    return await services.writer.call(Vectors.put_points, claimed.job.id, claimed.attempt, stored.job_id, points)

@@ -1,0 +1,259 @@
+import asyncio
+import gc
+import json
+from dataclasses import replace
+from datetime import datetime
+from types import SimpleNamespace
+
+import pytest
+
+from serve_app.errors import JobNotFound, Overloaded, StoreUnavailable
+from serve_app.progress import ProgressHub, Watch, has_seen_end, progress_event, progress_events
+from serve_app.records import Job
+from serve_app.store.jobs import Jobs
+
+JOB = Job(
+    id="j1",
+    dataset_id="d1",
+    kind="embed",
+    status="running",
+    phase="running",
+    processed=3,
+    skipped=1,
+    reused=0,
+    total=10,
+    message="Embedding 3 of 10",
+    model_name="dinov2-base",
+    attempt=1,
+    seq=4,
+    rate=2.5,
+    eta_s=2.8,
+    created_at=datetime(2026, 1, 1),
+    finished_at=None,
+)
+DONE = replace(JOB, status="complete", processed=10, seq=9)
+
+
+class Table:
+    """A job table that a test writes to, and the services that read it; counts its reads."""
+
+    def __init__(self, *jobs):
+        self.jobs = {job.id: job for job in jobs}
+        self.n_polls = 0
+        self.fault = None
+        self.polled = asyncio.Event()
+        self.writer = self
+
+    def find(self):
+        return SimpleNamespace(writer=self)
+
+    async def call(self, method, *args):
+        if self.fault is not None:
+            self.n_polls += 1
+            self.polled.set()
+            raise self.fault
+        if method is Jobs.get:
+            if args[0] not in self.jobs:
+                raise JobNotFound("no such job")
+            return self.jobs[args[0]]
+        assert method is Jobs.latest
+        self.n_polls += 1
+        self.polled.set()
+        newest = {(job.dataset_id, job.kind): job for job in self.jobs.values()}
+        return [newest.get(key) for key in args[0]]
+
+    def put(self, job):
+        self.jobs[job.id] = job
+
+
+def hub_of(table, **kwargs):
+    return ProgressHub(table.find, **{"poll_interval_s": 0.001, **kwargs})
+
+
+async def next_state(states):
+    return await asyncio.wait_for(anext(states), 5)
+
+
+async def test_a_watch_gives_the_present_state_then_each_newer_one_and_ends_with_the_terminal_one():
+    table = Table(JOB)
+    states = hub_of(table).watch("d1", "embed").states()
+    assert await next_state(states) == JOB
+    table.put(DONE)
+    assert await next_state(states) == DONE
+    with pytest.raises(StopAsyncIteration):
+        await next_state(states)
+
+
+async def test_a_client_that_does_not_read_misses_states_but_never_the_newest():
+    table = Table(JOB)
+    watch = hub_of(table).watch("d1", "embed")
+    states = watch.states()
+    await next_state(states)
+    for processed in range(4, 10):
+        watch.offer(replace(JOB, processed=processed, seq=processed + 1))
+    assert (await next_state(states)).processed == 9
+
+
+async def test_a_state_already_told_is_not_told_again():
+    watch = Watch("d1", "embed", lambda watch: None)
+    states = watch.states()
+    watch.offer(JOB)
+    assert await next_state(states) == JOB
+    watch.offer(replace(JOB, rate=7.0))
+    waiting = asyncio.ensure_future(anext(states))
+    await asyncio.wait({waiting}, timeout=0.01)
+    assert not waiting.done()
+    watch.offer(replace(JOB, seq=5))
+    assert (await waiting).seq == 5
+
+
+async def test_many_streams_cost_one_read_a_poll():
+    table = Table(JOB, replace(JOB, id="j2", dataset_id="d2"))
+    hub = hub_of(table, poll_interval_s=3600)
+    watches = [hub.watch(dataset_id, "embed") for dataset_id in ("d1", "d2") * 100]
+    for watch in watches:
+        assert (await next_state(watch.states())).dataset_id == watch.key[0]
+    assert table.n_polls == 1
+
+
+async def test_nobody_polls_when_nobody_watches():
+    table = Table(JOB)
+    hub = hub_of(table)
+    watch = hub.watch("d1", "embed")
+    await next_state(watch.states())
+    watch.close()
+    await asyncio.wait_for(hub._task, 5)
+    n_polls = table.n_polls
+    await asyncio.wait({asyncio.ensure_future(asyncio.Event().wait())}, timeout=0.02)
+    assert table.n_polls == n_polls
+    assert await next_state(hub.watch("d1", "embed").states()) == JOB
+
+
+async def test_a_watch_opened_while_a_poll_is_under_way_gets_what_was_read_after_it_opened():
+    table = Table()
+    hub = hub_of(table, poll_interval_s=3600)
+    reading, may_answer = asyncio.Event(), asyncio.Event()
+    latest = table.call
+
+    async def slow(method, *args):
+        answer = await latest(method, *args)
+        reading.set()
+        await may_answer.wait()
+        return answer
+
+    table.call = slow
+    early = hub.watch("d1", "embed")
+    await reading.wait()
+    table.put(JOB)
+    late = hub.watch("d1", "embed")
+    may_answer.set()
+    assert await next_state(late.states()) == JOB
+    assert await next_state(early.states()) in (None, JOB)
+
+
+async def test_a_response_dropped_before_its_first_byte_gives_its_place_back():
+    hub = hub_of(Table(JOB), max_streams=1)
+    stream = progress_events(hub.watch("d1", "embed"))
+    with pytest.raises(Overloaded):
+        hub.watch("d1", "embed")
+    del stream
+    gc.collect()
+    assert len(hub) == 0
+    hub.watch("d1", "embed")
+
+
+async def test_closing_twice_gives_one_place_back():
+    hub = hub_of(Table(JOB))
+    kept, closed = hub.watch("d1", "embed"), hub.watch("d1", "embed")
+    closed.close()
+    closed.close()
+    assert len(hub) == 1
+    assert kept is not closed
+
+
+async def test_the_stream_ends_when_its_dataset_is_deleted():
+    table = Table(JOB)
+    states = hub_of(table).watch("d1", "embed").states()
+    await next_state(states)
+    table.jobs.clear()
+    with pytest.raises(StopAsyncIteration):
+        await next_state(states)
+
+
+async def test_an_outage_is_waited_out_with_growing_pauses():
+    table = Table(JOB)
+    table.fault = StoreUnavailable("away")
+    hub = hub_of(table)
+    states = hub.watch("d1", "embed").states()
+    while table.n_polls < 4:
+        table.polled.clear()
+        await table.polled.wait()
+    assert len(hub) == 1
+    table.fault = None
+    assert await next_state(states) == JOB
+
+
+async def test_an_unforeseen_failure_ends_the_streams_and_the_next_one_starts_afresh(caplog):
+    table = Table(JOB)
+    table.fault = RuntimeError("a bug")
+    hub = hub_of(table)
+    states = hub.watch("d1", "embed").states()
+    with pytest.raises(StopAsyncIteration):
+        await next_state(states)
+    assert "a bug" in caplog.text
+    table.fault = None
+    assert await next_state(hub.watch("d1", "embed").states()) == JOB
+
+
+@pytest.mark.parametrize(
+    ("job", "status"),
+    [
+        (None, "idle"),
+        (replace(JOB, phase="queued"), "running"),
+        (JOB, "running"),
+        (replace(JOB, kind="reduce", phase="fitting"), "fitting"),
+        (DONE, "complete"),
+        (replace(DONE, status="error"), "error"),
+        (replace(DONE, status="cancelled", phase="fitting"), "cancelled"),
+    ],
+    ids=["none", "queued", "running", "fitting", "complete", "error", "cancelled"],
+)
+def test_the_status_of_an_event_is_one_of_the_contracts(job, status):
+    assert json.loads(progress_event(job).data)["status"] == status
+
+
+def test_an_event_is_the_whole_state_under_the_id_of_its_version():
+    event = progress_event(JOB)
+    assert (event.event, event.id) == ("progress", "j1:4")
+    assert json.loads(event.data) == {
+        "status": "running",
+        "processed": 3,
+        "total": 10,
+        "message": "Embedding 3 of 10",
+        "job_id": "j1",
+        "skipped": 1,
+        "rate": 2.5,
+        "eta_s": 2.8,
+    }
+
+
+def test_a_message_of_several_lines_stays_one_event():
+    encoded = progress_event(replace(JOB, message="a\nevent: forged\r\n\r\nb")).encode()
+    assert encoded.count(b"event:") == 2
+    assert [line for line in encoded.splitlines() if line.startswith(b"event:")] == [b"event: progress"]
+
+
+@pytest.mark.parametrize(
+    ("job", "last_event_id", "expected"),
+    [
+        (DONE, "j1:9", True),
+        (DONE, "j1:8", False),
+        (DONE, "j1:10", False),
+        (DONE, "j0:9", False),
+        (DONE, "", False),
+        (JOB, "j1:4", False),
+        (None, "j1:9", False),
+    ],
+)
+def test_only_the_very_terminal_event_counts_as_the_end_seen(job, last_event_id, expected):
+    assert has_seen_end(job, last_event_id) is expected
