@@ -45,7 +45,7 @@ class RejectedImage(RefusedImage):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may ask for. 50 Mpx decode into 200 MB."""
+    """What one image may ask for. At 50 Mpx the peak is 100 to 500 MB by mode; WebP, decoded twice over, takes 1 GB."""
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 50_000_000

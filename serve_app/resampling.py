@@ -82,7 +82,7 @@ def _two_passes(image: Image.Image, size: tuple[int, int], box: Box, vertical_fi
 def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-    layer = image.convert("RGBA")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")  # converting to itself would copy
     white = Image.new("RGB", layer.size, "white")
     white.paste(layer, mask=layer)
     return white
