@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.pairs import OnTile, nearest, tiles
+from serve_app.pairs import OnStep, nearest, tiles
 from serve_app.records import Vectors
 
 # float32 products of equal rows differ from 1 by less than this; without it, threshold 1 would miss copies.
@@ -21,7 +21,7 @@ Link = tuple[int, float]
 
 
 def near_duplicates(
-    matrix: Vectors, threshold: float, content_hashes: Sequence[str] | None = None, *, on_tile: OnTile | None = None
+    matrix: Vectors, threshold: float, content_hashes: Sequence[str] | None = None, *, on_step: OnStep | None = None
 ) -> list[list[Link]]:
     """Group rows that are linked by similarities of at least the threshold.
 
@@ -32,7 +32,7 @@ def near_duplicates(
         matrix: (N, D), normalised.
         threshold: least cosine similarity of a link, in (0, 1].
         content_hashes: N; rows of equal hash are linked with similarity 1, whatever their vectors.
-        on_tile: told after each tile.
+        on_step: told after each tile.
 
     Returns:
         Groups of two rows and more, largest first, then by first row; rows of a group in rising order.
@@ -45,7 +45,7 @@ def near_duplicates(
         )
         group = first[inverse]
         best[copies[inverse] > 1] = 1.0
-    for rows, columns, tile in tiles(matrix, on_tile=on_tile):
+    for rows, columns, tile in tiles(matrix, on_step=on_step):
         linked = np.flatnonzero(tile >= threshold - _ROUNDING)
         if not len(linked):
             continue
@@ -84,13 +84,13 @@ def _groups(group: NDArray[np.intp], best: NDArray[np.float32]) -> list[list[Lin
     return [list(zip(members.tolist(), best[members].tolist(), strict=True)) for members in groups]
 
 
-def outlier_scores(matrix: Vectors, k: int, *, on_tile: OnTile | None = None) -> NDArray[np.float32]:
+def outlier_scores(matrix: Vectors, k: int, *, on_step: OnStep | None = None) -> NDArray[np.float32]:
     """Score each row by its mean similarity to the k rows most like it: the lowest are the outliers.
 
     Args:
         matrix: (N, D), normalised.
         k: at least 1; lowered to N - 1.
-        on_tile: told after each tile.
+        on_step: told after each block of rows.
 
     Returns:
         (N,) in [-1, 1]; 0 for a row that is alone.
@@ -98,7 +98,7 @@ def outlier_scores(matrix: Vectors, k: int, *, on_tile: OnTile | None = None) ->
     k = min(k, len(matrix) - 1)
     if k < 1:
         return np.zeros(len(matrix), dtype=np.float32)
-    scores: NDArray[np.float32] = nearest(matrix, k, on_tile=on_tile).scores.mean(axis=1)
+    scores: NDArray[np.float32] = nearest(matrix, k, on_step=on_step)[1].mean(axis=1)
     return scores.clip(-1.0, 1.0)
 
 

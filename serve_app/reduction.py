@@ -1,12 +1,13 @@
 """The 2D map: UMAP from vectors to points, the same for the same vectors, parameters and seed.
 
-Letters for shapes: N vectors, D dimension, k neighbours. Two departures from `umap.UMAP` make it fast without
-changing the algorithm: neighbours are exact, from matrix products (1 s for 10,000 × 768 on two cores, where
-umap's own search takes most of a minute), and the layout starts from the two principal components, which cannot
-fail and keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
+Letters for shapes: N vectors, D dimension, k neighbours. umap's own steps, with two changes of what goes in.
+Neighbours come from matrix products: exact, and without the half minute that compiling umap's search takes in
+every process. The layout starts from the two principal components, which unlike the spectral start cannot fail,
+and keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
 
-Equal means equal to the last bit on one machine with one number of threads: matrix products and umap's means
-are summed in an order that follows the threads. No thread setting is read or changed here.
+Equal means equal to the last bit on one machine with one number of threads: sums follow the threads. No thread
+setting is read or changed here. umap's compiled code holds the GIL for one epoch at a time, about 0.2 s for
+100,000 vectors.
 """
 
 import hashlib
@@ -25,7 +26,11 @@ from serve_app.records import Vectors
 from serve_app.similarity import normalised
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); what it raises ends the reduction, which is how one is cancelled."""
+"""Called with (phase, done, total); what it raises, `reduce` raises."""
+
+# Where compiling umap's own search (30 s) and searching approximately (12 s; recall 0.994 of 15 neighbours)
+# begin to be faster than exactly (100 s). Measured on two cores with 768 dimensions.
+_MAX_EXACT_ROWS = 100_000
 
 # Below this UMAP has nothing to arrange; the points become a regular polygon.
 _MIN_LAYOUT_POINTS = 4
@@ -49,12 +54,14 @@ def reduce(vectors: Vectors, projection: Projection, *, on_progress: OnProgress 
     """Lay vectors out in the plane.
 
     Equal vectors (of equal direction, for cosine) get equal points. Up to three different vectors are placed on a
-    regular polygon. Blocks until done, one reduction at a time in a process.
+    regular polygon. Above 100,000 vectors, neighbours are approximate. Blocks until done; other calls of this
+    process wait.
 
     Args:
         vectors: (N, D) float32, finite; N may be 0.
         projection: the parameters; `n_neighbors` is lowered to the number of different vectors.
-        on_progress: told of the phases "neighbours" (in tiles) and "layout" (in epochs).
+        on_progress: told of the phases "neighbours" (in blocks of rows) and "layout" (in epochs). An exception
+            ends the first phase at once; in the second it is raised when the layout is done.
 
     Returns:
         (N, 2), finite, in the order of the vectors.
@@ -81,8 +88,8 @@ def reduce(vectors: Vectors, projection: Projection, *, on_progress: OnProgress 
 def warm() -> None:
     """Compile what a reduction runs, so that the next one in this process starts at once.
 
-    Takes about 20 s where umap was never used, 3 s afterwards: compiled code is kept beside umap or, where that
-    cannot be written, under `NUMBA_CACHE_DIR`.
+    Takes about 20 s when umap is used for the first time and 3 s in later processes: the compiled code is kept
+    beside the packages' files or, where those cannot be written, in `NUMBA_CACHE_DIR` or the user's cache folder.
     """
     reduce(np.random.default_rng(0).standard_normal((32, 8), dtype=np.float32), Projection())
 
@@ -111,12 +118,14 @@ def _layout(matrix: Vectors, projection: Projection, on_progress: OnProgress) ->
     """UMAP of (N, D) different vectors, N ≥ 4, already normalised or centred for the metric."""
     from umap import umap_  # 2 s to import, 15 s the first time: not for those who only want `Projection`
 
+    _keep_compiled_code()
     random = np.random.RandomState(projection.random_state)
-    rows, distances = _neighbours(matrix, projection, on_progress)
+    rows, distances = _neighbours(matrix, projection, random, on_progress)
     graph, _, _ = umap_.fuzzy_simplicial_set(
         matrix, rows.shape[1], random, projection.metric, knn_indices=rows, knn_dists=distances
     )
     a, b = umap_.find_ab_params(1.0, projection.min_dist)
+    epochs = _EpochReport(on_progress)
     points, _ = umap_.simplicial_set_embedding(
         matrix,
         graph,
@@ -134,28 +143,55 @@ def _layout(matrix: Vectors, projection: Projection, on_progress: OnProgress) ->
         densmap=False,
         densmap_kwds={},
         output_dens=False,
-        tqdm_kwds=_epochs_reported_to(on_progress),
+        tqdm_kwds={"disable": False, "file": epochs, "bar_format": "{n}/{total}", "mininterval": 0.5},
     )
+    epochs.raise_failure()
     return np.asarray(points, dtype=np.float64)
 
 
+def _keep_compiled_code() -> None:
+    """Have numba keep on disk what it compiles for umap, which asks for that in few places: 5 s of each start."""
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_
+
+    for module in (layouts, umap_):
+        for function in vars(module).values():
+            if isinstance(function, Dispatcher) and not function.signatures:
+                function.enable_caching()
+
+
 def _neighbours(
-    matrix: Vectors, projection: Projection, on_progress: OnProgress
+    matrix: Vectors, projection: Projection, random: np.random.RandomState, on_progress: OnProgress
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """(N, k) rows and distances, each row itself first, as umap expects them."""
     n = len(matrix)
+    k = min(projection.n_neighbors, n)
     cosine = projection.metric == "cosine"
-    # x·y − |x|²/2 − |y|²/2 is −|x − y|²/2: the largest are the nearest, as for cosine.
-    half_squares = None if cosine else np.vecdot(matrix, matrix) / 2
-    found = nearest(
+    if n > _MAX_EXACT_ROWS:
+        return _approximate_neighbours(matrix, k, projection.metric, random)
+    squares = np.vecdot(matrix, matrix)
+    rows, scores = nearest(
         matrix,
-        min(projection.n_neighbors, n) - 1,
-        offsets=half_squares,
-        on_tile=lambda done, total: on_progress("neighbours", done, total),
+        k - 1,
+        # |x - y|² = |x|² - 2(x·y - |y|²/2)
+        offsets=None if cosine else squares / 2,
+        on_step=lambda done, total: on_progress("neighbours", done, total),
     )
-    distances = np.maximum(1 - found.scores, 0) if cosine else np.sqrt(np.maximum(-2 * found.scores, 0))
+    distances = 1 - scores if cosine else np.sqrt(np.maximum(squares[:, None] - 2 * scores, 0))
     own = np.arange(n, dtype=np.int32)[:, None]
-    return np.hstack([own, found.rows]), np.hstack([np.zeros((n, 1), np.float32), distances])
+    return np.hstack([own, rows]), np.hstack([np.zeros((n, 1), np.float32), np.maximum(distances, 0)])
+
+
+def _approximate_neighbours(
+    matrix: Vectors, k: int, metric: str, random: np.random.RandomState
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The same from umap's own search, nearest-neighbour descent (Dong et al., WWW 2011)."""
+    from umap import umap_
+
+    rows, distances, _ = umap_.nearest_neighbors(
+        matrix, k, metric, metric_kwds={}, angular=metric == "cosine", random_state=random
+    )
+    return rows, distances
 
 
 def _principal_components(matrix: Vectors, random: np.random.RandomState) -> NDArray[np.float32]:
@@ -172,21 +208,26 @@ def _principal_components(matrix: Vectors, random: np.random.RandomState) -> NDA
     return np.asarray(points + random.normal(scale=1e-4, size=points.shape), dtype=np.float32)
 
 
-def _epochs_reported_to(on_progress: OnProgress) -> dict[str, object]:
-    """Arguments of tqdm that turn umap's progress bar into calls."""
-    return {"disable": False, "file": _EpochReport(on_progress), "bar_format": "{n}/{total}", "mininterval": 0.5}
-
-
 class _EpochReport:
-    """A text file, as tqdm wants one, that passes "12/500" on."""
+    """A text file for tqdm, umap's progress bar, that passes "12/500" on as a call."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
+        self._failure: Exception | None = None
 
     def write(self, text: str) -> None:
         done, _, total = text.strip().partition("/")
-        if total:
+        if not total or self._failure is not None:
+            return
+        try:
             self._on_progress("layout", int(done), int(total))
+        except Exception as error:  # kept, because tqdm never gives its lock back when a write raises
+            self._failure = error
 
     def flush(self) -> None:
         """Nothing is kept back."""
+
+    def raise_failure(self) -> None:
+        """Raise what the callback raised, if it did."""
+        if self._failure is not None:
+            raise self._failure

@@ -1,7 +1,11 @@
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import create_autospec
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from serve_app import reduction
 from serve_app.errors import InvalidRequest
 from serve_app.reduction import Projection, reduce, warm
 
@@ -119,7 +123,9 @@ def test_both_phases_report_up_to_their_end():
 
 
 @pytest.mark.parametrize("phase", ["neighbours", "layout"])
-def test_what_progress_raises_ends_the_reduction_and_the_next_one_works(phase):
+def test_what_progress_raises_is_raised_and_the_next_reduction_works_in_any_thread(phase):
+    """tqdm keeps its lock when a write raises, and every later progress bar of another thread would wait forever."""
+
     def stop(name, done, total):
         if name == phase:
             raise TimeoutError
@@ -127,7 +133,41 @@ def test_what_progress_raises_ends_the_reduction_and_the_next_one_works(phase):
     vectors, _ = clustered(50)
     with pytest.raises(TimeoutError):
         reduce(vectors, COSINE, on_progress=stop)
-    assert np.isfinite(reduce(vectors, COSINE)).all()
+    with ThreadPoolExecutor(2) as threads:
+        maps = list(threads.map(lambda _: reduce(vectors, COSINE), range(2), timeout=60))
+    assert (maps[0] == maps[1]).all()
+
+
+def test_compiled_code_is_kept_on_disk():
+    from numba.core.dispatcher import Dispatcher
+    from umap import layouts, umap_
+
+    functions = [f for module in (layouts, umap_) for f in vars(module).values() if isinstance(f, Dispatcher)]
+    kept = {
+        f.py_func.__name__ for f in functions if f.stats.cache_path and (f.stats.cache_hits or f.stats.cache_misses)
+    }
+    assert kept >= {"smooth_knn_dist", "compute_membership_strengths", "_optimize_layout_euclidean_single_epoch"}
+
+
+@both_metrics
+def test_above_the_exact_limit_umap_searches_itself(projection, monkeypatch):
+    """Its search is stood in for, with its signature kept: compiling the real one takes half a minute."""
+    from umap import umap_
+
+    searches = []
+
+    def search(matrix, k, metric, **options):
+        searches.append((k, metric, options["angular"]))
+        distances = np.linalg.norm(matrix[:, None] - matrix[None], axis=2)
+        rows = np.argsort(distances, axis=1)[:, :k]
+        return rows, np.take_along_axis(distances, rows, axis=1), None
+
+    monkeypatch.setattr(reduction, "_MAX_EXACT_ROWS", 100)
+    monkeypatch.setattr(umap_, "nearest_neighbors", create_autospec(umap_.nearest_neighbors, side_effect=search))
+    vectors, centre = clustered(101)
+    assert separation(reduce(vectors, projection), centre) > 3
+    reduce(vectors[:100], projection)
+    assert searches == [(15, projection.metric, projection is COSINE)]
 
 
 @pytest.mark.parametrize(
