@@ -5,8 +5,8 @@ Letters for shapes: B images, S pixels along a side, T tokens, D dimension of a 
 
 Two things make it cheaper than the plain `AutoModel` call, neither changes the result beyond float
 rounding: position embeddings are interpolated to S once instead of at every call, and the last block
-computes the class token alone, since nothing else of it is used. Measured on one AVX-512 core with a
-DINOv2-small, fp32: 1.08 times the plain call.
+computes the class token alone, since nothing else of it is used. Measured on one AVX-512 core with a random
+DINOv2-small, against the plain call: 1.06 to 1.08 times as fast in fp32, bf16 and int8.
 """
 
 import hashlib
