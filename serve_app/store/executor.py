@@ -65,6 +65,8 @@ class StoreExecutor:
         pool = self._writes if hasattr(method, "is_write") else self._reads
         # Shielded, because cancelling would take a waiting write out of the queue.
         result = asyncio.get_running_loop().run_in_executor(pool, lambda: method(*args, **kwargs))
+        # A caller who stopped waiting leaves nobody to take the error; asyncio would log it as forgotten.
+        result.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(result)
         except (ServiceError, asyncio.CancelledError):

@@ -25,10 +25,17 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ("Out of Memory", "the memory limit of the database is reached"),
     ("fsync failed", "the disk failed to store a change"),
     ("Input/output error", "the disk reports an error"),
+    ("Connection already closed", "it was closed meanwhile"),
     ("configuration has been locked", "it is still open in this process"),
 )
 
-_TEMPORARY = (duckdb.TransactionException, duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InterruptException)
+_TEMPORARY = (
+    duckdb.TransactionException,
+    duckdb.IOException,
+    duckdb.OutOfMemoryException,
+    duckdb.InterruptException,
+    duckdb.ConnectionException,
+)
 
 
 def reason(error: BaseException) -> str:
@@ -50,10 +57,7 @@ def ends_instance(error: BaseException) -> bool:
 
 def is_temporary(error: BaseException) -> bool:
     """Whether the same call may succeed later: the fault lies with the disk or the system, not with the statement."""
-    return ends_instance(error) or isinstance(
-        error,
-        duckdb.TransactionException | duckdb.IOException | duckdb.OutOfMemoryException | duckdb.InterruptException,
-    )
+    return ends_instance(error) or isinstance(error, _TEMPORARY)
 
 
 def is_bad_text(error: BaseException) -> bool:
