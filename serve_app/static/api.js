@@ -1,0 +1,253 @@
+/**
+ * The service's HTTP API. Answers are the contract's JSON; errors are `Problem`s with the server's own words.
+ * @module
+ */
+
+/** @typedef {{id: string, name: string, root: string, format: string, sample_count: number}} Dataset */
+/** @typedef {{id: string, file_name: string, label: string | null}} Sample */
+/** @typedef {{sample_id: string, file_name: string, label: string | null, score?: number, group?: number}} Item */
+/** @typedef {{sample_id: string, file_name: string, reason: string, detail: string}} Skip */
+/**
+ * @typedef {{dataset_id: string, has_embeddings: boolean, embedding_count: number, model_name: string | null,
+ *   has_reduction: boolean, sample_count: number}} Status
+ */
+/**
+ * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce", status: string, processed: number,
+ *   skipped: number, total: number, message: string}} Job
+ */
+
+const KEY = "constellate.key";
+const ARROW = "application/vnd.apache.arrow.stream";
+
+/** The page may be served below a path of a proxy. */
+const base = new URL(".", document.baseURI);
+
+/** An answer that is not a success; `message` is the server's `detail`. */
+export class Problem extends Error {
+  /**
+   * @param {string} message
+   * @param {number} status 0 when the service gave no answer
+   * @param {Record<string, unknown>} [body]
+   */
+  constructor(message, status, body = {}) {
+    super(message);
+    this.status = status;
+    this.body = body;
+  }
+}
+
+/** @type {(refused: boolean) => Promise<string>} */
+let askKey = () => Promise.reject(new Problem("The service wants an API key.", 401));
+/** @type {Promise<void> | null} */
+let asking = null;
+
+/**
+ * @param {(refused: boolean) => Promise<string>} ask called on 401; `refused` when a key was given and is wrong
+ */
+export function onKeyWanted(ask) {
+  askKey = ask;
+}
+
+/** @returns {boolean} whether requests carry a key; then images cannot be plain URLs */
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+
+/**
+ * @param {string} path below the page, already encoded
+ * @returns {string}
+ */
+export const urlOf = (path) => new URL(path, base).href;
+
+/**
+ * Request with the key, asking for one on 401.
+ * @param {string} path
+ * @param {RequestInit} [init]
+ * @returns {Promise<Response>} a successful one
+ */
+export async function request(path, init = {}) {
+  const key = sessionStorage.getItem(KEY);
+  const headers = new Headers(init.headers);
+  if (key !== null) headers.set("Authorization", `Bearer ${key}`);
+  const response = await fetch(urlOf(path), { ...init, headers }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Problem("The service does not answer. Is it still running?", 0);
+  });
+  if (response.status === 401) {
+    await newKey(key);
+    return request(path, init);
+  }
+  if (!response.ok) throw await problemOf(response);
+  return response;
+}
+
+/**
+ * One dialog for all requests that fail together.
+ * @param {string | null} failed
+ */
+async function newKey(failed) {
+  if (sessionStorage.getItem(KEY) !== failed) return;
+  asking ??= askKey(failed !== null)
+    .then((key) => sessionStorage.setItem(KEY, key))
+    .finally(() => {
+      asking = null;
+    });
+  await asking;
+}
+
+/** @param {Response} response */
+async function problemOf(response) {
+  const body = await response.json().catch(() => ({}));
+  return new Problem(String(body.detail ?? `The service answered ${response.status}.`), response.status, body);
+}
+
+/**
+ * @param {string} path
+ * @param {AbortSignal} [signal]
+ */
+const get = async (path, signal) => (await request(path, { signal })).json();
+
+/**
+ * @param {string} path
+ * @param {unknown} [body]
+ */
+async function post(path, body) {
+  const init = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
+  return (await request(path, { method: "POST", ...init })).json();
+}
+
+/** @param {string} id */
+const dataset = (id) => `datasets/${encodeURIComponent(id)}`;
+
+/** @returns {Promise<Dataset[]>} */
+export const listDatasets = () => get("datasets");
+
+/**
+ * @param {{name: string, root: string, format: string, annotations?: string}} body
+ * @returns {Promise<Dataset>}
+ */
+export const registerDataset = (body) => post("datasets", body);
+
+/**
+ * @param {string} id
+ * @returns {Promise<{added: number, changed: number, removed: number}>}
+ */
+export const rescan = (id) => post(`${dataset(id)}/rescan`);
+
+/**
+ * @param {string} id
+ * @param {number} limit
+ * @param {string | null} cursor
+ * @returns {Promise<{items: Sample[], next_cursor: string | null}>}
+ */
+export const listSamples = (id, limit, cursor) =>
+  get(`${dataset(id)}/samples?limit=${limit}${cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`}`);
+
+/** @returns {Promise<Job[]>} newest first */
+export const listJobs = () => get("jobs?limit=100");
+
+/**
+ * @param {string} id
+ * @returns {Promise<Status>}
+ */
+export const embeddingStatus = (id) => get(`${dataset(id)}/embeddings/status`);
+
+/**
+ * @param {string} id
+ * @param {{model_name?: string}} body
+ * @returns {Promise<{job_id: string}>}
+ */
+export const generate = (id, body) => post(`${dataset(id)}/embeddings/generate`, body);
+
+/**
+ * @param {string} id
+ * @param {{n_neighbors?: number, min_dist?: number}} body
+ * @returns {Promise<{job_id: string}>}
+ */
+export const reduce = (id, body) => post(`${dataset(id)}/embeddings/reduce`, body);
+
+/** @param {string} id */
+export const cancel = (id) => post(`${dataset(id)}/embeddings/cancel`);
+
+/**
+ * @param {string} id
+ * @returns {Promise<{items: Skip[], next_cursor?: string | null}>}
+ */
+export const skipped = (id) => get(`${dataset(id)}/embeddings/skipped`);
+
+/**
+ * @param {string} id
+ * @param {"embed" | "reduce"} kind
+ * @returns {string} path of the progress stream
+ */
+export const progressPath = (id, kind) =>
+  `${dataset(id)}/embeddings/${kind === "reduce" ? "reduce/" : ""}progress`;
+
+/**
+ * @param {string} id
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Response>} an Arrow IPC stream
+ */
+export const coordinates = (id, signal) =>
+  request(`${dataset(id)}/embeddings/coordinates`, { headers: { Accept: ARROW }, signal });
+
+/** @param {string} id */
+export const parquetPath = (id) => `${dataset(id)}/embeddings/export?format=parquet`;
+
+/**
+ * @param {string} id
+ * @param {string} sampleId
+ */
+export const imagePath = (id, sampleId) => `${dataset(id)}/samples/${encodeURIComponent(sampleId)}/image`;
+
+/**
+ * @param {string} id
+ * @param {string} sampleId
+ * @param {number} sizePx
+ */
+export const thumbnailPath = (id, sampleId, sizePx) =>
+  `${dataset(id)}/samples/${encodeURIComponent(sampleId)}/thumbnail?size=${sizePx}`;
+
+/**
+ * @param {string} id
+ * @param {string} sampleId
+ * @param {number} limit
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{items: Item[]}>}
+ */
+export const similar = (id, sampleId, limit, signal) =>
+  get(`${dataset(id)}/similarity/${encodeURIComponent(sampleId)}?limit=${limit}`, signal);
+
+/**
+ * @param {string} id
+ * @param {File} file
+ * @param {number} limit
+ * @returns {Promise<{items: Item[]}>}
+ */
+export async function searchByImage(id, file, limit) {
+  const body = new FormData();
+  body.append("file", file);
+  return (await request(`${dataset(id)}/search?limit=${limit}`, { method: "POST", body })).json();
+}
+
+/**
+ * @param {string} id
+ * @param {number} threshold
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{threshold: number, groups: Item[][]}>}
+ */
+export const duplicates = (id, threshold, signal) => get(`${dataset(id)}/duplicates?threshold=${threshold}`, signal);
+
+/**
+ * @param {string} id
+ * @param {number} limit
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{items: Item[]}>}
+ */
+export const outliers = (id, limit, signal) => get(`${dataset(id)}/outliers?limit=${limit}`, signal);
+
+/**
+ * @param {string} id
+ * @param {number} n
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{items: Item[]}>}
+ */
+export const diverse = (id, n, signal) => get(`${dataset(id)}/diverse?n=${n}`, signal);

@@ -1,0 +1,255 @@
+/**
+ * The map page: its parts and what they tell each other.
+ * @module
+ */
+
+import * as api from "./api.js";
+import { Datasets } from "./datasets.js";
+import { byId, el } from "./dom.js";
+import { acceptDrops, Find } from "./find.js";
+import { askForKey } from "./key.js";
+import { Legend } from "./legend.js";
+import { Panel } from "./panel.js";
+import { Points } from "./points.js";
+import { Stage } from "./stage.js";
+import { isDark, onThemeChange, toggleTheme } from "./theme.js";
+import { Watch } from "./watch.js";
+import { duration, plural } from "./words.js";
+import { Work } from "./work.js";
+
+/** @typedef {import("./watch.js").Progress} Progress */
+/** @typedef {import("./watch.js").Kind} Kind */
+
+/** The embed job this tab started: when it is complete the map is made without asking. */
+const STARTED = "constellate.started";
+
+class App {
+  constructor() {
+    api.onKeyWanted(askForKey);
+    /** @type {api.Status | null} */
+    this._status = null;
+    /** @type {Progress | null} */
+    this._ended = null;
+    this._loading = new AbortController();
+    this.stage = new Stage({ onOpen: (item) => this.panel.open(item), onLasso: (items) => this._lasso(items) });
+    this.panel = new Panel(byId("panel"), {
+      onHighlight: (highlight) => this.stage.highlight(highlight),
+      onHover: (item) => this.stage.pointOut(item),
+    });
+    this.legend = new Legend(byId("legend"), {
+      onHidden: (slots) => this.stage.map?.hide(slots),
+      onEmphasis: (slot) => this.stage.map?.emphasise(slot),
+    });
+    this.work = new Work(byId("work"), {
+      onEmbed: (model) => this._embed(model),
+      onReduce: (layout) => this._try(() => api.reduce(this._id, layout)),
+      onCancel: () => this._try(() => api.cancel(this._id)),
+      onSkipped: () => this._skipped(),
+    });
+    this.find = new Find(byId("find"), this.panel);
+    this.watch = new Watch({
+      onProgress: (kind, state) => this._progress(kind, state),
+      onEnd: (kind, state, isNews) => this._end(kind, state, isNews),
+      onAway: (retryMs) => this._service(`The service does not answer. Trying again in ${duration(retryMs / 1000)}.`),
+      onBack: () => this._back(),
+    });
+    this.datasets = new Datasets((dataset) => this._choose(dataset));
+    acceptDrops(byId("drop"), (file) => this._drop(file));
+    byId("theme-toggle").addEventListener("click", toggleTheme);
+    onThemeChange(() => this._recolour());
+    addEventListener("keydown", (event) => event.key === "Escape" && !document.querySelector("dialog[open]") && this.panel.back());
+    this._recolour();
+  }
+
+  /** @returns {string} */
+  get _id() {
+    return this.datasets.current?.id ?? "";
+  }
+
+  /** Read the datasets; until the service answers, keep trying. */
+  async start() {
+    this.panel.reset("");
+    this.legend.show([]);
+    try {
+      await this.datasets.load();
+    } catch (error) {
+      this.stage.say({ title: "The service does not answer", text: `${/** @type {Error} */ (error).message} This page keeps trying.` });
+      this.watch.start(null);
+    }
+  }
+
+  /** @param {api.Dataset | null} dataset */
+  _choose(dataset) {
+    this._status = null;
+    this._ended = null;
+    this.panel.reset(dataset?.id ?? "");
+    this.work.complain("");
+    this.work.show(null, null);
+    this.find.enable(dataset, false);
+    this._show(null);
+    this.watch.start(dataset?.id ?? null);
+    if (dataset) this._refresh();
+    else
+      this.stage.say({
+        title: "Start with a folder of images",
+        text: "Constellate reads it, computes a vector for each image, and lays the images out on a map: what looks alike lies together.",
+        action: "Add a folder…",
+        onAction: () => this.datasets.openForm(),
+      });
+  }
+
+  /** Read what the dataset has and show it. */
+  async _refresh() {
+    const id = this._id;
+    this._loading.abort();
+    this._loading = new AbortController();
+    const { signal } = this._loading;
+    try {
+      const status = await api.embeddingStatus(id);
+      if (signal.aborted) return;
+      this._status = status;
+      this.work.show(status, this._ended);
+      this.find.enable(this.datasets.current, status.has_embeddings);
+      const points = status.has_reduction ? await Points.read(await api.coordinates(id, signal)) : null;
+      if (signal.aborted) return;
+      this._show(points);
+      if (points?.count) this.stage.say(null);
+      else this._sayWhatIsMissing(status);
+    } catch (error) {
+      if (!signal.aborted) this.stage.say({ title: "The map could not be read", text: /** @type {Error} */ (error).message, action: "Try again", onAction: () => this._refresh() });
+    }
+  }
+
+  /** @param {Points | null} points */
+  _show(points) {
+    this.stage.load(this._id, points);
+    this.legend.show(points?.classes ?? []);
+    this.panel.reset(this._id);
+  }
+
+  /** @param {api.Status} status */
+  _sayWhatIsMissing(status) {
+    if (!this.datasets.current?.sample_count) {
+      this.stage.say({ title: "This dataset has no images", text: "Put some into its folder and press Rescan." });
+    } else if (!status.has_embeddings) {
+      const failed = this._ended?.status === "error" ? `The last attempt failed: ${this._ended.message}` : "";
+      this.stage.say({
+        title: "No vectors yet",
+        text: failed || "The map, search and near-duplicates need a vector of each image.",
+        action: failed ? "Try again" : "Compute vectors",
+        onAction: () => this._embed(""),
+      });
+    } else {
+      this.stage.say({
+        title: "No map yet",
+        text: "The vectors are there; laying them out in two dimensions takes seconds to minutes.",
+        action: "Make the map",
+        onAction: () => this._try(() => api.reduce(this._id, this.work.layout())),
+      });
+    }
+  }
+
+  /** @param {string} model empty for the service's default */
+  _embed(model) {
+    return this._try(async () => {
+      const { job_id } = await api.generate(this._id, model ? { model_name: model } : {});
+      sessionStorage.setItem(STARTED, job_id);
+    });
+  }
+
+  /**
+   * Do something with the jobs, say what the service says against it, and look at once.
+   * @param {() => Promise<unknown>} action
+   */
+  async _try(action) {
+    this.work.complain("");
+    try {
+      await action();
+    } catch (error) {
+      this.work.show(this._status, this._ended);
+      this.work.complain(/** @type {Error} */ (error).message);
+    }
+    this.watch.nudge();
+  }
+
+  /**
+   * @param {Kind} kind
+   * @param {Progress} state
+   */
+  _progress(kind, state) {
+    this.work.progress(kind, state);
+    if (this.stage.points?.count) return;
+    if (kind === "embed") this.stage.say({ title: "Computing vectors…", text: "The map appears when they are done. You may close this page: the job goes on." });
+    else this.stage.say({ title: "Making the map…", text: "Similar images are being moved together." });
+  }
+
+  /**
+   * @param {Kind} kind
+   * @param {Progress} state
+   * @param {boolean} isNews
+   */
+  async _end(kind, state, isNews) {
+    if (kind === "embed") this._ended = state;
+    const isOurs = state.job_id !== null && sessionStorage.getItem(STARTED) === state.job_id;
+    if (isOurs) sessionStorage.removeItem(STARTED);
+    if (isOurs && state.status === "complete") await this._try(() => api.reduce(this._id, this.work.layout()));
+    if (!isNews && !isOurs) {
+      if (this._status) this.work.show(this._status, this._ended);
+      return;
+    }
+    await this._refresh();
+    if (kind === "reduce" && state.status === "error") this.work.complain(`The map could not be made: ${state.message}`);
+  }
+
+  /** @param {api.Item[]} items */
+  _lasso(items) {
+    this.panel.collect({
+      title: plural(items.length, "image"),
+      note: "Inside the lasso.",
+      items,
+      fileName: `${this.datasets.current?.name} selection`,
+      empty: "No points lie inside the lasso. Draw it around some: hold Shift and drag.",
+    });
+  }
+
+  async _skipped() {
+    try {
+      const { items } = await api.skipped(this._id);
+      const row = (/** @type {api.Skip} */ skip) =>
+        el("li", {}, el("strong", { class: "breaks" }, skip.file_name), el("span", { class: "note breaks" }, skip.detail || skip.reason));
+      this.panel.tell([el("h2", { tabindex: "-1" }, `${plural(items.length, "image")} skipped`), el("ul", { class: "skips" }, ...items.map(row))]);
+    } catch (error) {
+      this.work.complain(/** @type {Error} */ (error).message);
+    }
+  }
+
+  /** @param {File} file */
+  _drop(file) {
+    if (this._status?.has_embeddings) this.find.byImage(file);
+    else this.work.complain("Compute the vectors first: search compares with them.");
+  }
+
+  /** @param {string} message empty when all is well */
+  _service(message) {
+    byId("service").textContent = message;
+  }
+
+  _back() {
+    this._service("");
+    if (!this.datasets.current) this.datasets.load().catch(() => {});
+    else if (!this._status) this._refresh();
+  }
+
+  _recolour() {
+    const toggle = byId("theme-toggle");
+    toggle.textContent = isDark() ? "Light" : "Dark";
+    toggle.setAttribute("aria-label", `Use the ${isDark() ? "light" : "dark"} theme`);
+    this.stage.map?.recolour();
+    this.legend.render();
+  }
+}
+
+const app = new App();
+// For the console and the browser tests.
+Object.assign(globalThis, { constellate: app });
+app.start();

@@ -1,0 +1,183 @@
+/**
+ * Questions about the whole dataset: twins, strangers, a sample that covers it, and images like a file.
+ * @module
+ */
+
+import * as api from "./api.js";
+import { save } from "./clipboard.js";
+import { byId, el, fill } from "./dom.js";
+import { plural } from "./words.js";
+
+const SEARCH_RESULTS = 60;
+const OUTLIERS = 60;
+const DIVERSE = 60;
+const FIRST_THRESHOLD = 0.95;
+
+/** @typedef {import("./panel.js").Panel} Panel */
+/** @typedef {import("./api.js").Dataset} Dataset */
+
+export class Find {
+  /**
+   * @param {HTMLElement} root
+   * @param {Panel} panel
+   */
+  constructor(root, panel) {
+    this._panel = panel;
+    /** @type {Dataset | null} */
+    this._dataset = null;
+    this._threshold = FIRST_THRESHOLD;
+    this._file = /** @type {HTMLInputElement} */ (byId("search-file"));
+    this._buttons = [
+      question("Near-duplicates", "copies, crops", () => this._duplicates()),
+      question("Outliers", "what does not fit", () => this._outliers()),
+      question("Diverse sample", "covers it all", () => this._diverse()),
+    ];
+    this._download = el("button", { class: "button quiet wide", type: "button", onclick: () => this._export() }, "Download vectors (Parquet)");
+    this._problem = el("p", { class: "problem", role: "alert" });
+    fill(root, ...this._buttons, this._download, this._problem);
+    this._file.addEventListener("change", () => {
+      const [file] = this._file.files ?? [];
+      if (file) this.byImage(file);
+      this._file.value = "";
+    });
+    byId("search-open").addEventListener("click", () => this._file.click());
+    this.enable(null, false);
+  }
+
+  /**
+   * @param {Dataset | null} dataset
+   * @param {boolean} hasVectors
+   */
+  enable(dataset, hasVectors) {
+    this._dataset = dataset;
+    const search = /** @type {HTMLButtonElement} */ (byId("search-open"));
+    for (const button of [...this._buttons, this._download, search]) button.disabled = !hasVectors;
+  }
+
+  /** @param {File} file */
+  byImage(file) {
+    const dataset = this._dataset;
+    if (!dataset) return;
+    const preview = el("img", { class: "query", alt: "The image searched for", src: URL.createObjectURL(file) });
+    preview.addEventListener("load", () => URL.revokeObjectURL(preview.src), { once: true });
+    preview.addEventListener("error", () => preview.remove(), { once: true });
+    this._panel.find(`Like ${file.name}`, async () => {
+      const { items } = await api.searchByImage(dataset.id, file, SEARCH_RESULTS);
+      return {
+        title: `Like ${file.name}`,
+        note: "Best first; the number is the cosine similarity.",
+        items,
+        fileName: `${dataset.name} like ${file.name}`,
+        controls: preview,
+        empty: "The dataset has no vectors to compare with.",
+      };
+    });
+  }
+
+  _duplicates() {
+    const dataset = /** @type {Dataset} */ (this._dataset);
+    const controls = this._slider();
+    const find = async (/** @type {AbortSignal} */ signal) => {
+      const { groups } = await api.duplicates(dataset.id, this._threshold, signal);
+      const items = groups.flatMap((group, i) => group.map((item) => ({ ...item, group: i + 1 })));
+      return {
+        title: plural(groups.length, "group of near-duplicates", "groups of near-duplicates"),
+        note: `${plural(items.length, "image")} in groups.`,
+        items,
+        groups,
+        fileName: `${dataset.name} near-duplicates`,
+        controls,
+        empty: "No two images are that much alike. Lower the threshold to see the closest ones.",
+      };
+    };
+    this._panel.find("Near-duplicates", find, controls);
+  }
+
+  /** @returns {HTMLElement} the threshold, which starts the question anew */
+  _slider() {
+    const value = el("output", {}, this._threshold.toFixed(3));
+    const slider = el("input", { type: "range", min: "0.8", max: "1", step: "0.005", value: this._threshold });
+    slider.addEventListener("input", () => (value.textContent = Number(slider.value).toFixed(3)));
+    slider.addEventListener("change", () => {
+      this._threshold = Number(slider.value);
+      this._duplicates();
+    });
+    return el("label", { class: "slider" }, "At least this similar", slider, value);
+  }
+
+  _outliers() {
+    const dataset = /** @type {Dataset} */ (this._dataset);
+    this._panel.find("Outliers", async (signal) => {
+      const { items } = await api.outliers(dataset.id, OUTLIERS, signal);
+      return {
+        title: "Outliers",
+        note: "The images least like their ten nearest neighbours; the number is that mean similarity.",
+        items,
+        fileName: `${dataset.name} outliers`,
+        empty: "There are no images to compare.",
+      };
+    });
+  }
+
+  _diverse() {
+    const dataset = /** @type {Dataset} */ (this._dataset);
+    this._panel.find("Diverse sample", async (signal) => {
+      const { items } = await api.diverse(dataset.id, DIVERSE, signal);
+      return {
+        title: "Diverse sample",
+        note: "Chosen so that every image is near one of them: a start for labelling, in this order.",
+        items: items.map(({ score, ...item }) => item),
+        fileName: `${dataset.name} diverse`,
+        empty: "There are no images to choose from.",
+      };
+    });
+  }
+
+  /** A plain link downloads as a stream; with a key the file passes through the page. */
+  async _export() {
+    const dataset = /** @type {Dataset} */ (this._dataset);
+    const path = api.parquetPath(dataset.id);
+    this._problem.textContent = "";
+    if (!api.hasKey()) {
+      el("a", { href: api.urlOf(path), download: `${dataset.name}.parquet` }).click();
+      return;
+    }
+    try {
+      save(await (await api.request(path)).blob(), `${dataset.name}.parquet`);
+    } catch (error) {
+      this._problem.textContent = /** @type {Error} */ (error).message;
+    }
+  }
+}
+
+/**
+ * @param {string} title
+ * @param {string} about
+ * @param {() => void} ask
+ */
+const question = (title, about, ask) =>
+  el("button", { class: "question", type: "button", onclick: ask }, el("strong", {}, title), el("span", {}, about));
+
+/**
+ * Take images dropped anywhere on the page.
+ * @param {HTMLElement} curtain shown while a file is over the page
+ * @param {(file: File) => void} onFile
+ */
+export function acceptDrops(curtain, onFile) {
+  const hasFiles = (/** @type {DragEvent} */ event) => event.dataTransfer?.types.includes("Files") ?? false;
+  let depth = 0;
+  const show = (/** @type {number} */ now) => {
+    depth = now;
+    curtain.hidden = depth <= 0;
+  };
+  addEventListener("dragenter", (event) => hasFiles(event) && show(depth + 1));
+  addEventListener("dragleave", (event) => hasFiles(event) && show(depth - 1));
+  addEventListener("dragover", (event) => hasFiles(event) && event.preventDefault());
+  addEventListener("drop", (event) => {
+    show(0);
+    const file = event.dataTransfer?.files[0];
+    if (!file) return;
+    event.preventDefault();
+    onFile(file);
+  });
+}

@@ -1,0 +1,218 @@
+/**
+ * The scatter plot: what is drawn and how, which points are under a place, and what the view shows.
+ * @module
+ */
+
+import { Camera } from "./camera.js";
+import { colours, ink, rgb } from "./palette.js";
+import { PointRenderer } from "./renderer.js";
+
+const MAX_PIXEL_RATIO = 2;
+const HOVER_PX = 9;
+const DIMMED = 0.16;
+const REST_AFTER_MS = 140;
+/** A frame longer than this while moving means that this machine draws too many points. */
+const SLOW_FRAME_MS = 24;
+const FAST_FRAME_MS = 18;
+const MIN_SHARE = 0.08;
+
+/** @typedef {import("./points.js").Points} Points */
+
+export class ScatterMap {
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {{onLost: () => void, onRestored: () => void, onView: () => void}} events
+   * @throws {Error} when the browser has no WebGL 2
+   */
+  constructor(canvas, events) {
+    this.canvas = canvas;
+    this.camera = new Camera();
+    /** @type {Points | null} */
+    this.points = null;
+    this._renderer = new PointRenderer(canvas);
+    this._events = events;
+    this._order = shuffled(0);
+    /** @type {Set<number>} */
+    this._hidden = new Set();
+    /** @type {number[] | null} */
+    this._marked = null;
+    /** @type {number | null} */
+    this._emphasised = null;
+    /** @type {number[]} */
+    this._focus = [];
+    this._frame = 0;
+    this._share = 1;
+    this._movedAt = -Infinity;
+    this._drawnAt = -Infinity;
+    new ResizeObserver(() => this._resize()).observe(canvas);
+    canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      events.onLost();
+    });
+    canvas.addEventListener("webglcontextrestored", () => {
+      this._renderer = new PointRenderer(canvas);
+      this.setPoints(this.points);
+      events.onRestored();
+    });
+    this.recolour();
+  }
+
+  /** @param {Points | null} points the view and what is hidden stay */
+  setPoints(points) {
+    this.points = points;
+    this._marked = null;
+    this._focus = [];
+    this._order = shuffled(points?.count ?? 0);
+    this._renderer.setPoints(points?.xy ?? new Float32Array(), points?.slots ?? new Uint8Array());
+    this._renderer.setRows("focus", new Uint32Array());
+    this.recolour();
+    this._upload();
+  }
+
+  /** @param {Set<number>} slots classes not to draw */
+  hide(slots) {
+    this._hidden = slots;
+    this._upload();
+  }
+
+  /** @param {number[] | null} rows drawn full while the others are dimmed; null for no difference */
+  mark(rows) {
+    this._marked = rows;
+    this._upload();
+  }
+
+  /** @param {number | null} slot a class to bring out for a moment */
+  emphasise(slot) {
+    this._emphasised = slot;
+    this._upload();
+  }
+
+  /** @param {number[]} rows ringed and on top */
+  focus(rows) {
+    this._focus = rows.filter((row) => row >= 0);
+    this._renderer.setRows("focus", Uint32Array.from(this._focus));
+    this.invalidate();
+  }
+
+  /** Take the colours of the present theme. */
+  recolour() {
+    this._renderer.setColours(colours().flatMap(rgb), rgb(ink()));
+    this.invalidate();
+  }
+
+  /** @param {number} row */
+  isShown(row) {
+    return !this.points || !this._hidden.has(this.points.slots[row]);
+  }
+
+  /**
+   * @param {number} px
+   * @param {number} py
+   * @param {number} [radiusPx]
+   * @returns {number} the shown point nearest to a pixel, -1 when none is near
+   */
+  rowAt(px, py, radiusPx = HOVER_PX) {
+    if (!this.points?.index) return -1;
+    const [x, y] = this.camera.toMap(px, py);
+    const reach = (radiusPx + this._size() / 2) / this.camera.scale;
+    return this.points.index.neighbors(x, y, 1, reach, (row) => this.isShown(row))[0] ?? -1;
+  }
+
+  /**
+   * @param {number} row
+   * @returns {[number, number]} its pixel
+   */
+  placeOf(row) {
+    const { xy } = /** @type {Points} */ (this.points);
+    return this.camera.toScreen(xy[2 * row], xy[2 * row + 1]);
+  }
+
+  /** Draw again after the camera was changed by a gesture. */
+  moved() {
+    this._movedAt = performance.now();
+    this._events.onView();
+    this.invalidate();
+    setTimeout(() => this.invalidate(), REST_AFTER_MS + 10);
+  }
+
+  /** Draw before the next frame. */
+  invalidate() {
+    this._frame ||= requestAnimationFrame((now) => this._draw(now));
+  }
+
+  /** @returns {number} diameter of a point in CSS pixels: smaller for more points, larger when closer */
+  _size() {
+    const crowd = 9 * Math.pow(Math.max(500, this.points?.count ?? 0) / 500, -0.2);
+    return Math.min(14, crowd * Math.pow(Math.max(1, this.camera.zoom), 0.35));
+  }
+
+  /** @param {number} now */
+  _draw(now) {
+    this._frame = 0;
+    const isMoving = performance.now() - this._movedAt < REST_AFTER_MS;
+    if (isMoving) this._adapt(now - this._drawnAt);
+    this._drawnAt = now;
+    const ratio = this.canvas.width / Math.max(1, this.camera.width);
+    const size_px = this._size() * ratio;
+    const share = isMoving ? this._share : 1;
+    const isDimmed = this._emphasised !== null || this._marked !== null;
+    const few = (this._marked?.length ?? Infinity) <= 2000 && this._emphasised === null;
+    this._renderer.draw(this.camera.clip(), [
+      { rows: "all", size_px, alpha: isDimmed ? DIMMED : 0.85, outline_px: 0, share },
+      { rows: "marked", size_px: few ? size_px * 1.2 + 2 * ratio : size_px, alpha: 0.95, outline_px: few ? ratio : 0, share },
+      { rows: "focus", size_px: size_px + 8 * ratio, alpha: 1, outline_px: 2 * ratio },
+    ]);
+    if (this.points) performance.mark("map-drawn", { detail: { share, points: this.points.count } });
+  }
+
+  /**
+   * Draw fewer points while moving where frames are slow, all of them again at rest.
+   * @param {number} frameMs since the frame before
+   */
+  _adapt(frameMs) {
+    if (frameMs > 400) return; // the first frame of a movement
+    if (frameMs > SLOW_FRAME_MS) this._share = Math.max(MIN_SHARE, this._share * 0.8);
+    else if (frameMs < FAST_FRAME_MS) this._share = Math.min(1, this._share * 1.05);
+  }
+
+  /** Say anew which rows are drawn. */
+  _upload() {
+    const slots = this.points?.slots;
+    const shown = this._hidden.size ? this._order.filter((row) => this.isShown(row)) : this._order;
+    this._renderer.setRows("all", shown);
+    const marked =
+      this._emphasised !== null && slots
+        ? shown.filter((row) => slots[row] === this._emphasised)
+        : Uint32Array.from(this._marked ?? []).filter((row) => this.isShown(row));
+    this._renderer.setRows("marked", marked);
+    this.invalidate();
+  }
+
+  _resize() {
+    const ratio = Math.min(devicePixelRatio, MAX_PIXEL_RATIO);
+    this.camera.width = this.canvas.clientWidth;
+    this.camera.height = this.canvas.clientHeight;
+    this.canvas.width = Math.round(this.camera.width * ratio);
+    this.canvas.height = Math.round(this.camera.height * ratio);
+    // A resized canvas is blank until it is drawn: not a frame later.
+    cancelAnimationFrame(this._frame);
+    this._draw(performance.now());
+    this._events.onView();
+  }
+}
+
+/**
+ * A fixed random order, so that no class lies on top of the others and any first part is a fair sample.
+ * @param {number} count
+ * @returns {Uint32Array}
+ */
+function shuffled(count) {
+  const order = Uint32Array.from({ length: count }, (_, i) => i);
+  let state = 1;
+  for (let i = count - 1; i > 0; i--) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    const j = state % (i + 1);
+    [order[i], order[j]] = [order[j], order[i]];
+  }
+  return order;
+}

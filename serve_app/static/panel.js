@@ -1,0 +1,161 @@
+/**
+ * The right-hand side: what was found, and on top of it the image that was opened.
+ * @module
+ */
+
+import * as api from "./api.js";
+import { collectionView } from "./collection.js";
+import { detailView } from "./detail.js";
+import { el, fill } from "./dom.js";
+import { imageGrid } from "./grid.js";
+
+const NEIGHBOURS = 24;
+
+/** @typedef {import("./api.js").Item} Item */
+/** @typedef {import("./collection.js").Collection} Collection */
+/** @typedef {{mark: Item[] | null, active: Item | null}} Highlight */
+
+export class Panel {
+  /**
+   * @param {HTMLElement} root
+   * @param {{onHighlight: (highlight: Highlight) => void, onHover: (item: Item | null) => void}} events
+   */
+  constructor(root, events) {
+    this._root = root;
+    this._events = events;
+    this._datasetId = "";
+    /** @type {Collection | null} */
+    this._collection = null;
+    /** @type {Item | null} */
+    this._active = null;
+    this._loading = new AbortController();
+    this._tiles = { onOpen: (/** @type {Item} */ item) => this.open(item), onHover: events.onHover };
+    root.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      this.back();
+    });
+  }
+
+  /**
+   * Forget what is shown and say what can be done.
+   * @param {string} datasetId
+   */
+  reset(datasetId) {
+    this._datasetId = datasetId;
+    this._collection = null;
+    this._active = null;
+    this._abort();
+    this._home();
+  }
+
+  /**
+   * Show a collection once it is there, or why it is not.
+   * @param {string} title shown while waiting
+   * @param {(signal: AbortSignal) => Promise<Collection>} find
+   * @param {HTMLElement} [controls] shown while waiting, too
+   */
+  async find(title, find, controls) {
+    const signal = this._abort();
+    this._active = null;
+    this._show("found", [el("h2", {}, title), ...(controls ? [controls] : []), el("p", { class: "note waiting" }, "Looking…")]);
+    try {
+      const collection = await find(signal);
+      if (!signal.aborted) this.collect(collection);
+    } catch (error) {
+      if (!signal.aborted) this._fail(title, /** @type {Error} */ (error));
+    }
+  }
+
+  /** @param {Collection} collection */
+  collect(collection) {
+    this._abort();
+    this._collection = collection;
+    this._active = null;
+    this._show("found", collectionView(this._datasetId, collection, this._tiles));
+    this._events.onHighlight({ mark: collection.items, active: null });
+  }
+
+  /**
+   * Show anything else, such as the list of skipped files.
+   * @param {HTMLElement[]} elements
+   */
+  tell(elements) {
+    this._abort();
+    this._collection = null;
+    this._active = null;
+    this._show("told", elements);
+  }
+
+  /** @param {Item} item */
+  async open(item) {
+    const signal = this._abort();
+    this._active = item;
+    const neighbours = el("div", { class: "neighbours" }, el("p", { class: "note waiting" }, "Looking…"));
+    this._show("image", detailView(this._datasetId, item, neighbours));
+    this._events.onHighlight({ mark: this._collection?.items ?? null, active: item });
+    try {
+      const { items } = await api.similar(this._datasetId, item.sample_id, NEIGHBOURS, signal);
+      if (signal.aborted) return;
+      fill(neighbours, items.length ? imageGrid(this._datasetId, items, this._tiles) : el("p", { class: "note" }, "It is the only one."));
+      this._events.onHighlight({ mark: items, active: item });
+    } catch (error) {
+      if (!signal.aborted) fill(neighbours, el("p", { class: "note" }, /** @type {Error} */ (error).message));
+    }
+  }
+
+  /** From the image to what was found, from there to the start. */
+  back() {
+    if (this._active && this._collection) this.collect(this._collection);
+    else this.reset(this._datasetId);
+  }
+
+  /** End what is being loaded. */
+  _abort() {
+    this._loading.abort();
+    this._loading = new AbortController();
+    return this._loading.signal;
+  }
+
+  /**
+   * @param {"home" | "found" | "image" | "told"} view
+   * @param {HTMLElement[]} elements
+   */
+  _show(view, elements) {
+    const hadFocus = this._root.contains(document.activeElement);
+    this._root.dataset.view = view;
+    const label = view === "image" && this._collection ? "Back" : "Close";
+    const close = el("button", { class: "button quiet close", type: "button", title: "Escape", onclick: () => this.back() }, label);
+    fill(this._root, ...(view === "home" ? [] : [close]), ...elements);
+    this._root.scrollTop = 0;
+    if (hadFocus) /** @type {HTMLElement | null} */ (this._root.querySelector("h2"))?.focus();
+  }
+
+  /**
+   * @param {string} title
+   * @param {Error} error
+   */
+  _fail(title, error) {
+    this._show("found", [el("h2", {}, title), el("p", { class: "problem", role: "alert" }, error.message)]);
+  }
+
+  _home() {
+    this._show("home", [
+      el("h2", { tabindex: "-1" }, "Look around"),
+      el(
+        "ul",
+        { class: "hints" },
+        ...HINTS.map(([what, how]) => el("li", {}, el("strong", {}, what), el("span", {}, how))),
+      ),
+    ]);
+    this._events.onHighlight({ mark: null, active: null });
+  }
+}
+
+const HINTS = [
+  ["Point at a dot", "to see its image."],
+  ["Click it", "for the images most like it."],
+  ["Draw a lasso", "with Shift + drag, to collect a region."],
+  ["Drop an image", "anywhere, to find those like it."],
+  ["Near-duplicates, outliers", "and a diverse sample are on the left."],
+];

@@ -1,0 +1,105 @@
+"""Made-up images for the stand-in: places, labels, names and pictures."""
+
+import io
+import math
+import uuid
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image, ImageDraw
+
+AWKWARD_NAMES = [
+    'two words/a "quoted" name.png',
+    "100% sure?.png",
+    "a#b&c=d+e.png",
+    "<script>alert(1)</script>.png",
+    "🦊 Füchse/狐.png",
+    "back\\slash 'n' %2F.png",
+]
+LABELS = [
+    "anemone", "barn owl", "chestnut", "dahlia", "egret", "fern", "gannet", "heather", "iris", "jay", "kelp",
+    "lichen", "maple", "<b>nettle</b>", "oriole", "poppy", "quince", "rook", "sorrel", "thistle", "ulmus", "vetch",
+]  # fmt: skip
+
+
+class Album:
+    """N images in clusters, one label a cluster; the first have names that are hard to carry.
+
+    Their vectors are their places on the map: near means similar.
+    """
+
+    def __init__(self, name, n, n_labels=12, seed=0):
+        random = np.random.default_rng(seed)
+        self.id = uuid.uuid4().hex
+        self.name = name
+        self.n = n
+        cluster = random.integers(0, n_labels, n)
+        angles = cluster * 2.4
+        centres = np.stack([np.cos(angles), np.sin(angles)], axis=1) * np.sqrt(cluster + 1)[:, None]
+        self.points = centres + random.normal(scale=0.22, size=(n, 2))
+        self.labels = [LABELS[c] if random.random() > 0.03 else None for c in cluster]
+        self.file_names = [f"{LABELS[c].strip('</b>')}/{i:06}.jpg" for i, c in enumerate(cluster)]
+        self.file_names[: len(AWKWARD_NAMES)] = AWKWARD_NAMES[:n]
+        self.rows = {name: row for row, name in enumerate(self.file_names)}
+        self.has_vectors = False
+        self.has_map = False
+        self.skips = []
+
+    def dataset(self):
+        """The dataset as `GET /datasets` lists it."""
+        root = f"/images/{self.name}"
+        return {"id": self.id, "name": self.name, "root": root, "format": "folder", "sample_count": self.n}
+
+    def item(self, row, score=None):
+        """A sample as searches answer it."""
+        item = {"sample_id": self.file_names[row], "file_name": self.file_names[row], "label": self.labels[row]}
+        return item if score is None else {**item, "score": score}
+
+    def near(self, place, limit, but=-1):
+        """The samples nearest to a place, best first."""
+        distances = np.linalg.norm(self.points - place, axis=1)
+        order = [int(row) for row in np.argsort(distances, kind="stable")[: limit + 1] if row != but]
+        return [self.item(row, math.exp(-float(distances[row]))) for row in order[:limit]]
+
+    def duplicates(self, threshold):
+        """Some groups of near neighbours."""
+        groups = []
+        for row in range(20, min(self.n, 400), 9):
+            twins = [item for item in self.near(self.points[row], 3, but=row) if item["score"] >= threshold]
+            groups += [[self.item(row, 1.0), *twins]] if twins else []
+        return groups
+
+    def outliers(self, limit):
+        """The samples farthest from the middle."""
+        distances = np.linalg.norm(self.points - self.points.mean(axis=0), axis=1)
+        return [self.item(int(row), 0.1 + i / 1000) for i, row in enumerate(np.argsort(-distances)[:limit])]
+
+    def arrow(self):
+        """The map as an Arrow stream, empty before there is one."""
+        table = pa.table(
+            {
+                "sample_id": self.file_names,
+                "x": self.points[:, 0],
+                "y": self.points[:, 1],
+                "file_name": self.file_names,
+                "label": pa.array(self.labels, pa.string()),
+            }
+        )
+        sink = io.BytesIO()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table if self.has_map else table.slice(0, 0))
+        return sink.getvalue()
+
+    def picture(self, row, size_px):
+        """A JPEG whose colours follow the label, a little different for each image."""
+        random = np.random.default_rng(row)
+        hue = (LABELS.index(self.labels[row]) if self.labels[row] else 23) * 37 % 256
+        image = Image.new("HSV", (size_px, size_px * 3 // 4), (hue, 90, 215))
+        draw = ImageDraw.Draw(image)
+        for _ in range(7):
+            x, y, r = random.uniform(0, size_px, 3) * [1, 0.75, 0.25]
+            shift, saturation, value = random.integers([-14, 70, 90], [14, 210, 245]).tolist()
+            draw.ellipse((x - r, y - r, x + r, y + r), fill=((hue + shift) % 256, saturation, value))
+        out = io.BytesIO()
+        image.convert("RGB").save(out, "JPEG", quality=85)
+        return out.getvalue()

@@ -1,0 +1,104 @@
+"""A browser, a page that must not complain, and the service it shows."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from tests.browser.stand_in import Server, StandIn, build
+
+SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
+# Software GL: the machines that run the tests have no graphics card.
+CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+# Chromium tells the console about its own readbacks and about requests the test makes fail.
+EXPECTED = ("GPU stall due to ReadPixels",)
+
+
+def pytest_collection_modifyitems(items):
+    """All of this folder drives Chromium."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+def chromium_path():
+    """Debian's Chromium, or the one that `CHROMIUM` names."""
+    return os.environ.get("CHROMIUM") or shutil.which("chromium")
+
+
+@pytest.fixture(scope="session")
+def playwright():
+    with sync_playwright() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser(playwright):
+    path = chromium_path()
+    if path is None:
+        pytest.skip("there is no Chromium: apt-get install chromium, or name one in CHROMIUM")
+    browser = playwright.chromium.launch(executable_path=path, args=CHROMIUM_ARGUMENTS)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def service():
+    """The state behind the stand-in."""
+    return StandIn()
+
+
+@pytest.fixture
+def server(service):
+    server = Server(build(service))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def base_url(server):
+    """Where the page is."""
+    return server.url
+
+
+@pytest.fixture
+def context(browser):
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def complaints():
+    """What the page wrote to the console or threw; empty at the end unless the test says what it expects."""
+    return []
+
+
+@pytest.fixture
+def page(context, complaints):
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: _note(complaints, message))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    assert complaints == []
+
+
+def _note(complaints, message):
+    if message.type in ("error", "warning") and not any(text in message.text for text in EXPECTED):
+        complaints.append(f"{message.type}: {message.text}")
+
+
+@pytest.fixture
+def shoot(page):
+    """Keep a picture of the page under `out/screenshots`."""
+
+    def shoot(name):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+    return shoot

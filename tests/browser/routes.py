@@ -1,0 +1,199 @@
+"""The stand-in's routes: the shapes of the contract, section 3."""
+
+import asyncio
+import contextlib
+import io
+import json
+
+import numpy as np
+from fastapi import APIRouter, Header, UploadFile
+from PIL import Image
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from tests.browser.album import Album
+
+ARROW = "application/vnd.apache.arrow.stream"
+MODELS = ("dinov2-base", "dinov2-small")
+STATE_FIELDS = ("status", "processed", "total", "message", "skipped", "rate", "eta_s")
+
+
+def problem(status, detail, **more):
+    """An error as the service writes it."""
+    return JSONResponse({"type": "about:blank", "title": "Problem", "status": status, "detail": detail, **more}, status)
+
+
+def datasets(service):
+    """Datasets, their samples and images."""
+    router = APIRouter(prefix="/datasets")
+
+    @router.get("")
+    async def list_all():
+        return [album.dataset() for album in service.albums.values()]
+
+    @router.post("", status_code=201)
+    async def register(body: dict):
+        if any(album.name == body["name"] for album in service.albums.values()):
+            return problem(409, "Another dataset has this name: choose another one or delete it.")
+        if not body["root"].startswith("/images/"):
+            return problem(403, "The folder is not under the service's dataset roots.")
+        return service.add(Album(body["name"], 400), is_mapped=False).dataset()
+
+    @router.post("/{id}/rescan")
+    async def rescan(id: str):
+        return {"added": 0, "changed": 0, "removed": 0}
+
+    @router.get("/{id}/samples")
+    async def samples(id: str, limit: int = 1000, cursor: int = 0):
+        album = service.albums[id]
+        rows = range(cursor, min(cursor + limit, album.n))
+        items = [{"id": album.file_names[i], "file_name": album.file_names[i], "label": album.labels[i]} for i in rows]
+        return {"items": items, "next_cursor": str(rows.stop) if rows.stop < album.n else None}
+
+    @router.get("/{id}/samples/{sid:path}/image")
+    async def image(id: str, sid: str):
+        album = service.albums[id]
+        return Response(album.picture(album.rows[sid], 640), media_type="image/jpeg")
+
+    @router.get("/{id}/samples/{sid:path}/thumbnail")
+    async def thumbnail(id: str, sid: str, size: int = 256):
+        album = service.albums[id]
+        return Response(album.picture(album.rows[sid], size), media_type="image/jpeg")
+
+    return router
+
+
+def jobs(service):
+    """Start, list and cancel jobs."""
+    router = APIRouter()
+
+    @router.get("/jobs")
+    async def list_jobs():
+        for job in service.jobs:
+            service.advance(job)
+        return service.jobs
+
+    def begin(id, kind):
+        job = service.start_job(id, kind)
+        if job is None:
+            return problem(409, "A job of this dataset is running: wait for it or cancel it.")
+        return JSONResponse({"dataset_id": id, "status": "started", "message": "", "job_id": job["id"]}, 202)
+
+    @router.post("/datasets/{id}/embeddings/generate")
+    async def generate(id: str, body: dict):
+        model = body.get("model_name", MODELS[0])
+        return begin(id, "embed") if model in MODELS else problem(422, f"Unknown model '{model}'.")
+
+    @router.post("/datasets/{id}/embeddings/reduce")
+    async def reduce(id: str, body: dict):
+        return begin(id, "reduce")
+
+    @router.post("/datasets/{id}/embeddings/cancel", status_code=202)
+    async def cancel(id: str):
+        job = service.running_job(id)
+        if job is None:
+            return problem(409, "No job of this dataset is running.")
+        job.update(status="cancelled", message=f"Cancelled at {job['processed']} of {job['total']}")
+        return {"job_id": job["id"]}
+
+    return router
+
+
+def embeddings(service):
+    """What jobs leave behind."""
+    router = APIRouter(prefix="/datasets/{id}/embeddings")
+
+    @router.get("/status")
+    async def status(id: str):
+        album = service.albums[id]
+        return {
+            "dataset_id": id,
+            "has_embeddings": album.has_vectors,
+            "embedding_count": album.n - len(album.skips) if album.has_vectors else 0,
+            "model_name": "dinov2-base" if album.has_vectors else None,
+            "has_reduction": album.has_map,
+            "sample_count": album.n,
+        }
+
+    @router.get("/skipped")
+    async def skipped(id: str):
+        return {"items": service.albums[id].skips, "next_cursor": None}
+
+    @router.get("/coordinates")
+    async def coordinates(id: str):
+        return Response(service.albums[id].arrow(), media_type=ARROW)
+
+    @router.get("/export")
+    async def export(id: str, format: str):
+        return Response(b"PAR1", media_type="application/vnd.apache.parquet")
+
+    return router
+
+
+def progress(service):
+    """The progress streams."""
+    router = APIRouter(prefix="/datasets/{id}/embeddings")
+
+    def stream(id, kind, last_event_id):
+        service.last_event_ids.append(last_event_id)
+        return StreamingResponse(_events(service, id, kind), media_type="text/event-stream")
+
+    @router.get("/progress")
+    async def of_embedding(id: str, last_event_id: str | None = Header(None)):
+        return stream(id, "embed", last_event_id)
+
+    @router.get("/reduce/progress")
+    async def of_reduction(id: str, last_event_id: str | None = Header(None)):
+        return stream(id, "reduce", last_event_id)
+
+    return router
+
+
+async def _events(service, id, kind):
+    while True:
+        job = next((job for job in service.jobs if (job["dataset_id"], job["kind"]) == (id, kind)), None)
+        if job is not None:
+            service.advance(job)
+            data = json.dumps({**{name: job[name] for name in STATE_FIELDS}, "job_id": job["id"]})
+            yield f"id: {job['id']}:{job['seq']}\r\nevent: progress\r\ndata: {data}\r\n\r\n"
+            if job["status"] != "running":
+                return
+        yield ": ping\r\n\r\n"
+        await asyncio.sleep(0.1)
+
+
+def search(service):
+    """Questions about vectors."""
+    router = APIRouter(prefix="/datasets/{id}")
+
+    @router.get("/similarity/{sid:path}")
+    async def similar(id: str, sid: str, limit: int = 10):
+        album = service.albums[id]
+        row = album.rows[sid]
+        return {"items": album.near(album.points[row], limit, but=row)}
+
+    @router.post("/search")
+    async def by_image(id: str, file: UploadFile, limit: int = 10):
+        with contextlib.suppress(OSError):
+            image = Image.open(io.BytesIO(await file.read()))
+            album = service.albums[id]
+            return {"items": album.near(album.points[image.width % album.n], limit)}
+        return problem(422, "The image cannot be used: not an image of a known format (unidentified).")
+
+    @router.get("/duplicates")
+    async def duplicates(id: str, threshold: float = 0.95):
+        return {"threshold": threshold, "groups": service.albums[id].duplicates(threshold)}
+
+    @router.get("/outliers")
+    async def outliers(id: str, k: int = 10, limit: int = 50):
+        return {"items": service.albums[id].outliers(limit)}
+
+    @router.get("/diverse")
+    async def diverse(id: str, n: int = 50):
+        album = service.albums[id]
+        rows = np.linspace(0, album.n - 1, min(n, album.n)).astype(int)
+        return {"items": [album.item(int(row), 0.5) for row in rows]}
+
+    return router
+
+
+ROUTERS = (datasets, jobs, embeddings, progress, search)
