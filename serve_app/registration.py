@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from serve_app import sources
 from serve_app.config import Settings
+from serve_app.errors import ServiceError
 from serve_app.records import Dataset, DatasetFormat, ScanChange
 from serve_app.roots import check_annotations, check_root
 from serve_app.services import Writer
@@ -70,6 +71,8 @@ async def _scanned(writer: Writer, root: Path, format: DatasetFormat, annotation
             number += 1
         yield scan_id
     except BaseException:
-        # A client that leaves cancels this task; its scan must go all the same.
-        await asyncio.shield(writer.call(Datasets.drop_scan, scan_id))
+        # A client that leaves cancels this task; its scan must go all the same. Where the store is away, the next
+        # writer drops it.
+        with suppress(ServiceError):
+            await asyncio.shield(writer.call(Datasets.drop_scan, scan_id))
         raise

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
-from starlette.routing import Mount
 
 from serve_app.api import datasets, embeddings, health, images, jobs, pages, problems, search, streams
 from serve_app.api.context import Context
@@ -44,7 +43,6 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
     app = _Api(
         title="Constellate",
         description=DESCRIPTION,
-        version="0.1.0",
         # The stock documentation pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
@@ -56,5 +54,5 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
         app.add_middleware(guard, **({"settings": settings} if guard is Gate else {}))
     for noun in (datasets, images, embeddings, streams, search, jobs, health, pages):
         app.include_router(noun.router)
-    app.router.routes.append(Mount("/static", pages.PageFiles(), name="static"))
+    app.mount("/static", pages.PageFiles(), name="static")
     return app

@@ -111,7 +111,7 @@ async def skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, c
     },
 )
 async def coordinates(
-    dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(max_length=1024)] = "*/*"
+    dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
 ) -> StreamingResponse:
     """The map: JSON, or Arrow where `Accept` names `application/vnd.apache.arrow.stream`."""
 

@@ -12,6 +12,7 @@ import logging
 import re
 import socket
 import uuid
+from typing import Literal, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -24,9 +25,21 @@ from serve_app.errors import ServiceError, TooLarge, Unauthorized, UnsupportedMe
 logger = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-DEFAULT_BODY_LIMIT_BYTES = MIB
-UPLOAD_LIMITS_BYTES: tuple[tuple[re.Pattern[str], int], ...] = ((re.compile(r"/datasets/[^/]+/search"), 10 * MIB),)
-"""Routes that take multipart uploads and how much they take, the envelope of the parts included."""
+
+
+class BodyRule(NamedTuple):
+    """What a route takes: at most `limit_bytes` of one media type, the envelope of parts included."""
+
+    path: re.Pattern[str]
+    media_type: Literal["application/json", "multipart/form-data"]
+    limit_bytes: int
+
+
+BODY_RULES = (
+    BodyRule(re.compile(r"/datasets/[^/]+/search"), "multipart/form-data", 10 * MIB),
+    BodyRule(re.compile(r".*", re.DOTALL), "application/json", MIB),
+)
+"""The first that fits counts."""
 
 BODY_IDLE_TIMEOUT_S = 15.0
 STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -158,17 +171,10 @@ class BodyGuard:
         if scope["type"] != "http" or not _has_body(headers := Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
-        upload_limit_bytes = _upload_limit_bytes(scope["path"])
-        limit_bytes = upload_limit_bytes or DEFAULT_BODY_LIMIT_BYTES
-        _check_declared(headers, limit_bytes)
-        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        body = _counted(receive, limit_bytes)
-        if upload_limit_bytes is not None:
-            if media_type != "multipart/form-data":
-                raise UnsupportedMediaType("Send the image as multipart/form-data.")
-        elif media_type != "application/json":
-            raise UnsupportedMediaType("Send JSON with Content-Type: application/json.")
-        else:
+        rule = next(rule for rule in BODY_RULES if rule.path.fullmatch(scope["path"]))
+        _check_declared(headers, rule)
+        body = _counted(receive, rule.limit_bytes)
+        if rule.media_type == "application/json":
             content = await _read(body)
             strict_json.check(content)
             body = _replayed(content, receive)
@@ -179,18 +185,16 @@ def _has_body(headers: Headers) -> bool:
     return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
-def _upload_limit_bytes(path: str) -> int | None:
-    return next((limit for route, limit in UPLOAD_LIMITS_BYTES if route.fullmatch(path)), None)
-
-
-def _check_declared(headers: Headers, limit_bytes: int) -> None:
+def _check_declared(headers: Headers, rule: BodyRule) -> None:
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Compressed bodies are not accepted.")
     length = headers.get("content-length", "0")
     if not re.fullmatch("[0-9]{1,18}", length):
         raise HTTPException(400, "The Content-Length header is malformed.")
-    if int(length) > limit_bytes:
-        raise _too_large(limit_bytes)
+    if int(length) > rule.limit_bytes:
+        raise _too_large(rule.limit_bytes)
+    if headers.get("content-type", "").partition(";")[0].strip().lower() != rule.media_type:
+        raise UnsupportedMediaType(f"This route takes a body of Content-Type {rule.media_type}.")
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

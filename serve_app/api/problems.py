@@ -135,20 +135,18 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
 
 
+def _described(description: str) -> dict[str, Any]:
+    reference = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": reference}}}
+
+
+ANY_PROBLEM: dict[int | str, dict[str, Any]] = {"default": _described("any other problem")}
+"""Documents every route: a status that is not listed has this shape too."""
+
+
 def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     """What the OpenAPI document says of these errors: one response a status, with its codes."""
     by_status: dict[int, list[str]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(f"`{error.code}`")
     return {status: _described(" or ".join(codes)) for status, codes in by_status.items()}
-
-
-ANY_PROBLEM: dict[int | str, dict[str, Any]] = {}
-
-
-def _described(description: str) -> dict[str, Any]:
-    reference = {"$ref": "#/components/schemas/Problem"}
-    return {"description": description, "content": {MEDIA_TYPE: {"schema": reference}}}
-
-
-ANY_PROBLEM["default"] = _described("any other problem")
