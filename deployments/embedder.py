@@ -43,7 +43,7 @@ LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 
 
 def load_model(settings: Settings, name: str, policy: Policy) -> "VisionModel":
-    """Find the model's weights and load them. Raises `ModelUnavailable`."""
+    """Find the model's weights and load them. Raises `ModelUnavailable`, `UnknownModel`."""
     # Here and not above: every process imports this module to find or deploy a model, only replicas load torch.
     from serve_app.model import VisionModel
 
@@ -69,7 +69,7 @@ class DinoV2:
         self._callers = ThreadPoolExecutor(policy.max_ongoing, thread_name_prefix="chunk")
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
         self._model: VisionModel | None = None
-        self._refusal: ModelUnavailable | None = None
+        self._refusal: ServiceError = ModelUnavailable(f"model {model_name} is not loaded yet")
         self._tried_at = 0.0
         self._load()
         batch: Any = self._forward
@@ -81,25 +81,25 @@ class DinoV2:
         self._tried_at = time.monotonic()
         try:
             self._model = self._load_model(self._settings, self._model_name, self._policy)
-        except ModelUnavailable as error:
+        except ServiceError as error:
             log.error("model %s: %s", self._model_name, error.detail)
             self._refusal = error
 
-    async def _ready_model(self) -> "VisionModel | ModelUnavailable":
+    async def _ready_model(self) -> "VisionModel | ServiceError":
         """The model, looking again for missing weights at most every `RELOAD_S`."""
         if self._model is None and time.monotonic() - self._tried_at > RELOAD_S:
             await asyncio.get_running_loop().run_in_executor(self._compute, self._load)
-        return self._model or self._refusal or ModelUnavailable(f"model {self._model_name} is not loaded")
+        return self._model or self._refusal
 
     async def describe(self) -> ModelCard | ServiceError:
         """The loaded model's card, or why there is none."""
         model = await self._ready_model()
-        return model if isinstance(model, ModelUnavailable) else model.card
+        return model if isinstance(model, ServiceError) else model.card
 
     async def embed_files(self, root: str, tasks: list[FileTask]) -> Block | ServiceError:
         """Settle every task; see `embed_job.FileEmbedder.embed_files`."""
         model = await self._ready_model()
-        if isinstance(model, ModelUnavailable):
+        if isinstance(model, ServiceError):
             return model
         try:
             chunk = await asyncio.get_running_loop().run_in_executor(
@@ -112,7 +112,7 @@ class DinoV2:
     async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
         """One vector or refusal an encoded image, in order; see `services.Embedder.embed`."""
         model = await self._ready_model()
-        if isinstance(model, ModelUnavailable):
+        if isinstance(model, ServiceError):
             return model
         decoded = await asyncio.get_running_loop().run_in_executor(
             self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
@@ -156,7 +156,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
             target_ongoing_requests=policy.target_ongoing,
             upscale_delay_s=3,
             downscale_delay_s=60,
-            downscale_to_zero_delay_s=600,
+            downscale_to_zero_delay_s=60,  # on a small machine an idle model keeps the next one from starting
             look_back_period_s=5,
         ),
         ray_actor_options={
