@@ -116,8 +116,8 @@ class Gate:
             self._check_host(headers.get("host", ""))
             if scope["method"] in STATE_CHANGING:
                 self._check_origin(headers)
-            if scope["path"] != "/healthz":
-                self._check_key(headers)
+            if scope["path"] != "/healthz" and not scope["path"].startswith("/static/"):
+                send = self._check_key(scope, headers, send)
         await self.app(scope, receive, send)
 
     def _check_host(self, host: str) -> None:
@@ -142,13 +142,33 @@ class Gate:
         if origin is not None and origin.partition("://")[2].lower() != headers.get("host", "").lower():
             raise HTTPException(403, "Pages of other origins may not change anything here.")
 
-    def _check_key(self, headers: Headers) -> None:
+    def _check_key(self, scope: Scope, headers: Headers, send: Send) -> Send:
+        """The way to answer a connection whose key is right.
+
+        A browser cannot send a key with the first request of a page: it gets the page, which holds no data and asks
+        for the key, as the body of the 401.
+        """
         if self._expected is None:
-            return
+            return send
         scheme, _, key = headers.get("authorization", "").partition(" ")
         given = f"{scheme.capitalize()} {key.strip()}".encode()
-        if not hmac.compare_digest(given, self._expected):
-            raise Unauthorized("This service wants its API key as Authorization: Bearer.")
+        if hmac.compare_digest(given, self._expected):
+            return send
+        if scope["path"] == "/" and "text/html" in headers.get("accept", ""):
+            return _unauthorized(send)
+        raise Unauthorized("This service wants its API key as Authorization: Bearer.")
+
+
+def _unauthorized(send: Send) -> Send:
+    """`send`, with status 401 on whatever is answered."""
+
+    async def send_unauthorized(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["status"] = 401
+            MutableHeaders(scope=message)["WWW-Authenticate"] = "Bearer"
+        await send(message)
+
+    return send_unauthorized
 
 
 def _host_name(host: str) -> str | None:

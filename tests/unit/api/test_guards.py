@@ -113,6 +113,16 @@ async def test_only_healthz_is_open_where_there_is_a_key(path, status):
     assert (await ask("GET", path, app=guarded(api_key="secret"))).status_code == status
 
 
+async def test_a_browser_gets_the_page_that_asks_for_the_key_as_the_body_of_the_401():
+    """A browser cannot send a key with the first request of a page, so with a key the page could not be opened."""
+    app = guarded(api_key="secret")
+    page = await ask("GET", "/", app=app, headers={"Accept": "text/html,*/*"})
+    assert (page.status_code, page.json()["path"]) == (401, "/")
+    assert page.headers["www-authenticate"] == "Bearer"
+    assert (await ask("GET", "/static/main.js", app=app)).status_code == 200
+    assert (await ask("GET", "/datasets", app=app, headers={"Accept": "text/html"})).json()["code"] == "unauthorized"
+
+
 async def test_the_key_is_checked_before_the_body():
     headers = {"Content-Type": "application/json"}
     answer = await ask("POST", app=guarded(api_key="secret"), headers=headers, content=b"{")
