@@ -167,7 +167,7 @@ class JobLoop:
         except StaleAttempt:
             return
         except ServiceError as error:
-            await self._fail(claim, error.detail)
+            await self._fail(claim, f"{error.code}: {error.detail}")
         except Exception:
             log.exception("job %s: attempt %d broke", claim.job.id, claim.attempt)
             await self._fail(claim, "internal error; the service's log has the details")
