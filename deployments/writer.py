@@ -18,8 +18,6 @@ from ray.actor import ActorHandle
 import serve_app
 from serve_app.config import Settings
 from serve_app.policy import SMALL_ACTOR_CPUS
-from serve_app.store.database import Database
-from serve_app.store.executor import StoreExecutor
 
 log = logging.getLogger("constellate.writer")
 
@@ -47,6 +45,10 @@ class DuckDBWriter:
     """The actor's class. It never raises while it is built: a database that cannot be opened is an answer."""
 
     def __init__(self, database_path: Path, version: str) -> None:
+        # Here and not above: whoever finds or starts the actor imports this module, only the actor loads DuckDB.
+        from serve_app.store.database import Database
+        from serve_app.store.executor import StoreExecutor
+
         self._version = version
         self._executor = StoreExecutor(Database(database_path))
 

@@ -2,17 +2,20 @@
 
 import uuid
 from datetime import UTC
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
-from serve_app.store.database import Database
 from serve_app.store.job_rows import running_job, utc_now
 from serve_app.store.marks import write
 from serve_app.store.paging import parse_cursor, require_limit
 from serve_app.store.schema import dimensions, embeddings_table, stage_table
 from serve_app.store.session import Session
+
+if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
+    from serve_app.store.database import Database
 
 _COLUMNS = "id, name, root, format, annotations, sample_count, created_at"
 
@@ -31,7 +34,7 @@ class Datasets:
     or service leaves no half-listed dataset.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: "Database") -> None:
         self._database = database
 
     @write

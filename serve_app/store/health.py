@@ -1,13 +1,17 @@
 """Whether the store works, for readiness."""
 
-from serve_app.store.database import Database
+from typing import TYPE_CHECKING
+
 from serve_app.store.marks import write
+
+if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
+    from serve_app.store.database import Database
 
 
 class Health:
     """The store's own condition."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: "Database") -> None:
         self._database = database
 
     @write

@@ -8,14 +8,13 @@ import json
 import time
 import uuid
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
 from serve_app.records import Claim, Job, JobKind, ModelCard, PendingSample, Skip
 from serve_app.store import job_rows
-from serve_app.store.database import Database
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
 from serve_app.store.marks import write
@@ -24,6 +23,9 @@ from serve_app.store.paging import parse_cursor, require_limit
 from serve_app.store.schema import BASE_DIMENSION, create_vector_tables, dimensions, embeddings_table
 from serve_app.store.session import Session
 from serve_app.store.staging import unsettled_condition
+
+if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
+    from serve_app.store.database import Database
 
 
 class Lease(NamedTuple):
@@ -36,7 +38,7 @@ class Lease(NamedTuple):
 class Jobs:
     """SQL over `jobs` and `job_skips`."""
 
-    def __init__(self, database: Database, pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: "Database", pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._pace = pace
         self._clock = clock

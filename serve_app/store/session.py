@@ -1,9 +1,11 @@
 """SQL on one cursor, inside one transaction."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import duckdb
 
 Row = tuple[Any, ...]
 
@@ -15,7 +17,7 @@ class Session:
     database of 15 MB grew to 218 MB), so there is no way to fetch a part.
     """
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, cursor: "duckdb.DuckDBPyConnection") -> None:
         self._cursor = cursor
 
     def q(self, sql: str, *parameters: object) -> list[Row]:

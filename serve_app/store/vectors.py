@@ -4,13 +4,14 @@ Letters: N rows, D dimension. Vectors of dimension 768 lie in `embeddings`, of o
 `embeddings_<dim>`; staged ones in `stage` and `stage_<dim>`.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest, NoEmbeddings
 from serve_app.records import Block, EmbeddingStatus, FileStamp, FileTask, Job, ObservedFile, Skip, VectorSet
 from serve_app.store import job_rows, readout, staging, swap
-from serve_app.store.database import Database
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
 from serve_app.store.marks import write
@@ -19,11 +20,14 @@ from serve_app.store.paging import require_limit
 from serve_app.store.session import Session
 from serve_app.store.staging import Space
 
+if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
+    from serve_app.store.database import Database
+
 
 class Vectors:
     """SQL over the embedding and stage tables."""
 
-    def __init__(self, database: Database, pace: Pace) -> None:
+    def __init__(self, database: "Database", pace: Pace) -> None:
         self._database = database
         self._pace = pace
 
