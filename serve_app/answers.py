@@ -1,0 +1,100 @@
+"""What the HTTP API answers, typed for its clients: the fields of the contract, as dictionaries off the wire."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+TERMINAL = frozenset({"complete", "error", "cancelled"})
+JobKind = Literal["embed", "reduce"]
+
+
+class DatasetInfo(TypedDict):
+    """A dataset, as `GET /datasets` lists it."""
+
+    id: str
+    name: str
+    root: str
+    format: str
+    sample_count: int
+
+
+class JobInfo(TypedDict):
+    """A job, as `GET /jobs` lists it."""
+
+    id: str
+    dataset_id: str
+    kind: JobKind
+    status: str
+    processed: int
+    skipped: int
+    total: int
+    message: str
+    model_name: str | None
+    created_at: str
+    finished_at: str | None
+
+
+class EmbeddingsInfo(TypedDict):
+    """Which vectors and map a dataset has."""
+
+    dataset_id: str
+    has_embeddings: bool
+    embedding_count: int
+    model_name: str | None
+    has_reduction: bool
+
+
+class SkipInfo(TypedDict):
+    """An image that the last embed job left out."""
+
+    sample_id: str
+    file_name: str
+    reason: str
+    detail: str
+
+
+class NeighbourInfo(TypedDict):
+    """A sample with its score, a cosine in [-1, 1]."""
+
+    sample_id: str
+    file_name: str
+    label: str | None
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One state of a job.
+
+    `rate` is images/s and `eta_s` seconds, None when unknown; `event_id` names the state in a stream.
+    """
+
+    job_id: str
+    status: str
+    processed: int
+    total: int
+    skipped: int
+    message: str
+    rate: float | None = None
+    eta_s: float | None = None
+    event_id: str = ""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job is over."""
+        return self.status in TERMINAL
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any], *, event_id: str = "") -> "Progress":
+        """Read the stream's `data`, or a job, whose id is called `id`."""
+        return cls(
+            job_id=str(state.get("job_id") or state.get("id") or ""),
+            status=str(state["status"]),
+            processed=int(state["processed"]),
+            total=int(state["total"]),
+            skipped=int(state.get("skipped") or 0),
+            message=str(state.get("message") or ""),
+            rate=state.get("rate"),
+            eta_s=state.get("eta_s"),
+            event_id=event_id,
+        )

@@ -1,0 +1,33 @@
+"""The `constellate` command.
+
+Importing it loads neither Ray nor torch: `--help` answers at once, and only `serve` and `down` reach for
+`serve_app.main`.
+"""
+
+import typer
+
+from serve_app.cli import dataset_commands, embed_command, service_commands
+
+app = typer.Typer(
+    name="constellate",
+    help="""Image embeddings as a service: folders of images become DINOv2 vectors, a 2D map and similarity search.
+
+    `constellate embed PATH` does all of it for one folder. `constellate serve` runs the service for many.
+
+    Every flag of a setting has a variable of the same name: `--data-dir` is CONSTELLATE_DATA_DIR.
+
+    Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 service or model not available, 130 interrupted.
+    """,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+service_commands.add_to(app)
+embed_command.add_to(app)
+dataset_commands.add_to(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,97 @@
+"""How a function becomes a command: settings as flags, `--json`, errors as exit codes."""
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+from rich.console import Console
+
+from serve_app.client import Refused, Unreachable
+from serve_app.config import PREFIX, Settings, SettingsError
+from serve_app.errors import InvalidRequest, ServiceError, Unavailable
+
+FAILED = 1
+USAGE = 2
+UNAVAILABLE = 3
+INTERRUPTED = 130
+
+ADDRESS = ("host", "port", "api_key", "data_dir")
+"""The settings that say which service to talk to."""
+
+
+class UsageError(Exception):
+    """What was asked for makes no sense; the message says what would."""
+
+
+class JobFailed(Exception):
+    """A job ended without what it was started for."""
+
+
+_FORESEEN = (UsageError, JobFailed, SettingsError, Unreachable, Refused, ServiceError)
+
+
+def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: str | None = None) -> None:
+    """Make a command of `run(settings, …)`.
+
+    Args:
+        app: where the command goes.
+        run: its first parameter gets `Settings`, the others are the command's own; its docstring is the help.
+        flags: names of the settings that this command takes as flags.
+        name: of the command, when `run` cannot have it.
+    """
+
+    def command(**values: Any) -> None:
+        chosen = {flag: values.pop(flag) for flag in flags}
+        try:
+            run(Settings.from_environment(os.environ, **chosen), **values)
+        except BrokenPipeError:
+            raise  # the reader of our output went away; typer ends quietly
+        except (*_FORESEEN, OSError) as error:
+            Console(stderr=True, soft_wrap=True).print(f"constellate: {error}", markup=False, highlight=False)
+            raise typer.Exit(exit_code(error)) from None
+
+    own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
+    settings = [_setting_flag(flag) for flag in flags]
+    positional = [p for p in own if p.default is p.empty]
+    optional = [p for p in own if p.default is not p.empty]
+    command.__signature__ = inspect.Signature([*positional, *optional, *settings])  # type: ignore[attr-defined]
+    command.__doc__ = run.__doc__
+    app.command(name or run.__name__)(command)
+
+
+def exit_code(error: Exception) -> int:
+    """What the process says about an error: 1 failed, 2 wrong usage, 3 service or model not available."""
+    match error:
+        case UsageError() | SettingsError() | InvalidRequest():
+            return USAGE
+        case Unreachable() | Unavailable() | Refused(status=503):
+            return UNAVAILABLE
+        case Refused(status=status) if 400 <= status < 500 and status != 409:
+            return USAGE
+        case _:
+            return FAILED
+
+
+def _setting_flag(name: str) -> inspect.Parameter:
+    """The flag of a setting. All are text: `Settings` reads flags and variables alike."""
+    field = Settings.model_fields[name]
+    default = os.pathsep.join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    option = typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=f"{field.description} [{PREFIX}{name.upper()}]",
+        metavar=_metavar(field.annotation),
+        show_default=False if default is None else str(default),
+        rich_help_panel="Settings",
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+    )
+
+
+def _metavar(annotation: object) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    names = {int: "NUMBER", float: "NUMBER", int | None: "NUMBER", float | None: "NUMBER"}
+    return names.get(annotation, "TEXT")  # type: ignore[call-overload, no-any-return]

@@ -1,0 +1,154 @@
+"""Commands about a dataset that is there: ask it, export it, cancel its job."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from serve_app.answers import DatasetInfo
+from serve_app.cli.commands import ADDRESS, UsageError, add_command
+from serve_app.cli.output import Json, print_json, print_neighbours, print_table
+from serve_app.cli.service import connect
+from serve_app.client import Client, Refused
+from serve_app.config import Settings
+
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its folder, its name, or its id.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for run in (cancel, search, duplicates, outliers, diverse, export):
+        add_command(app, run, *ADDRESS)
+
+
+def find_dataset(client: Client, text: str) -> DatasetInfo:
+    """The dataset of this id, name or folder.
+
+    Raises:
+        UsageError: there is none; the message names those there are.
+    """
+    datasets = client.datasets()
+    folder = str(Path(text).expanduser().resolve())
+    for matches in (lambda d: d["id"] == text, lambda d: d["name"] == text, lambda d: d["root"] == folder):
+        if found := next(filter(matches, datasets), None):
+            return found
+    names = ", ".join(repr(dataset["name"]) for dataset in datasets[:10])
+    raise UsageError(f"no dataset is {text!r}; there is {names or 'none yet'} (see `constellate status`)")
+
+
+def cancel(settings: Settings, dataset: DatasetName) -> None:
+    """Cancel the running job of a dataset.
+
+    The vectors it had before stay as they were. Exit code 0 also when no job runs.
+    """
+    with connect(settings) as client:
+        found = find_dataset(client, dataset)
+        try:
+            client.cancel(found["id"])
+        except Refused as refused:
+            if refused.status != 409:
+                raise
+            print(f"No job of {found['name']!r} is running.")
+        else:
+            print(f"Cancelled the job of {found['name']!r}.")
+
+
+def search(
+    settings: Settings,
+    dataset: DatasetName,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file; it need not be in the dataset.")],
+    *,
+    limit: Limit = 10,
+    json: Json = False,
+) -> None:
+    """Find the images of a dataset that are most similar to an image file.
+
+    The score is the cosine of the two vectors: 1 for the same image.
+    """
+    if not image.is_file():
+        raise UsageError(f"no such file: {image}")
+    with connect(settings) as client:
+        found = client.search(find_dataset(client, dataset)["id"], image, limit=limit)
+    print_neighbours(found, as_json=json)
+
+
+def duplicates(
+    settings: Settings,
+    dataset: DatasetName,
+    *,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least cosine of two images in a group.")] = 0.95,
+    json: Json = False,
+) -> None:
+    """List groups of images that are nearly the same."""
+    with connect(settings) as client:
+        groups = client.duplicates(find_dataset(client, dataset)["id"], threshold=threshold)
+    if json:
+        print_json(groups)
+        return
+    rows = ((number, n["score"], n["file_name"]) for number, group in enumerate(groups, start=1) for n in group)
+    print_table(["group", "score", "file"], rows)
+
+
+def outliers(
+    settings: Settings,
+    dataset: DatasetName,
+    *,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Neighbours to compare with.")] = 10,
+    limit: Limit = 50,
+    json: Json = False,
+) -> None:
+    """List the images that are least like their nearest neighbours, the strangest first.
+
+    The score is the mean cosine to those neighbours.
+    """
+    with connect(settings) as client:
+        found = client.outliers(find_dataset(client, dataset)["id"], k=k, limit=limit)
+    print_neighbours(found, as_json=json)
+
+
+def diverse(
+    settings: Settings,
+    dataset: DatasetName,
+    *,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Images to choose.")] = 50,
+    json: Json = False,
+) -> None:
+    """Choose images that together cover the dataset, for instance to label them first."""
+    with connect(settings) as client:
+        found = client.diverse(find_dataset(client, dataset)["id"], n=n)
+    print_neighbours(found, as_json=json)
+
+
+def export(
+    settings: Settings,
+    dataset: DatasetName,
+    *,
+    out: Annotated[Path | None, typer.Option(help="The file to write.", show_default="DATASET.parquet")] = None,
+    format: Annotated[Literal["parquet", "arrow"] | None, typer.Option(help="Follows from the file's name.")] = None,
+) -> None:
+    """Write a dataset's vectors and map to a Parquet or Arrow file.
+
+    Columns: sample_id, file_name, label, model_name, vector, x, y.
+    """
+    kind = format or ("arrow" if out and out.suffix == ".arrow" else "parquet")
+    with connect(settings) as client:
+        found = find_dataset(client, dataset)
+        target = writable(out or Path(f"{file_stem(found['name'])}.{kind}"))
+        client.export(found["id"], target, format=kind)
+    print(target)
+
+
+def writable(target: Path) -> Path:
+    """The same path, made absolute, when a file can be put there. Raises `UsageError`."""
+    target = target.expanduser().absolute()
+    if not target.parent.is_dir():
+        raise UsageError(f"no such folder: {target.parent}")
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder; name a file")
+    return target
+
+
+def file_stem(name: str) -> str:
+    """A dataset's name as the name of a file in the current folder."""
+    return name.replace("/", "_").lstrip(".") or "dataset"

@@ -1,0 +1,112 @@
+"""`constellate embed PATH`: everything for one folder, with or without a service that already runs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
+from serve_app.cli.dataset_commands import file_stem, writable
+from serve_app.cli.embedding import Pipeline, images, open_dataset
+from serve_app.cli.output import console
+from serve_app.cli.service import LocalService, connect, interruptible
+from serve_app.client import Client, NothingThere
+from serve_app.config import Settings
+from serve_app.errors import UnknownModel
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    add_command(app, embed, *(name for name in Settings.model_fields if name != "model"))
+
+
+def embed(
+    settings: Settings,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images; sub-folders become labels.")],
+    *,
+    name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the folder's name")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A DINOv2 model or a checkpoint folder.", show_default="the service's")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The Parquet file to write.", show_default="NAME.parquet")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave a service started for this running.")] = False,
+) -> None:
+    """Embed a folder of images, compute its 2D map, and write both to a Parquet file.
+
+    Uses the running service, or starts one for as long as it takes. A folder that is embedded already
+    costs little: only new and changed images are embedded.
+
+    After Ctrl-C a service that was already running goes on with the job; one that was started for this
+    command is stopped, and the same command later goes on where it was.
+    """
+    root = path.expanduser().resolve()
+    if not root.is_dir():
+        raise UsageError(f"no such folder: {path}")
+    model = _absolute(model) if model else None
+    target = writable(out or Path(f"{file_stem(name or root.name)}.parquet"))
+    with interruptible(), _service(settings, root, model, keep=keep) as (client, is_temporary):
+        try:
+            _run(client, root, name, model, target)
+        except KeyboardInterrupt:
+            _say(
+                "Interrupted. What is embedded is kept: the same command goes on from there."
+                if is_temporary
+                else f"Detached: the service goes on. `constellate cancel {name or root}` stops the job."
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        there = "`constellate serve` shows it at" if is_temporary else "see it at"
+        _say(f"Map: {there} {client.url}/")
+
+
+@contextmanager
+def _service(settings: Settings, root: Path, model: str | None, *, keep: bool) -> Iterator[tuple[Client, bool]]:
+    """The running service, or one for as long as the block lasts; and whether it is of that kind."""
+    try:
+        service: Client | LocalService = connect(settings)
+    except NothingThere:
+        service = LocalService(_settings_for(settings, root, model), console(), keep=keep)
+    with service as client:
+        yield client, isinstance(service, LocalService) and not keep
+
+
+def _settings_for(settings: Settings, root: Path, model: str | None) -> Settings:
+    """Settings of a service that may read the folder and has the model loaded first.
+
+    Raises:
+        UnknownModel, ModelUnavailable: before a service is started in vain; a download shows its progress here.
+    """
+    from serve_app import weights
+
+    if os.pathsep in str(root):
+        raise UsageError(f"a service cannot be given a folder with {os.pathsep!r} in its path: {root}")
+    wanted = model or settings.model
+    weights.locate(wanted)
+    roots = dict.fromkeys((*settings.dataset_roots, root))
+    return settings.model_copy(update={"dataset_roots": tuple(roots), "model": wanted})
+
+
+def _absolute(model: str) -> str:
+    """The model as a service that was started in another folder understands it."""
+    from serve_app import weights
+
+    try:
+        return weights.resolve(model)
+    except UnknownModel:
+        return model  # the service may know better, and says so if not
+
+
+def _run(client: Client, root: Path, name: str | None, model: str | None, target: Path) -> None:
+    dataset = open_dataset(client, console(), root, name)
+    pipeline = Pipeline(client, console(), dataset)
+    embedded = pipeline.embed(model_name=model)
+    pipeline.reduce()
+    client.export(dataset["id"], target)
+    made_with = client.embeddings(dataset["id"])["model_name"]
+    _say(f"{images(embedded.processed - embedded.skipped)} embedded with {made_with}: {target}")
+
+
+def _say(text: str) -> None:
+    console().print(text, markup=False, soft_wrap=True)

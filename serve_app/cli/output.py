@@ -1,0 +1,57 @@
+"""What commands print: tables for people, JSON for programs, both on standard output."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from serve_app.answers import NeighbourInfo
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def console() -> Console:
+    """Standard output as it is now; made at each use, since tests and pipes replace it."""
+    return Console(highlight=False)
+
+
+def print_json(value: object) -> None:
+    """One JSON document."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
+    print()
+
+
+def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on a terminal, tab-separated lines under a header elsewhere."""
+    out = console()
+    if not out.is_terminal:
+        for row in (columns, *rows):
+            print("\t".join(_cell(value) for value in row))
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(_cell(value)) for value in row))
+    out.print(table)
+
+
+def print_neighbours(found: list[NeighbourInfo], *, as_json: bool) -> None:
+    """Samples with their scores, in the order given."""
+    if as_json:
+        print_json(found)
+    else:
+        print_table(["score", "label", "file"], ((n["score"], n["label"], n["file_name"]) for n in found))
+
+
+def _cell(value: object) -> str:
+    """A value as text: nothing for None, four decimals for a score, no control characters."""
+    if value is None:
+        return ""
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

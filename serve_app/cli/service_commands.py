@@ -1,0 +1,156 @@
+"""Commands about the service as a whole: serve, status, jobs, down."""
+
+import os
+import signal
+import threading
+import time
+from typing import Annotated
+
+import typer
+
+from serve_app.cli.commands import ADDRESS, UNAVAILABLE, JobFailed, add_command
+from serve_app.cli.output import Json, print_json, print_table
+from serve_app.cli.service import POLL_S, STOP_S, UNTIL_EOF, connect
+from serve_app.client import Client, Refused
+from serve_app.config import Settings
+from serve_app.service_record import ServiceRecord
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    add_command(app, serve, *Settings.model_fields)
+    add_command(app, status, *ADDRESS)
+    add_command(app, jobs, *ADDRESS)
+    add_command(app, down, "data_dir")
+
+
+def serve(
+    settings: Settings,
+    *,
+    until_eof: Annotated[bool, typer.Option(UNTIL_EOF, hidden=True)] = False,
+) -> None:
+    """Run the service in the foreground; Ctrl-C stops all of it.
+
+    Starts Ray on this machine, or joins the cluster that RAY_ADDRESS names. Jobs that were interrupted go
+    on where they stopped.
+    """
+    from serve_app import main
+
+    if until_eof:
+        threading.Thread(target=stop_at_eof, name="until-eof", daemon=True).start()
+    main.serve(settings)
+
+
+def stop_at_eof() -> None:
+    """End this process as SIGTERM does when whoever holds the other end of standard input is gone."""
+    # Not sys.stdin: a thread that waits inside its lock aborts the interpreter's shutdown.
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def status(settings: Settings, *, json: Json = False) -> None:
+    """Show whether the service is ready, and what each dataset has.
+
+    Exit code 3 when it does not run or is not ready; the reason is printed.
+    """
+    with connect(settings) as client:
+        trouble = _trouble(client)
+        datasets = [(dataset, client.embeddings(dataset["id"])) for dataset in client.datasets()]
+    if json:
+        state = {"url": client.url, "ready": not trouble, "reason": trouble or None}
+        print_json({**state, "datasets": [{**dataset, **embeddings} for dataset, embeddings in datasets]})
+    else:
+        print(f"{client.url}: {trouble or 'ready'}")
+        columns = ["dataset", "images", "vectors", "model", "map", "folder"]
+        print_table(
+            columns,
+            (
+                (
+                    d["name"],
+                    d["sample_count"],
+                    e["embedding_count"],
+                    e["model_name"],
+                    _yes(e["has_reduction"]),
+                    d["root"],
+                )
+                for d, e in datasets
+            ),
+        )
+    if trouble:
+        raise typer.Exit(UNAVAILABLE)
+
+
+def _trouble(client: Client) -> str:
+    """Why the service is not ready; empty when it is."""
+    try:
+        client.ready()
+    except Refused as refused:
+        return f"not ready: {refused}"
+    return ""
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def jobs(
+    settings: Settings,
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many, the newest first.")] = 20,
+    json: Json = False,
+) -> None:
+    """List the jobs that run and that ran."""
+    with connect(settings) as client:
+        found = client.jobs(limit=limit)
+        names = {dataset["id"]: dataset["name"] for dataset in client.datasets()}
+    if json:
+        print_json(found)
+        return
+    columns = ["job", "dataset", "kind", "status", "done", "skipped", "started", "message"]
+    print_table(
+        columns,
+        (
+            (
+                job["id"],
+                names.get(job["dataset_id"], job["dataset_id"]),
+                job["kind"],
+                job["status"],
+                f"{job['processed']}/{job['total']}",
+                job["skipped"],
+                job["created_at"],
+                job["message"],
+            )
+            for job in found
+        ),
+    )
+
+
+def down(
+    settings: Settings,
+    *,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="End the one deployed with `serve deploy` on the cluster of RAY_ADDRESS.")
+    ] = False,
+) -> None:
+    """Stop the service of a data directory and wait until it is gone.
+
+    Running jobs are kept: they go on when the service starts again. Exit code 0 also when nothing runs.
+    """
+    if cluster:
+        from serve_app import main
+
+        print("Stopped." if main.down(settings) else "No service is deployed on the cluster.")
+        return
+    record = ServiceRecord.read(settings.data_dir)
+    if record is None:
+        print(f"No service runs for {settings.data_dir}.")
+        return
+    print(f"Stopping {record.url} (process {record.pid}) …", flush=True)
+    os.kill(record.pid, signal.SIGTERM)
+    deadline = time.monotonic() + STOP_S
+    while record.is_alive():
+        if time.monotonic() > deadline:
+            raise JobFailed(f"process {record.pid} has not ended after {STOP_S:.0f} s; see its log")
+        time.sleep(POLL_S)
+    print("Stopped.")

@@ -1,0 +1,90 @@
+"""Commands that only ask, all to one service whose dataset is embedded."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from tests.live_service import LiveService
+from tests.unit.cli.conftest import command_line, make_flowers, settings_below
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory):
+    """A service with the dataset `flowers`, in which one image is there twice."""
+    folder = tmp_path_factory.mktemp("gallery")
+    flowers = make_flowers(folder / "images" / "flowers")
+    (flowers / "rose" / "copy.png").write_bytes((flowers / "rose" / "a.png").read_bytes())
+    service = LiveService(settings_below(folder))
+    service.start()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert command_line(service.settings, folder, monkeypatch)("embed", flowers).exit_code == 0
+    yield SimpleNamespace(settings=service.settings, flowers=flowers)
+    service.stop()
+
+
+@pytest.fixture
+def run(gallery, tmp_path, monkeypatch):
+    return command_line(gallery.settings, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def flowers(gallery):
+    return gallery.flowers
+
+
+def test_status_shows_datasets_as_a_table_or_as_json(run, gallery, flowers):
+    shown = run("status").stdout.splitlines()
+    assert shown[0] == f"{gallery.settings.url}: ready"
+    assert shown[-1].split("\t") == ["flowers", "6", "5", "dinov2-base", "yes", str(flowers)]
+    found = json.loads(run("status", "--json").stdout)
+    assert (found["ready"], found["reason"], found["datasets"][0]["embedding_count"]) == (True, None, 5)
+
+
+def test_jobs_are_listed_the_newest_first(run):
+    header, *rows = (line.split("\t") for line in run("jobs").stdout.splitlines())
+    assert [dict(zip(header, row, strict=True))["kind"] for row in rows] == ["reduce", "embed"]
+    assert {row[header.index("dataset")] for row in rows} == {"flowers"}
+    assert len(json.loads(run("jobs", "--json", "--limit", 1).stdout)) == 1
+
+
+def test_search_finds_the_image_itself_first(run, gallery, flowers):
+    found = json.loads(run("search", "flowers", flowers / "tulip" / "c.png", "--limit", 2, "--json").stdout)
+    assert found[0]["file_name"] == "tulip/c.png"
+    assert len(found) == 2
+    table = run("search", flowers, flowers / "tulip" / "c.png").stdout.splitlines()
+    assert table[0].split("\t") == ["score", "label", "file"]
+    assert table[1].split("\t") == ["1.0000", "tulip", "tulip/c.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_rows"),
+    [(["outliers", "flowers", "-k", 2, "--limit", 3], 3), (["diverse", "flowers", "-n", 2], 2)],
+    ids=["outliers", "diverse"],
+)
+def test_surveys_print_a_table_and_json(run, arguments, n_rows):
+    assert len(run(*arguments).stdout.splitlines()) == 1 + n_rows
+    assert len(json.loads(run(*arguments, "--json").stdout)) == n_rows
+
+
+def test_duplicates_are_printed_group_by_group(run, flowers):
+    rows = [line.split("\t") for line in run("duplicates", "flowers").stdout.splitlines()]
+    assert rows == [["group", "score", "file"], ["1", "1.0000", "rose/a.png"], ["1", "1.0000", "rose/copy.png"]]
+    assert len(json.loads(run("duplicates", "flowers", "--json").stdout)) == 1
+
+
+def test_a_dataset_that_is_not_there_is_wrong_usage_and_the_others_are_named(run):
+    shown = run("export", "flours")
+    assert shown.exit_code == 2
+    assert "'flowers'" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [([], "flowers.parquet"), (["--format", "arrow"], "flowers.arrow"), (["--out", "x.arrow"], "x.arrow")],
+    ids=["default", "by format", "by name"],
+)
+def test_export_writes_the_file_and_prints_where(run, tmp_path, options, name):
+    assert run("export", "flowers", *options).stdout == f"{tmp_path / name}\n"
+    head = (tmp_path / name).read_bytes()[:4]
+    assert (head == b"PAR1") == name.endswith("parquet")
