@@ -39,11 +39,6 @@ MAX_STREAMS_AND_REQUESTS = 1000
 
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
 QUIET = LoggingConfig(enable_access_log=False)
-PROMPT_AUTOSCALING = {
-    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
-}
-"""Serve's default of 10 s leaves a second core idle for most of a short job."""
 
 
 def api(args: Settings) -> Application:
@@ -108,7 +103,6 @@ def serve(settings: Settings) -> None:
         Unavailable: the port is taken, or another service uses the data directory.
     """
     stop = threading.Event()
-    os.environ.update({name: os.environ.get(name, value) for name, value in PROMPT_AUTOSCALING.items()})
     _check_port(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _raise_file_limit()
@@ -121,8 +115,7 @@ def serve(settings: Settings) -> None:
             include_dashboard=True,
             dashboard_host="127.0.0.1",
             log_to_driver=False,
-            logging_level=logging.WARNING,
-            configure_logging=True,
+            logging_level=logging.ERROR,
         )
         deploy(settings)
         record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
@@ -137,6 +130,7 @@ def serve(settings: Settings) -> None:
 
 def deploy(settings: Settings) -> None:
     """Deploy both applications on the connected cluster and wait until they run."""
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray_serve.start(
         http_options=HTTPOptions(host=settings.host, port=settings.port, keep_alive_timeout_s=90),
         logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),

@@ -41,7 +41,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = Settings.from_environment(
         {}, data_dir=base / "data", dataset_roots=(roots,), model=str(model), port=free_port(), device="cpu"
     )
-    os.environ.update(main.PROMPT_AUTOSCALING)
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
     ray.init(
         num_cpus=2,
