@@ -147,23 +147,30 @@ def down(settings: Settings) -> bool:
     """End a service that was deployed on the cluster `RAY_ADDRESS` names; True when something was there."""
     ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), namespace=writer.NAMESPACE, logging_level=logging.WARNING)
     try:
-        applications = [
-            name
-            for name in ray_serve.status().applications
-            if name == API or name.startswith(embedder_deployment.APPLICATION)
-        ]
-        for name in applications:
-            ray_serve.delete(name)
-        return writer.end() or bool(applications)
+        return undeploy()
     finally:
         ray.shutdown()
+
+
+def undeploy() -> bool:
+    """Delete the applications and close the database on the connected cluster; True when something was there.
+
+    Other applications of the cluster's Serve go on, so Serve itself is not shut down.
+    """
+    ours = [
+        name
+        for name in ray_serve.status().applications
+        if name == API or name.startswith(embedder_deployment.APPLICATION)
+    ]
+    for name in ours:
+        ray_serve.delete(name)
+    return writer.end() or bool(ours)
 
 
 def _stop() -> None:
     """Stop serving, close the database, end Ray; every process this service started is gone afterwards."""
     if ray.is_initialized():
-        ray_serve.shutdown()
-        writer.end()
+        undeploy()
         ray.shutdown()
     print("Stopped.", flush=True)
 
@@ -188,8 +195,8 @@ def _raise_file_limit() -> None:
 
 def _announce(settings: Settings, dashboard_url: str | None, seconds: float) -> None:
     print(f"Constellate is up after {seconds:.0f} s.")
-    print(f"  map and API    {settings.url}/")
-    print(f"  API pages      {settings.url}/docs")
+    print(f"  map            {settings.url}/")
+    print(f"  API            {settings.url}/openapi.json")
     if dashboard_url:
         print(f"  Ray dashboard  http://{dashboard_url}/ (token: `ray get-auth-token`)")
     print(f"  data           {settings.data_dir}")

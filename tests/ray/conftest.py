@@ -9,7 +9,6 @@ from pathlib import Path
 import httpx
 import pytest
 import ray
-from ray import serve
 
 from deployments import writer
 from serve_app import main
@@ -54,6 +53,5 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         with httpx.Client(base_url=settings.url, timeout=60) as http:
             yield Service(settings, http, roots)
     finally:
-        serve.shutdown()
-        writer.end()
+        main.undeploy()
         ray.shutdown()
