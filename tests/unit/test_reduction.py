@@ -104,6 +104,14 @@ def test_copies_share_a_point_however_many_there_are(projection):
     assert (points[:, 0] == reduce(vectors, projection)).all()
 
 
+@both_metrics
+def test_the_memory_layout_of_the_vectors_does_not_matter_and_they_are_not_written_to(projection):
+    vectors, _ = clustered(30)
+    columns_first = np.asfortranarray(vectors)
+    columns_first.flags.writeable = False
+    assert (reduce(columns_first, projection) == reduce(vectors, projection)).all()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf], ids=str)
 def test_vectors_that_are_not_finite_are_refused(bad):
     vectors, _ = clustered(5)
