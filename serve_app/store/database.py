@@ -169,7 +169,10 @@ class Database:
                     "or restart the service to use the file that is there now."
                 )
             assert self._root is not None
-            cursor = self._root.cursor()
+            try:
+                cursor = self._root.cursor()
+            except duckdb.Error as error:
+                raise self._translate(error) from error
             self._sessions += 1
             return cursor
 

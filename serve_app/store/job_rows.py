@@ -1,6 +1,7 @@
 """Rows of `jobs`: reading, guarding, changing and ending them inside a transaction."""
 
-from dataclasses import dataclass, fields, replace
+import uuid
+from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,10 +61,47 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def insert(session: Session, row: JobRow) -> None:
-    """Add a row."""
-    values = [getattr(row, name) for name in NAMES]
-    session.q(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(values))})", *values)
+def insert(
+    session: Session,
+    dataset_id: str,
+    kind: JobKind,
+    *,
+    total: int,
+    model_name: str | None,
+    force: bool,
+    params: str,
+    vectors_job_id: str | None,
+    scan_no: int,
+) -> JobRow:
+    """Add a running job that nobody has claimed, under a new id and the next number."""
+    row = JobRow(
+        id=uuid.uuid4().hex,
+        number=session.value("SELECT coalesce(max(number), 0) + 1 FROM jobs"),
+        dataset_id=dataset_id,
+        kind=kind,
+        status="running",
+        phase="queued",
+        reason=None,
+        attempt=0,
+        last_block=0,
+        seq=1,
+        total=total,
+        embedded=0,
+        reused=0,
+        skipped=0,
+        message="Waiting to start",
+        model_name=model_name,
+        space_key=None,
+        dimension=None,
+        force=force,
+        params=params,
+        vectors_job_id=vectors_job_id,
+        scan_no=scan_no,
+        created_at=utc_now(),
+        finished_at=None,
+    )
+    session.q(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))})", *astuple(row))
+    return row
 
 
 def load(session: Session, job_id: str) -> JobRow:

@@ -6,9 +6,8 @@ Leases live in the writer's memory (monotonic clock); correctness rests on the a
 
 import json
 import time
-import uuid
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -17,22 +16,16 @@ from serve_app.records import Claim, Job, JobKind, ModelCard, PendingSample, Ski
 from serve_app.store import job_rows
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
+from serve_app.store.leases import Leases
 from serve_app.store.marks import write
 from serve_app.store.pace import Pace
 from serve_app.store.paging import parse_cursor, require_limit
-from serve_app.store.schema import BASE_DIMENSION, create_vector_tables, dimensions, embeddings_table
+from serve_app.store.schema import create_vector_tables, dimensions, embeddings_table
 from serve_app.store.session import Session
-from serve_app.store.staging import unsettled_condition
+from serve_app.store.staging import pending_between
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
-
-
-class Lease(NamedTuple):
-    """Who works on a job, until when on the monotonic clock."""
-
-    runner_id: str
-    until: float
 
 
 class Jobs:
@@ -41,8 +34,7 @@ class Jobs:
     def __init__(self, database: "Database", pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._pace = pace
-        self._clock = clock
-        self._leases: dict[str, Lease] = {}
+        self._leases = Leases(clock)
 
     @write
     def create(
@@ -72,33 +64,17 @@ class Jobs:
             total = dataset.sample_count
             if kind == "reduce":
                 total = _count_vectors(session, dataset_id, vectors_job_id)
-            row = JobRow(
-                id=uuid.uuid4().hex,
-                number=session.value("SELECT coalesce(max(number), 0) + 1 FROM jobs"),
-                dataset_id=dataset_id,
-                kind=kind,
-                status="running",
-                phase="queued",
-                reason=None,
-                attempt=0,
-                last_block=0,
-                seq=1,
+            row = job_rows.insert(
+                session,
+                dataset_id,
+                kind,
                 total=total,
-                embedded=0,
-                reused=0,
-                skipped=0,
-                message="Waiting to start",
                 model_name=model_name,
-                space_key=None,
-                dimension=None,
                 force=force,
                 params=json.dumps(params or {}),
                 vectors_job_id=vectors_job_id if kind == "reduce" else None,
                 scan_no=scan_no,
-                created_at=job_rows.utc_now(),
-                finished_at=None,
             )
-            job_rows.insert(session, row)
         return job_rows.public(row, self._pace)
 
     @write
@@ -127,9 +103,9 @@ class Jobs:
         """
         with self._database.transaction() as session:
             rows = session.q(f"SELECT {COLUMNS} FROM jobs WHERE status = 'running' ORDER BY number")
-            row = next(
-                (job for job in (JobRow(*values) for values in rows) if self._is_free(job, runner_id, holding)), None
-            )
+            jobs = (JobRow(*values) for values in rows)
+            free = (job for job in jobs if job.id not in holding and self._leases.is_free(job.id, runner_id))
+            row = next(free, None)
             if row is None:
                 return None
             row = job_rows.update(
@@ -141,7 +117,7 @@ class Jobs:
                 message="Resuming" if row.attempt else "Starting",
             )
             dataset = require_dataset(session, row.dataset_id)
-        self._leases[row.id] = Lease(runner_id, self._clock() + lease_s)
+        self._leases.grant(row.id, runner_id, lease_s)
         self._pace.start(row.id, row.processed)
         job = job_rows.public(row, self._pace)
         return Claim(job=job, dataset=dataset, attempt=row.attempt, force=row.force, params=json.loads(row.params))
@@ -151,8 +127,7 @@ class Jobs:
         """Extend the lease. Raises `StaleAttempt` when the job is over or claimed anew."""
         with self._database.read() as session:
             job_rows.guard(session, job_id, attempt)
-        runner_id = self._leases[job_id].runner_id if job_id in self._leases else ""
-        self._leases[job_id] = Lease(runner_id, self._clock() + lease_s)
+        self._leases.extend(job_id, lease_s)
 
     @write
     def release(self, job_id: str, attempt: int) -> None:
@@ -160,7 +135,7 @@ class Jobs:
         with self._database.read() as session:
             current = session.row("SELECT 1 FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
         if current is not None:
-            self._leases.pop(job_id, None)
+            self._leases.drop(job_id)
 
     @write
     def begin(self, job_id: str, attempt: int, card: ModelCard) -> Job:
@@ -223,7 +198,7 @@ class Jobs:
             # that is ten times faster than comparing all. Windows grow, for a resumed job whose head is settled.
             window = limit
             while len(found) < limit and after < row.total:
-                found += _pending_between(session, row, after, after + window)
+                found += pending_between(session, row, after, after + window)
                 after += window
                 window *= 2
         return found[:limit]
@@ -275,14 +250,8 @@ class Jobs:
         page = [Skip(*row[1:]) for row in rows[:limit]]
         return page, str(rows[limit - 1][0]) if len(rows) > limit else None
 
-    def _is_free(self, row: JobRow, runner_id: str, holding: list[str]) -> bool:
-        if row.id in holding:
-            return False
-        lease = self._leases.get(row.id)
-        return lease is None or lease.runner_id == runner_id or lease.until <= self._clock()
-
     def _ended(self, row: JobRow) -> Job:
-        self._leases.pop(row.id, None)
+        self._leases.drop(row.id)
         self._pace.stop(row.id)
         return job_rows.public(row, self._pace)
 
@@ -301,14 +270,3 @@ def _count_vectors(session: Session, dataset_id: str, vectors_job_id: str | None
     if not count:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
     return count
-
-
-def _pending_between(session: Session, row: JobRow, after: int, last: int) -> list[PendingSample]:
-    """Unsettled samples whose ordinal is in (after, last]."""
-    # Before `begin` the job has staged nothing, so any table will do.
-    rows = session.q(
-        "SELECT ordinal, sample_id, file_name FROM samples s WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
-        f"AND {unsettled_condition(row.dimension or BASE_DIMENSION)} ORDER BY ordinal",
-        *(row.dataset_id, after, last, row.id, row.id),
-    )
-    return [PendingSample(*values) for values in rows]

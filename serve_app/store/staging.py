@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from serve_app.records import FileStamp, FileTask, ObservedFile, Skip, Vectors
+from serve_app.records import FileStamp, FileTask, ObservedFile, PendingSample, Skip, Vectors
 from serve_app.store.job_rows import JobRow
-from serve_app.store.schema import embeddings_table, stage_table
+from serve_app.store.schema import BASE_DIMENSION, embeddings_table, stage_table
 from serve_app.store.session import Session
 
 MAX_KNOWN_HASHES = 256
@@ -60,6 +60,17 @@ def unsettled_condition(dimension: int) -> str:
         f"NOT EXISTS (FROM {stage_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id) "
         "AND NOT EXISTS (FROM job_skips k WHERE k.job_id = ? AND k.sample_id = s.sample_id)"
     )
+
+
+def pending_between(session: Session, row: JobRow, after: int, last: int) -> list[PendingSample]:
+    """Unsettled samples whose ordinal is in (after, last]."""
+    # Before `Jobs.begin` the job has staged nothing, so any table will do.
+    rows = session.q(
+        "SELECT ordinal, sample_id, file_name FROM samples s WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
+        f"AND {unsettled_condition(row.dimension or BASE_DIMENSION)} ORDER BY ordinal",
+        *(row.dataset_id, after, last, row.id, row.id),
+    )
+    return [PendingSample(*values) for values in rows]
 
 
 def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict[str, str]:
