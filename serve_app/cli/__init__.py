@@ -4,6 +4,9 @@ Importing it loads neither Ray nor torch: `--help` answers at once, and only `se
 `serve_app.main`.
 """
 
+import io
+import sys
+
 import typer
 
 from serve_app.cli import dataset_commands, embed_command, service_commands
@@ -29,5 +32,8 @@ dataset_commands.add_to(app)
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; characters that a terminal's encoding lacks are replaced, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     app()

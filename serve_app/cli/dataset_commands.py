@@ -1,5 +1,6 @@
 """Commands about a dataset that is there: ask it, export it, cancel its job."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -146,6 +147,8 @@ def writable(target: Path) -> Path:
         raise UsageError(f"no such folder: {target.parent}")
     if target.is_dir():
         raise UsageError(f"{target} is a folder; name a file")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"files cannot be written to {target.parent}; choose another place with --out")
     return target
 
 

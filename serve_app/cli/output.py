@@ -1,7 +1,6 @@
 """What commands print: tables for people, JSON for programs, both on standard output."""
 
 import json
-import sys
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -21,9 +20,8 @@ def console() -> Console:
 
 
 def print_json(value: object) -> None:
-    """One JSON document."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=False)
-    print()
+    """One JSON document, in ASCII, so that no terminal's encoding changes it."""
+    print(json.dumps(value, indent=2))
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

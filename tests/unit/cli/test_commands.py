@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -11,8 +12,9 @@ from serve_app.cli import app
 from serve_app.cli.commands import JobFailed, UsageError, exit_code
 from serve_app.client import NothingThere, Refused, Unreachable
 from serve_app.config import Settings, SettingsError
-from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
+from serve_app.errors import ModelUnavailable, ServiceError, Unavailable, UnknownModel
 from serve_app.service_record import ServiceRecord
+from tests.live_service import LiveService
 
 COMMANDS = [command.name for command in app.registered_commands]
 
@@ -102,6 +104,54 @@ def test_status_of_a_service_that_is_not_ready_exits_3_with_the_reason(run, serv
     assert shown.exit_code == 3
     assert "no weights" in shown.stdout
     assert json.loads(run("status", "--json").stdout)["ready"] is False
+
+
+def test_without_the_key_of_the_service_the_message_says_so(run, live, monkeypatch):
+    keyed = LiveService(live.settings.model_copy(update={"api_key": "secret"}))
+    keyed.start()
+    shown = run("status"), run("status", "--api-key", "secret")
+    keyed.stop()
+    assert [s.exit_code for s in shown] == [2, 0]
+    assert "API key" in shown[0].stderr
+
+
+@pytest.fixture
+def composition_root(monkeypatch):
+    """Stands in for `serve_app.main`, which needs Ray; notes what it is called with."""
+    root = types.ModuleType("serve_app.main")
+    root.served, root.down = [], lambda settings: False
+    root.serve = root.served.append
+    monkeypatch.setitem(sys.modules, "serve_app.main", root)
+    monkeypatch.setattr("serve_app.main", root, raising=False)
+    return root
+
+
+def test_serve_hands_its_flags_to_the_composition_root(run, composition_root, settings):
+    assert run("serve", "--device", "cpu", "--max-replicas", 2, "--model", "dinov2-large").exit_code == 0
+    [served] = composition_root.served
+    assert (served.device, served.max_replicas, served.model, served.port) == ("cpu", 2, "dinov2-large", settings.port)
+
+
+def test_a_service_that_cannot_start_exits_3_with_its_reason(run, composition_root):
+    def serve(settings):
+        raise Unavailable("cannot listen on 127.0.0.1:8000")
+
+    composition_root.serve = serve
+    shown = run("serve")
+    assert (shown.exit_code, shown.stderr) == (3, "constellate: cannot listen on 127.0.0.1:8000\n")
+
+
+@pytest.mark.parametrize(("was_there", "text"), [(True, "Stopped."), (False, "No service is deployed on the cluster.")])
+def test_down_on_a_cluster_asks_the_composition_root(run, composition_root, was_there, text):
+    composition_root.down = lambda settings: was_there
+    assert run("down", "--cluster").stdout.strip() == text
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_done(run, flowers, monkeypatch, tmp_path):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    shown = run("embed", flowers)
+    assert shown.exit_code == 2
+    assert f"cannot be written to {tmp_path}" in shown.stderr
 
 
 def test_down_without_a_service_is_content(run, settings):

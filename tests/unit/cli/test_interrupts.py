@@ -102,9 +102,11 @@ def test_after_ctrl_c_the_same_command_finishes_the_job(start, settings, flowers
     read_until(process, "Embedding: 0/5")
     record = ServiceRecord.read(settings.data_dir)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=PATIENCE_S)
+    out = read_until(process, "Stopping the service")
+    process.send_signal(signal.SIGINT)  # an impatient second time changes nothing
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
-    assert "the same command goes on from there" in out
+    assert "the same command goes on from there" in "".join(out)
     assert not record.is_alive()
 
     process = start("embed", flowers, "--model", model)
