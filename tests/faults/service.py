@@ -1,0 +1,187 @@
+"""The real service as a subprocess: started, found by its processes, stopped, killed.
+
+Every process of a service has the session id of its `constellate serve`, whatever title Ray gives it, so
+that nothing else on the machine is ever touched. Processes are ended by pid only.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from serve_app.config import PREFIX, Settings
+from tests.faults.wait import until
+
+REPOSITORY = Path(__file__).parents[2]
+START_S = 180.0
+
+PARTS = {
+    "replica": r"embedder.*DinoV2",
+    "JobRunner": r"api.*JobRunner",
+    "ingress": r"api.*Ingress",
+    "proxy": r"ray::ProxyActor",
+    "controller": r"ray::ServeController",
+    "writer": r"ray::DuckDBWriter",
+    "raylet": r"raylet/raylet ",
+}
+"""A pattern that the process title of each part matches, whether it is idle or runs a method."""
+
+
+class Process(NamedTuple):
+    """One process of a service."""
+
+    pid: int
+    title: str
+
+
+class Service:
+    """One data directory, one port, and the service that runs on them, if it does."""
+
+    def __init__(self, base: Path, model: Path) -> None:
+        self.model = model
+        self.roots = base / "images"
+        self.roots.mkdir(parents=True, exist_ok=True)
+        self.settings = Settings.from_environment(
+            {},
+            data_dir=base / "data",
+            dataset_roots=(self.roots,),
+            model=str(model),
+            port=free_port(),
+            device="cpu",
+            max_replicas=1,
+        )
+        self.http = httpx.Client(base_url=self.settings.url, timeout=30)
+        self.log = base / "serve.log"
+        self._serve: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process of `constellate serve`."""
+        assert self._serve is not None
+        return self._serve.pid
+
+    @property
+    def is_up(self) -> bool:
+        """Whether `constellate serve` runs."""
+        return self._serve is not None and self._serve.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """What `constellate serve` ended with."""
+        return self._serve.poll() if self._serve is not None else None
+
+    def start(self) -> float:
+        """Start and wait until it is ready; the seconds that took."""
+        began = time.monotonic()
+        self.launch()
+        self.await_ready()
+        return time.monotonic() - began
+
+    def launch(self) -> None:
+        """Start and return at once."""
+        with self.log.open("ab") as log:
+            self._serve = subprocess.Popen(
+                [sys.executable, "-m", "serve_app.cli", "serve"],
+                cwd=REPOSITORY,
+                env=self.environment(self.settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @staticmethod
+    def environment(settings: Settings) -> dict[str, str]:
+        """The environment of a process with these settings, and of no other Ray cluster than its own."""
+        foreign = {name: text for name, text in os.environ.items() if not name.startswith((PREFIX, "RAY_"))}
+        return foreign | settings.to_environment() | {"HF_HUB_OFFLINE": "1"}
+
+    def await_ready(self, timeout_s: float = START_S) -> None:
+        """Wait until `/readyz` says yes."""
+
+        def ready() -> bool:
+            assert self.is_up, f"the service ended: {self.last_words()}"
+            return self.status_of("/readyz") == 200
+
+        until(ready, timeout_s, lambda: f"not ready: {self.last_words()}")
+
+    def status_of(self, path: str, timeout_s: float = 10.0) -> int | None:
+        """The status that GET answers; None without an answer."""
+        try:
+            return self.http.get(path, timeout=timeout_s).status_code
+        except httpx.HTTPError:
+            return None
+
+    def last_words(self) -> str:
+        """The end of what the service printed."""
+        return self.log.read_text(errors="replace")[-600:]
+
+    def processes(self) -> list[Process]:
+        """Everything that runs in the service's session."""
+        return _session(self.pid) if self._serve is not None else []
+
+    def pids(self, part: str) -> list[int]:
+        """The processes of a part, oldest first."""
+        return [process.pid for process in self.processes() if re.search(PARTS[part], process.title)]
+
+    def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Signal the one process of a part and return its pid."""
+        until(lambda: self.pids(part), 30, lambda: f"there is no {part}")
+        pid = self.pids(part)[0]
+        os.kill(pid, number)
+        return pid
+
+    def kill_all(self) -> int:
+        """SIGKILL every process of the service, whatever it forks meanwhile; how many there were."""
+        killed: set[int] = set()
+        while processes := self.processes():
+            for process in processes:
+                killed.add(process.pid)
+                try:
+                    os.kill(process.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            self._reap()
+        return len(killed)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 60.0) -> float:
+        """End it as a user does; the seconds until `constellate serve` has ended."""
+        assert self._serve is not None
+        began = time.monotonic()
+        self._serve.send_signal(number)
+        self._serve.wait(timeout_s)
+        return time.monotonic() - began
+
+    def _reap(self) -> None:
+        if self._serve is not None:
+            self._serve.poll()
+
+
+def _session(session_id: int) -> list[Process]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # Field 2 may hold anything, so count from its closing parenthesis: state, ppid, pgrp, session, ….
+            state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if int(fields[2]) == session_id and state not in "ZX":
+            found.append((int(fields[18]), Process(int(entry.name), title)))
+    return [process for _, process in sorted(found)]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,92 @@
+"""Requests that collide, cancel, or lose their files: one job at a time, and old vectors bit for bit."""
+
+import asyncio
+import time
+
+import httpx
+import pytest
+
+from tests.faults.album import Album
+from tests.faults.report import measured
+from tests.faults.watching import Follower
+from tests.ray.photographs import make_folder
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+
+ROUNDS = 20
+CALLERS = 50
+
+
+async def _post_together(http: httpx.AsyncClient, path: str) -> list[httpx.Response]:
+    return await asyncio.gather(*(http.post(path, json={"force": True}) for _ in range(CALLERS)))
+
+
+def test_of_fifty_that_post_at_once_one_gets_the_job_and_the_others_its_id(album: Album):
+    exact = album.exact()
+
+    async def rounds() -> list[str]:
+        jobs = []
+        limits = httpx.Limits(max_connections=CALLERS)
+        async with httpx.AsyncClient(base_url=album.service.settings.url, timeout=30, limits=limits) as http:
+            for _ in range(ROUNDS):
+                answers = await _post_together(http, f"{album.path}/generate")
+                codes = sorted(answer.status_code for answer in answers)
+                assert codes == [202] + [409] * (CALLERS - 1)
+                [job_id] = {answer.json()["job_id"] for answer in answers}
+                jobs.append(job_id)
+                assert (await http.post(f"{album.path}/cancel")).status_code == 202
+        return jobs
+
+    began = time.monotonic()
+    jobs = asyncio.run(rounds())
+    seconds = time.monotonic() - began
+    assert len(set(jobs)) == ROUNDS
+    assert {album.job(job_id)["status"] for job_id in jobs} == {"cancelled"}
+    assert album.exact() == exact
+    measured("50 at once", rounds=ROUNDS, posts=ROUNDS * CALLERS, posts_per_s=ROUNDS * CALLERS / seconds)
+
+
+@pytest.mark.parametrize("moment", ["before the first image", "in the middle"])
+def test_a_cancelled_job_leaves_every_bit_as_it_was(album: Album, moment: str):
+    http = album.service.http
+    exact = album.exact()
+    job_id = album.generate()
+    follower = Follower(album.service.settings.url, album.dataset_id).start()
+    if moment == "in the middle":
+        follower.await_processed(album.n_images // 3)
+    cancelled = http.post(f"{album.path}/cancel")
+    assert (cancelled.status_code, cancelled.json()["job_id"]) == (202, job_id)
+    assert http.post(f"{album.path}/cancel").status_code == 409
+    assert follower.end()["status"] == "cancelled"
+    assert album.exact() == exact
+    # Chunks that were on their way arrive at nothing, and the window is free for the next job.
+    assert album.job(job_id)["status"] == "cancelled"
+
+
+def test_cancelling_after_the_end_is_refused_and_changes_nothing(album: Album):
+    album.embed()
+    exact = album.exact()
+    assert album.service.http.post(f"{album.path}/cancel").status_code == 409
+    assert album.exact() == exact
+
+
+def test_a_folder_that_vanishes_in_a_job_fails_it_and_keeps_the_old_set(album: Album):
+    service = album.service
+    root = make_folder(service.roots / "vanishing", n_images=120, seed=5)
+    vanishing = Album.register(service, root)
+    vanishing.embed()
+    exact = vanishing.exact()
+    job_id = vanishing.generate()
+    follower = Follower(service.settings.url, vanishing.dataset_id).start()
+    follower.await_processed(1)
+    away = root.rename(service.roots / "away")
+    end = follower.end()
+    assert (end["status"], end["job_id"]) == ("error", job_id)
+    assert "root_unavailable" in end["message"]
+    assert str(service.roots) not in end["message"]
+    assert vanishing.exact() == exact
+
+    away.rename(root)
+    vanishing.generate(force=False)
+    assert Follower(service.settings.url, vanishing.dataset_id).start().end()["status"] == "complete"
+    assert [job["reused"] for job in service.http.get("/jobs").json()[:1]] == [120]

@@ -1,0 +1,130 @@
+"""The whole service ends, one way or another, in the middle of a job; the next start carries the job on."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from tests.faults.album import Album
+from tests.faults.opened_files import OpenedFiles
+from tests.faults.report import measured
+from tests.faults.service import REPOSITORY, Service, free_port
+from tests.faults.wait import until
+from tests.faults.watching import watched
+from tests.invariants import check_invariants
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+
+
+def copy_of_database(service: Service, folder: Path) -> Path:
+    """The file and its log as they lie there: opening the original would fold the log into it."""
+    original = service.settings.database_path
+    for name in (original.name, f"{original.name}.wal"):
+        if (original.parent / name).exists():
+            shutil.copy(original.parent / name, folder / name)
+    return folder / original.name
+
+
+def staged_samples(database: Path, job_id: str) -> set[str]:
+    with duckdb.connect(str(database)) as connection:
+        rows = connection.execute("SELECT sample_id FROM stage WHERE job_id = ?", [job_id]).fetchall()
+    return {sample_id for (sample_id,) in rows}
+
+
+def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, tmp_path: Path):
+    service = album.service
+    before = album.status()["job_id"]
+    with watched(service.settings.url, album.dataset_id) as (follower, reader):
+        job_id = album.generate()
+        follower.await_processed(album.n_images // 3)
+        n_killed = service.kill_all()
+        acknowledged = follower.processed
+
+        copy = copy_of_database(service, tmp_path)
+        check_invariants(copy)
+        staged = staged_samples(copy, job_id)
+        assert len(staged) >= acknowledged
+
+        died_at = time.monotonic()
+        with OpenedFiles(album.root) as opened:
+            ready_s = service.start()
+            end = follower.end()
+            counts = opened.counts()
+    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
+    assert album.job(job_id)["attempt"] == 2
+    assert set(counts).isdisjoint(staged)
+    assert sum(counts.values()) == album.n_images - len(staged)
+    assert reader.sets() <= {(album.n_images, before), (album.n_images, job_id)}
+    measured(
+        f"SIGKILL of all {n_killed} processes",
+        acknowledged=acknowledged,
+        staged=len(staged),
+        images_again=0,
+        ready_after_s=ready_s,
+        progress_after_s=follower.advanced_after(died_at),
+    )
+
+
+def test_a_service_whose_main_process_was_killed_starts_again_at_once(album: Album):
+    service = album.service
+    with watched(service.settings.url, album.dataset_id) as (follower, _):
+        job_id = album.generate()
+        follower.await_processed(album.n_images // 3)
+        orphans = {process.pid for process in service.processes()}
+        os.kill(service.pid, signal.SIGKILL)
+        died_at = time.monotonic()
+        ready_s = service.start()
+        end = follower.end()
+    left = [pid for pid in orphans if Path(f"/proc/{pid}").exists()]
+    assert left == []
+    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
+    measured(
+        "SIGKILL of `constellate serve` alone",
+        ready_after_s=ready_s,
+        progress_after_s=follower.advanced_after(died_at),
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_stopped_service_leaves_nothing_behind_and_resumes(album: Album, number: signal.Signals):
+    service = album.service
+    database = service.settings.database_path
+    with watched(service.settings.url, album.dataset_id) as (follower, _):
+        job_id = album.generate()
+        follower.await_processed(album.n_images // 3)
+        stop_s = service.stop(number)
+        assert service.exit_code == 0
+        gone_s = until(lambda: not service.processes(), 10, lambda: str(service.processes()))
+        assert not database.with_name(f"{database.name}.wal").exists()
+        check_invariants(database)
+        staged = staged_samples(database, job_id)
+        with OpenedFiles(album.root) as opened:
+            service.start()
+            end = follower.end()
+            counts = opened.counts()
+    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
+    assert set(counts).isdisjoint(staged)
+    measured(f"{number.name} in a job", stopped_after_s=stop_s, last_process_gone_after_s=gone_s)
+
+
+def test_a_second_service_on_the_same_data_is_refused_and_names_the_first(album: Album):
+    service = album.service
+    settings = service.settings.model_copy(update={"port": free_port()})
+    second = subprocess.run(
+        [sys.executable, "-m", "serve_app.cli", "serve"],
+        cwd=REPOSITORY,
+        env=service.environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert second.returncode == 3, second.stderr
+    assert f"pid {service.pid}" in second.stderr
+    assert service.status_of("/readyz") == 200
