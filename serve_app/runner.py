@@ -20,7 +20,8 @@ from serve_app.store.jobs import Jobs
 log = logging.getLogger("constellate.runner")
 
 POLL_S = 1.0
-LEASE_S = 10.0
+LEASE_S = 5.0
+"""What a killed runner costs at most before another claims its jobs; several renewals fit into it."""
 RENEW_S = 1.0
 MAX_HELD_JOBS = 8
 MAX_BACKOFF_S = 2.0
