@@ -9,15 +9,19 @@ from ray.serve.handle import DeploymentHandle
 from deployments.handles import EmbedderHandle, NeighboursHandle, RunnerHandle, WriterHandle
 from serve_app.api import create_app
 from serve_app.config import Settings
+from serve_app.policy import Policy
 from serve_app.services import Services
 
 
 class Ingress:
     """One HTTP replica. It does no background work: a job never depends on a replica of this class."""
 
-    def __init__(self, settings: Settings, runner: DeploymentHandle[Any], searcher: DeploymentHandle[Any]) -> None:
+    def __init__(
+        self, settings: Settings, policy: Policy, runner: DeploymentHandle[Any], searcher: DeploymentHandle[Any]
+    ) -> None:
         self.services = Services(
             settings=settings,
+            policy=policy,
             writer=WriterHandle(settings),
             embedder=EmbedderHandle(settings),
             neighbours=NeighboursHandle(searcher),

@@ -16,7 +16,9 @@
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     └── Unavailable 503 (+ Retry-After)
-        ├── StoreUnavailable · ModelUnavailable · WorkerCrashed · Overloaded
+        ├── StoreUnavailable · ModelUnavailable · WorkerCrashed
+        └── Overloaded
+            └── Saturated 429
 
 Each class carries its HTTP status and a stable code; the message is written for the caller and reaches
 it. Messages never hold SQL, a stack, or a path outside the dataset. Errors cross Ray actors by pickling,
@@ -192,6 +194,13 @@ class Overloaded(Unavailable):
     """A queue or a stream limit is full."""
 
     code = "overloaded"
+
+
+class Saturated(Overloaded):
+    """This process embeds as many images for waiting callers as it may."""
+
+    status = 429
+    code = "saturated"
 
 
 class WorkerCrashed(Unavailable):

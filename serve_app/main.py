@@ -80,7 +80,7 @@ def api(args: Settings) -> Application:
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,
         logging_config=QUIET,
-    )(ingress_class(settings)).bind(settings, runner, searcher)
+    )(ingress_class(settings)).bind(settings, policy, runner, searcher)
 
 
 def embedder(args: Settings) -> Application:

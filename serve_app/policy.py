@@ -13,6 +13,11 @@ from serve_app.config import Settings
 SMALL_ACTOR_CPUS = 0.1
 """Ingress, writer, JobRunner, Reducer and Searcher each claim this much; together about half a CPU."""
 
+MAX_REQUEST_IMAGES = 999
+"""Starlette's form parser takes 1000 parts and answers one more with a 400 instead of a 413."""
+CPU_REQUEST_IMAGES = 32
+"""By replica. The largest model needs about two seconds an image on a core, and callers wait for two minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -20,7 +25,8 @@ class Policy:
 
     `chunk_images` travel in one call to a replica, at most `batch_images` in one forward pass, and
     `window` chunks are in flight over all jobs: the window is also the autoscaling signal, so it must ask
-    for more than `max_replicas * target_ongoing`.
+    for more than `max_replicas * target_ongoing`. A request that waits for its vectors holds at most
+    `request_images`.
     """
 
     max_replicas: int
@@ -33,6 +39,7 @@ class Policy:
     batch_wait_s: float
     target_ongoing: int
     max_ongoing: int
+    request_images: int
     ingress_replicas: int
 
     @classmethod
@@ -61,6 +68,7 @@ class Policy:
                 batch_wait_s=0.1,
                 target_ongoing=6,
                 max_ongoing=10,
+                request_images=MAX_REQUEST_IMAGES,
                 ingress_replicas=ingress_replicas,
             )
         replicas = settings.max_replicas or cores
@@ -75,6 +83,7 @@ class Policy:
             batch_wait_s=0.02,
             target_ongoing=2,
             max_ongoing=3,
+            request_images=min(MAX_REQUEST_IMAGES, CPU_REQUEST_IMAGES * replicas),
             ingress_replicas=ingress_replicas,
         )
 

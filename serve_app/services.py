@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.config import Settings
+from serve_app.policy import Policy
 from serve_app.records import ModelCard, Neighbour
 
 P = ParamSpec("P")
@@ -99,6 +100,7 @@ class Services:
     """Everything `create_app` needs."""
 
     settings: Settings
+    policy: Policy
     writer: Writer
     embedder: Embedder
     neighbours: Neighbours

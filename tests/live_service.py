@@ -18,6 +18,7 @@ from serve_app.api import create_app
 from serve_app.cli.service_commands import stop_at_eof
 from serve_app.config import Settings
 from serve_app.files import UnreadableFile, read_file
+from serve_app.policy import Policy
 from serve_app.records import Block, Skip
 from serve_app.runner import JobLoop
 from serve_app.service_record import ServiceRecord
@@ -103,7 +104,8 @@ class LiveService:
     async def run(self):
         store = StoreExecutor(Database(self.settings.database_path))
         jobs = JobLoop(store, self.embedder, LineProjector(store), window=4, chunk_images=2)
-        services = Services(self.settings, store, self.embedder, FakeNeighbours(store), LoopRunner(jobs))
+        policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
+        services = Services(self.settings, policy, store, self.embedder, FakeNeighbours(store), LoopRunner(jobs))
         app = create_app(self.settings, lambda: services)
         config = uvicorn.Config(
             app, self.settings.host, self.settings.port, log_level="warning", timeout_graceful_shutdown=1

@@ -8,8 +8,10 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from serve_app.config import Settings
+from serve_app.fan_out import FanOut
 from serve_app.progress import ProgressHub
 from serve_app.readiness import Readiness
+from serve_app.served_model import ServedModel
 from serve_app.services import Services
 from serve_app.thumbnail_cache import ThumbnailCache
 
@@ -28,12 +30,16 @@ class Context:
     find_services: Callable[[], Services]
     progress: ProgressHub = field(init=False)
     readiness: Readiness = field(init=False)
+    served_model: ServedModel = field(init=False)
+    fan_out: FanOut = field(init=False)
     thumbnails: ThumbnailCache = field(init=False)
     thumbnail_slots: asyncio.Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = ProgressHub(self.find_services)
         self.readiness = Readiness(self.find_services)
+        self.served_model = ServedModel(self.find_services)
+        self.fan_out = FanOut(self.find_services)
         self.thumbnails = ThumbnailCache(self.settings.data_dir / "thumbnails")
         self.thumbnail_slots = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)
 

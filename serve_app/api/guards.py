@@ -35,7 +35,11 @@ class BodyRule(NamedTuple):
     limit_bytes: int
 
 
+LIGHTLY_LIMIT_BYTES = 32 * MIB
+
 BODY_RULES = (
+    BodyRule(re.compile("/v1/embed/images/bytes"), "multipart/form-data", LIGHTLY_LIMIT_BYTES),
+    BodyRule(re.compile("/v1/embeddings"), "application/json", 16 * MIB),
     BodyRule(re.compile(r"/datasets/[^/]+/search"), "multipart/form-data", 10 * MIB),
     BodyRule(re.compile(r".*", re.DOTALL), "application/json", MIB),
 )

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from serve_app.api import problems
+from serve_app.api import dialects, problems
 from serve_app.api.context import ContextNow
 from serve_app.api.schemas import Alive, Ready
 from serve_app.errors import ModelUnavailable, StoreUnavailable
@@ -26,4 +26,4 @@ async def readyz(request: Request, context: ContextNow) -> Response:
         return JSONResponse(ready.model_dump(), headers={"Cache-Control": "no-store"})
     detail = "; ".join(f"{component}: {reason}" for component, reason in reasons.items())
     problem = problems.of_status(503, detail, code="not_ready").model_copy(update={"components": reasons})
-    return problems.response(problem, request.scope, {"Retry-After": str(problems.RETRY_AFTER_S)})
+    return problems.response(problem, request.scope, {"Retry-After": str(dialects.OURS.retry_after_s)})

@@ -16,10 +16,10 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from serve_app.api import dialects
 from serve_app.errors import InvalidRequest, JobRunning, NameTaken, ServiceError, TooLarge, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
-RETRY_AFTER_S = 2
 MAX_FIELD_ERRORS = 20
 REQUEST_ID = "request_id"
 """Key of the ASGI scope under which `guards.Envelope` leaves the request's id."""
@@ -59,14 +59,20 @@ class Problem(BaseModel):
     dataset_id: str | None = Field(None, description="with `name_taken`: the dataset that has the name")
     job_id: str | None = Field(None, description="with `job_running`: the job that is running")
     components: dict[str, str] | None = Field(None, description="with `not_ready`: the reason, by component")
+    error: dialects.ErrorObject | None = Field(None, description="on `/v1/embeddings`: the same for OpenAI's clients")
 
 
 def response(problem: Problem, scope: Scope, headers: dict[str, str] | None = None) -> Response:
     """Render a problem for the request it answers."""
-    body = problem.model_copy(update={"request_id": scope.get(REQUEST_ID)}).model_dump(exclude_none=True)
+    dialect = dialects.of_path(scope["path"])
+    status = dialect.status(problem.status)
+    update = {"request_id": scope.get(REQUEST_ID)} | dialect.extension(status, problem.code, problem.detail)
+    if status != problem.status:
+        update |= {"status": status, "title": HTTPStatus(status).phrase}
+    body = problem.model_copy(update=update).model_dump(exclude_none=True)
     text = json.dumps(body, ensure_ascii=False, allow_nan=False)
     content = text.encode("utf-8", errors="replace")
-    return Response(content, problem.status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
+    return Response(content, status, {"Cache-Control": "no-store", **(headers or {})}, MEDIA_TYPE)
 
 
 def of_status(status: int, detail: str, *, code: str | None = None) -> Problem:
@@ -93,7 +99,8 @@ def answer(error: ServiceError | HTTPException, scope: Scope) -> Response:
     """The response to an error raised on purpose."""
     if isinstance(error, HTTPException):
         return response(of_status(error.status_code, error.detail), scope, dict(error.headers or {}))
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, Unavailable) else {}
+    retry_after_s = dialects.of_path(scope["path"]).retry_after_s
+    headers = {"Retry-After": str(retry_after_s)} if isinstance(error, Unavailable) else {}
     if error.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return response(of_service_error(error), scope, headers)

@@ -3,6 +3,9 @@ import pytest
 from serve_app.config import Settings
 from serve_app.policy import SMALL_ACTOR_CPUS, Policy
 
+SLOW_TO_FAST = [(1, 0), (2, 0), (64, 0), (4, 1)]
+"""(CPUs, GPUs) of machines."""
+
 
 def settings(**values: object) -> Settings:
     return Settings.from_environment({}, **values)
@@ -36,6 +39,11 @@ def test_gpu_shares_decide_the_number_of_replicas(share: float | None, replicas:
 
 def test_device_cpu_ignores_the_gpus():
     assert Policy.choose(settings(device="cpu"), n_cpus=4, n_gpus=4).gpus_per_replica == 0
+
+
+def test_a_request_that_waits_is_as_large_as_the_machine_is_fast():
+    sizes = [Policy.choose(settings(), n_cpus=n_cpus, n_gpus=n_gpus).request_images for n_cpus, n_gpus in SLOW_TO_FAST]
+    assert sizes == [32, 64, 999, 999]
 
 
 @pytest.mark.parametrize("n_gpus", [0, 1, 8])

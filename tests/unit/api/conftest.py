@@ -8,6 +8,7 @@ from PIL import Image
 
 from serve_app.api import create_app
 from serve_app.config import Settings
+from serve_app.policy import Policy
 from serve_app.services import Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
@@ -46,6 +47,7 @@ async def services(settings):
     store = StoreExecutor(Database(settings.database_path))
     yield Services(
         settings=settings,
+        policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
         writer=store,
         embedder=FakeEmbedder(),
         neighbours=FakeNeighbours(store),

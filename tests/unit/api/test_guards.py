@@ -167,6 +167,8 @@ async def chunks(n_bytes, chunk=65536):
 LIMITED = [
     ("/datasets", "application/json", guards.MIB),
     ("/datasets/d/search", "multipart/form-data", 10 * guards.MIB),
+    ("/v1/embed/images/bytes", "multipart/form-data", 32 * guards.MIB),
+    ("/v1/embeddings", "application/json", 16 * guards.MIB),
 ]
 
 

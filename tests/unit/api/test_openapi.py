@@ -25,6 +25,9 @@ POST /datasets/{}/search
 GET /datasets/{}/duplicates
 GET /jobs
 GET /jobs/{}
+GET /v1/describe
+POST /v1/embed/images/bytes
+POST /v1/embeddings
 GET /healthz
 GET /readyz
 """

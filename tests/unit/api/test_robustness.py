@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 
 from tests.unit.api.test_strict_json import REFUSED
 
-BODY_ROUTES = ["/datasets", "/datasets/{id}/embeddings/generate", "/datasets/{id}/embeddings/reduce"]
+BODY_ROUTES = [
+    "/datasets",
+    "/datasets/{id}/embeddings/generate",
+    "/datasets/{id}/embeddings/reduce",
+    "/v1/embeddings",
+]
+UPLOAD_ROUTES = ["/datasets/{id}/search", "/v1/embed/images/bytes"]
 READ_ROUTES = [
     "/datasets/{id}/samples",
     "/datasets/{id}/embeddings/skipped",
@@ -54,6 +60,10 @@ KEYS = st.sampled_from(
         "min_dist",
         "metric",
         "random_state",
+        "model",
+        "input",
+        "dimensions",
+        "encoding_format",
     ]
 ) | st.text(max_size=5)
 ANY_JSON = st.recursive(
@@ -95,13 +105,14 @@ async def test_no_query_is_answered_with_a_5xx(client, embedded, route, query):
 
 
 @given(
+    route=st.sampled_from(UPLOAD_ROUTES),
     content=st.binary(max_size=200),
     content_type=st.sampled_from(["application/json", "multipart/form-data; boundary=b", "text/plain", 'a/b; c="', ""]),
 )
 @many
-async def test_no_upload_is_answered_with_a_5xx(client, embedded, content, content_type):
+async def test_no_upload_is_answered_with_a_5xx(client, embedded, route, content, content_type):
     headers = {"Content-Type": content_type}
-    assert_answered(await client.post(f"/datasets/{embedded['id']}/search", content=content, headers=headers))
+    assert_answered(await client.post(route.format(id=embedded["id"]), content=content, headers=headers))
 
 
 @pytest.mark.parametrize("route", BODY_ROUTES)

@@ -1,0 +1,94 @@
+"""LightlyStudio's remote-embedder protocol, version 1.0 (package `lightly-studio-serve`)."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
+
+import numpy as np
+from fastapi import APIRouter, File, UploadFile
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+from starlette.responses import StreamingResponse
+
+from serve_app.api import problems
+from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
+from serve_app.errors import InvalidRequest, ModelUnavailable, Saturated, TooLarge, Unavailable
+from serve_app.records import ModelCard
+from serve_app.services import Refusal
+from serve_app.vector_text import as_numbers, json_array
+
+router = APIRouter(prefix="/v1", tags=["LightlyStudio"])
+
+
+class Limits(BaseModel):
+    """What one request may hold."""
+
+    max_batch_size: int = Field(description="images; what a machine without GPU answers within two minutes")
+    max_request_bytes: int
+
+
+class Description(BaseModel):
+    """What this embedder is."""
+
+    protocol_version: Literal["1.0"] = "1.0"
+    space_key: str = Field(description="vectors of different keys are never comparable")
+    dimension: int
+    ready: bool = Field(description="whether the model is loaded")
+    capabilities: list[Literal["image_bytes"]] = ["image_bytes"]
+    limits: Limits
+
+
+class Embeddings(BaseModel):
+    """The vectors of the images that could be decoded."""
+
+    space_key: str
+    dimension: int
+    kept_indices: list[int] = Field(description="positions of the embedded images in the request, ascending")
+    embeddings: list[list[float]] = Field(description="one vector a kept index, not normalised")
+
+
+@router.get("/describe", responses=problems.documented(ModelUnavailable))
+async def describe(services: ServicesNow, context: ContextNow) -> Description:
+    """The vector space and the limits of a request."""
+    ready = True
+    try:
+        card = await context.served_model.card()
+    except Unavailable:
+        if context.served_model.last is None:
+            raise
+        card, ready = context.served_model.last, False
+    return Description(
+        space_key=card.space_key,
+        dimension=card.dimension,
+        ready=ready,
+        limits=Limits(max_batch_size=services.policy.request_images, max_request_bytes=LIGHTLY_LIMIT_BYTES),
+    )
+
+
+@router.post(
+    "/embed/images/bytes",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "vectors in input order", "model": Embeddings},
+        **problems.documented(InvalidRequest, TooLarge, Saturated, ModelUnavailable),
+    },
+)
+async def embed_images(
+    files: Annotated[list[UploadFile], File(description="one part an image, each with a file name, in input order")],
+    context: ContextNow,
+) -> StreamingResponse:
+    """Embed images; those that cannot be decoded are left out of `kept_indices`."""
+    card = await context.served_model.card()
+    embedded = await context.fan_out.embed([await file.read() for file in files])
+    kept = {i: vector for i, vector in enumerate(embedded) if not isinstance(vector, Refusal)}
+    return StreamingResponse(_answer(card, kept), media_type="application/json")
+
+
+async def _answer(card: ModelCard, kept: dict[int, NDArray[np.float32]]) -> AsyncIterator[str]:
+    """`Embeddings` as text, piece by piece."""
+    head = {"space_key": card.space_key, "dimension": card.dimension, "kept_indices": list(kept)}
+    yield json.dumps(head)[:-1] + ', "embeddings": '
+    async for piece in json_array(map(as_numbers, kept.values())):
+        yield piece
+    yield "}"
