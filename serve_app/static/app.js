@@ -6,6 +6,7 @@
 import * as api from "./api.js";
 import { Datasets } from "./datasets.js";
 import { byId, el } from "./dom.js";
+import { pause } from "./events.js";
 import { acceptDrops, Find } from "./find.js";
 import { askForKey } from "./key.js";
 import { Legend } from "./legend.js";
@@ -66,15 +67,22 @@ class App {
     return this.datasets.current?.id ?? "";
   }
 
-  /** Read the datasets; until the service answers, keep trying. */
+  /** Read the datasets; while the service does not answer, keep trying. */
   async start() {
     this.panel.reset("");
     this.legend.show([]);
+    for (let pauseMs = 1000; !(await this._loaded()); pauseMs = Math.min(2 * pauseMs, 15_000)) await pause(pauseMs);
+  }
+
+  /** @returns {Promise<boolean>} */
+  async _loaded() {
     try {
       await this.datasets.load();
+      return true;
     } catch (error) {
-      this.stage.say({ title: "The service does not answer", text: `${/** @type {Error} */ (error).message} This page keeps trying.` });
-      this.watch.start(null);
+      const { message } = /** @type {Error} */ (error);
+      this.stage.say({ title: "The datasets could not be read", text: `${message} This page keeps trying.` });
+      return false;
     }
   }
 
@@ -124,7 +132,7 @@ class App {
   _show(points) {
     this.stage.load(this._id, points);
     this.legend.show(points?.classes ?? []);
-    this.panel.reset(this._id);
+    this.panel.highlight();
   }
 
   /** @param {api.Status} status */
@@ -236,8 +244,7 @@ class App {
 
   _back() {
     this._service("");
-    if (!this.datasets.current) this.datasets.load().catch(() => {});
-    else if (!this._status) this._refresh();
+    if (this.datasets.current && !this._status) this._refresh();
   }
 
   _recolour() {

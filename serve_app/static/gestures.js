@@ -67,6 +67,7 @@ export class Gestures {
   /** @param {PointerEvent} event */
   _down(event) {
     if (event.button !== 0) return;
+    this._map.canvas.classList.add("pointed");
     this._map.canvas.setPointerCapture(event.pointerId);
     this._pointers.set(event.pointerId, event);
     this._travel = 0;
@@ -157,6 +158,7 @@ export class Gestures {
     const action = actions[event.key];
     if (!action) return;
     event.preventDefault();
+    this._map.canvas.classList.remove("pointed");
     action();
   }
 

@@ -71,7 +71,7 @@ export function imageGrid(datasetId, items, events) {
  * @param {() => boolean | Promise<boolean>} more
  */
 export function onReached(list, more) {
-  const end = el("li", { class: "end", "aria-hidden": "true" });
+  const end = el("li", { class: "sentinel", "aria-hidden": "true" });
   const observer = new IntersectionObserver(
     async (entries) => {
       if (!entries.some(({ isIntersecting }) => isIntersecting)) return;

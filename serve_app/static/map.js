@@ -4,17 +4,20 @@
  */
 
 import { Camera } from "./camera.js";
-import { colours, ink, rgb } from "./palette.js";
+import { colours, ground, ink, rgb } from "./palette.js";
 import { PointRenderer } from "./renderer.js";
 
 const MAX_PIXEL_RATIO = 2;
 const HOVER_PX = 9;
-const DIMMED = 0.16;
+const DIMMED = 0.2;
 const REST_AFTER_MS = 140;
 /** A frame longer than this while moving means that this machine draws too many points. */
-const SLOW_FRAME_MS = 24;
+const SLOW_FRAME_MS = 22;
 const FAST_FRAME_MS = 18;
-const MIN_SHARE = 0.08;
+const FEWEST = 5000;
+/** Up to this many marked points are drawn larger than the others. */
+const FEW = 2000;
+const REFERENCE_PX = 700;
 
 /** @typedef {import("./points.js").Points} Points */
 
@@ -42,8 +45,15 @@ export class ScatterMap {
     this._focus = [];
     this._frame = 0;
     this._share = 1;
-    this._movedAt = -Infinity;
-    this._drawnAt = -Infinity;
+    this._isMoving = false;
+    this._wasMoving = false;
+    this._drawnAt = 0;
+    this._frameMs = 0;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this._rest = undefined;
+    this._isNew = false;
+    /** Frames so far, and the share of the points in the last one. */
+    this.drawn = { frames: 0, share: 1 };
     new ResizeObserver(() => this._resize()).observe(canvas);
     canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault();
@@ -65,6 +75,7 @@ export class ScatterMap {
     this._order = shuffled(points?.count ?? 0);
     this._renderer.setPoints(points?.xy ?? new Float32Array(), points?.slots ?? new Uint8Array());
     this._renderer.setRows("focus", new Uint32Array());
+    this._isNew = true;
     this.recolour();
     this._upload();
   }
@@ -96,7 +107,7 @@ export class ScatterMap {
 
   /** Take the colours of the present theme. */
   recolour() {
-    this._renderer.setColours(colours().flatMap(rgb), rgb(ink()));
+    this._renderer.setColours(colours().flatMap(rgb));
     this.invalidate();
   }
 
@@ -129,10 +140,18 @@ export class ScatterMap {
 
   /** Draw again after the camera was changed by a gesture. */
   moved() {
-    this._movedAt = performance.now();
+    this._isMoving = true;
     this._events.onView();
     this.invalidate();
-    setTimeout(() => this.invalidate(), REST_AFTER_MS + 10);
+    clearTimeout(this._rest);
+    // Where a frame takes long the next movement comes late: that is no rest yet.
+    this._rest = setTimeout(() => this._settle(), Math.max(REST_AFTER_MS, 3 * this._frameMs));
+  }
+
+  /** Draw all points again. */
+  _settle() {
+    this._isMoving = false;
+    this.invalidate();
   }
 
   /** Draw before the next frame. */
@@ -140,39 +159,47 @@ export class ScatterMap {
     this._frame ||= requestAnimationFrame((now) => this._draw(now));
   }
 
-  /** @returns {number} diameter of a point in CSS pixels: smaller for more points, larger when closer */
+  /** @returns {number} diameter of a point in CSS pixels: smaller for more points, larger on a larger or closer map */
   _size() {
+    const { width, height, zoom } = this.camera;
     const crowd = 9 * Math.pow(Math.max(500, this.points?.count ?? 0) / 500, -0.2);
-    return Math.min(14, crowd * Math.pow(Math.max(1, this.camera.zoom), 0.35));
+    const room = Math.sqrt(Math.max(1, Math.min(width, height) / REFERENCE_PX));
+    return Math.min(16, crowd * room * Math.pow(Math.max(1, zoom), 0.35));
   }
 
   /** @param {number} now */
   _draw(now) {
     this._frame = 0;
-    const isMoving = performance.now() - this._movedAt < REST_AFTER_MS;
-    if (isMoving) this._adapt(now - this._drawnAt);
+    if (this._isMoving && this._wasMoving) this._adapt(now - this._drawnAt);
+    this._wasMoving = this._isMoving;
     this._drawnAt = now;
     const ratio = this.canvas.width / Math.max(1, this.camera.width);
     const size_px = this._size() * ratio;
-    const share = isMoving ? this._share : 1;
+    const share = this._isMoving ? this._share : 1;
     const isDimmed = this._emphasised !== null || this._marked !== null;
-    const few = (this._marked?.length ?? Infinity) <= 2000 && this._emphasised === null;
+    const few = this._emphasised === null && (this._marked?.length ?? Infinity) <= FEW;
+    const [gap, ring] = [rgb(ground()), rgb(ink())];
     this._renderer.draw(this.camera.clip(), [
-      { rows: "all", size_px, alpha: isDimmed ? DIMMED : 0.85, outline_px: 0, share },
-      { rows: "marked", size_px: few ? size_px * 1.2 + 2 * ratio : size_px, alpha: 0.95, outline_px: few ? ratio : 0, share },
-      { rows: "focus", size_px: size_px + 8 * ratio, alpha: 1, outline_px: 2 * ratio },
+      { rows: "all", size_px, alpha: isDimmed ? DIMMED : 0.85, outline_px: 0, outline: gap, share },
+      few
+        ? { rows: "marked", size_px: size_px * 1.2 + 4 * ratio, alpha: 1, outline_px: 1.2 * ratio, outline: gap, share }
+        : { rows: "marked", size_px, alpha: 0.95, outline_px: 0, outline: gap, share },
+      { rows: "focus", size_px: size_px * 1.2 + 9 * ratio, alpha: 1, outline_px: 2.5 * ratio, outline: ring },
     ]);
-    if (this.points) performance.mark("map-drawn", { detail: { share, points: this.points.count } });
+    this.drawn = { frames: this.drawn.frames + 1, share };
+    if (this._isNew && this.points) performance.mark("map-drawn", { detail: this.points.count });
+    this._isNew = false;
   }
 
   /**
    * Draw fewer points while moving where frames are slow, all of them again at rest.
-   * @param {number} frameMs since the frame before
+   * @param {number} frameMs since the frame before, also of this movement
    */
   _adapt(frameMs) {
-    if (frameMs > 400) return; // the first frame of a movement
-    if (frameMs > SLOW_FRAME_MS) this._share = Math.max(MIN_SHARE, this._share * 0.8);
-    else if (frameMs < FAST_FRAME_MS) this._share = Math.min(1, this._share * 1.05);
+    this._frameMs = Math.min(frameMs, 1000);
+    const least = Math.min(1, FEWEST / (this.points?.count || 1));
+    if (frameMs > SLOW_FRAME_MS) this._share = Math.max(least, this._share * Math.max(0.4, SLOW_FRAME_MS / frameMs));
+    else if (frameMs < FAST_FRAME_MS) this._share = Math.min(1, this._share * 1.04);
   }
 
   /** Say anew which rows are drawn. */

@@ -27,8 +27,11 @@ const DARK = [
 /** @returns {string[]} a CSS colour for each slot, in the present theme */
 export const colours = () => (isDark() ? DARK : LIGHT);
 
-/** @returns {string} the colour that stands out from every label */
+/** @returns {string} the colour that stands out from every label, for rings */
 export const ink = () => (isDark() ? "#ffffff" : "#12161c");
+
+/** @returns {string} the map's ground (`--map` in theme.css), for the gap that parts points which overlap */
+export const ground = () => (isDark() ? "#12151a" : "#fbfbfa");
 
 /**
  * @param {string} colour as `#rrggbb`

@@ -29,6 +29,8 @@ export class Panel {
     /** @type {Item | null} */
     this._active = null;
     this._loading = new AbortController();
+    /** @type {Highlight} */
+    this._highlight = { mark: null, active: null };
     this._tiles = { onOpen: (/** @type {Item} */ item) => this.open(item), onHover: events.onHover };
     root.addEventListener("keydown", (event) => {
       if (event.key !== "Escape") return;
@@ -73,7 +75,7 @@ export class Panel {
     this._collection = collection;
     this._active = null;
     this._show("found", collectionView(this._datasetId, collection, this._tiles));
-    this._events.onHighlight({ mark: collection.items, active: null });
+    this.highlight({ mark: collection.items, active: null });
   }
 
   /**
@@ -93,12 +95,12 @@ export class Panel {
     this._active = item;
     const neighbours = el("div", { class: "neighbours" }, el("p", { class: "note waiting" }, "Looking…"));
     this._show("image", detailView(this._datasetId, item, neighbours));
-    this._events.onHighlight({ mark: this._collection?.items ?? null, active: item });
+    this.highlight({ mark: this._collection?.items ?? null, active: item });
     try {
       const { items } = await api.similar(this._datasetId, item.sample_id, NEIGHBOURS, signal);
       if (signal.aborted) return;
       fill(neighbours, items.length ? imageGrid(this._datasetId, items, this._tiles) : el("p", { class: "note" }, "It is the only one."));
-      this._events.onHighlight({ mark: items, active: item });
+      this.highlight({ mark: items, active: item });
     } catch (error) {
       if (!signal.aborted) fill(neighbours, el("p", { class: "note" }, /** @type {Error} */ (error).message));
     }
@@ -108,6 +110,12 @@ export class Panel {
   back() {
     if (this._active && this._collection) this.collect(this._collection);
     else this.reset(this._datasetId);
+  }
+
+  /** @param {Highlight} [highlight] to show on the map; the last one again when absent, for a new map */
+  highlight(highlight = this._highlight) {
+    this._highlight = highlight;
+    this._events.onHighlight(highlight);
   }
 
   /** End what is being loaded. */
@@ -148,7 +156,7 @@ export class Panel {
         ...HINTS.map(([what, how]) => el("li", {}, el("strong", {}, what), el("span", {}, how))),
       ),
     ]);
-    this._events.onHighlight({ mark: null, active: null });
+    this.highlight({ mark: null, active: null });
   }
 }
 

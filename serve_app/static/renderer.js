@@ -44,6 +44,7 @@ const UNIFORMS = ["view", "palette", "size", "alpha", "outlineWidth", "outline"]
  * @property {number} size_px in device pixels
  * @property {number} alpha
  * @property {number} outline_px width, 0 for none
+ * @property {number[]} outline red, green, blue in 0..1
  * @property {number} [share] of the rows to draw, in their order
  */
 
@@ -86,13 +87,9 @@ export class PointRenderer {
     this._rows[name].count = rows.length;
   }
 
-  /**
-   * @param {number[]} palette 3 × SLOTS numbers in 0..1
-   * @param {number[]} outline red, green, blue in 0..1
-   */
-  setColours(palette, outline) {
+  /** @param {number[]} palette 3 × SLOTS numbers in 0..1 */
+  setColours(palette) {
     this._gl.uniform3fv(this._uniforms.palette, palette);
-    this._gl.uniform3fv(this._uniforms.outline, outline);
   }
 
   /**
@@ -104,12 +101,13 @@ export class PointRenderer {
     gl.viewport(0, 0, gl.drawingBufferWidth, gl.drawingBufferHeight);
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.uniform4fv(this._uniforms.view, view);
-    for (const { rows, size_px, alpha, outline_px, share = 1 } of layers) {
+    for (const { rows, size_px, alpha, outline_px, outline, share = 1 } of layers) {
       const { buffer, count } = this._rows[rows];
       if (!count) continue;
       gl.uniform1f(this._uniforms.size, size_px);
       gl.uniform1f(this._uniforms.alpha, alpha);
       gl.uniform1f(this._uniforms.outlineWidth, outline_px);
+      gl.uniform3fv(this._uniforms.outline, outline);
       gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffer);
       gl.drawElements(gl.POINTS, Math.ceil(count * share), gl.UNSIGNED_INT, 0);
     }

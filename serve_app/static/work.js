@@ -92,7 +92,7 @@ export class Work {
     this._embed.disabled = !status;
     this._reduce.textContent = status?.has_reduction ? "Redraw map" : "Make the map";
     this._reduce.classList.toggle("main", hasVectors && !status?.has_reduction);
-    this._reduce.disabled = !hasVectors;
+    this._reduce.hidden = !hasVectors;
     this._title.textContent = !status ? "No dataset" : hasVectors ? plural(status.embedding_count, "vector") : "No vectors yet";
     this._note.textContent = outcome(ended) || (hasVectors ? (status?.model_name ?? "") : "Every image is read once.");
     this._note.classList.toggle("bad", ended?.status === "error");
@@ -124,6 +124,7 @@ export class Work {
 
   /** @param {boolean} isRunning */
   _running(isRunning) {
+    this._bar.classList.toggle("idle", !isRunning);
     this._cancel.hidden = !isRunning;
     this._embed.hidden = isRunning;
     this._reduce.hidden = isRunning;

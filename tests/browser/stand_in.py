@@ -95,10 +95,14 @@ def build(service):
     async def gate(request: Request, call_next):
         path = request.url.path
         service.requests.append((request.method, path))
-        is_page = path == "/" or path.startswith("/static/")
-        if service.api_key and not is_page and request.headers.get("authorization") != f"Bearer {service.api_key}":
+        has_key = not service.api_key or request.headers.get("authorization") == f"Bearer {service.api_key}"
+        if has_key or path.startswith("/static/"):
+            return await call_next(request)
+        if path != "/":
             return routes.problem(401, "This service wants its API key as Authorization: Bearer.")
-        return await call_next(request)
+        page = await call_next(request)
+        page.status_code = 401  # a browser shows the body all the same
+        return page
 
     for router in routes.ROUTERS:
         app.include_router(router(service))
