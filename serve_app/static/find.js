@@ -11,6 +11,8 @@ import { plural } from "./words.js";
 const SEARCH_RESULTS = 60;
 const OUTLIERS = 60;
 const DIVERSE = 60;
+/** From here on, all pairs are more than a few seconds' work. */
+const LARGE = 30_000;
 const FIRST_THRESHOLD = 0.95;
 
 /** @typedef {import("./panel.js").Panel} Panel */
@@ -90,7 +92,9 @@ export class Find {
         empty: "No two images are that much alike. Lower the threshold to see the closest ones.",
       };
     };
-    this._panel.find("Near-duplicates", find, controls);
+    const isLarge = dataset.sample_count >= LARGE;
+    const waiting = `Comparing all pairs of ${plural(dataset.sample_count, "image")} may take minutes…`;
+    this._panel.find("Near-duplicates", find, controls, isLarge ? waiting : undefined);
   }
 
   /** @returns {HTMLElement} the threshold, which starts the question anew */

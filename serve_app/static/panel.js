@@ -56,11 +56,13 @@ export class Panel {
    * @param {string} title shown while waiting
    * @param {(signal: AbortSignal) => Promise<Collection>} find
    * @param {HTMLElement} [controls] shown while waiting, too
+   * @param {string} [waiting]
    */
-  async find(title, find, controls) {
+  async find(title, find, controls, waiting = "Looking…") {
     const signal = this._abort();
     this._active = null;
-    this._show("found", [el("h2", {}, title), ...(controls ? [controls] : []), el("p", { class: "note waiting" }, "Looking…")]);
+    const note = el("p", { class: "note waiting", role: "status" }, waiting);
+    this._show("found", [el("h2", { tabindex: "-1" }, title), ...(controls ? [controls] : []), note]);
     try {
       const collection = await find(signal);
       if (!signal.aborted) this.collect(collection);
@@ -144,7 +146,7 @@ export class Panel {
    * @param {Error} error
    */
   _fail(title, error) {
-    this._show("found", [el("h2", {}, title), el("p", { class: "problem", role: "alert" }, error.message)]);
+    this._show("found", [el("h2", { tabindex: "-1" }, title), el("p", { class: "problem", role: "alert" }, error.message)]);
   }
 
   _home() {

@@ -1,0 +1,84 @@
+"""Modules of the page without their elements: what they compute."""
+
+import pytest
+
+
+@pytest.fixture
+def run(page, base_url):
+    """Run JavaScript with the exports of one of the page's modules as `m`."""
+    page.goto(base_url)
+
+    def run(module, body, argument=None):
+        script = f"async (argument) => {{ const m = await import('{base_url}/static/{module}'); {body} }}"
+        return page.evaluate(script, argument)
+
+    return run
+
+
+PARSE = """
+    const chunks = argument.map((text) => new TextEncoder().encode(text));
+    const body = new ReadableStream({ start(c) { chunks.forEach((chunk) => c.enqueue(chunk)); c.close(); } });
+    const events = [];
+    for await (const event of m.parseEvents(body)) events.push(event);
+    return events;
+"""
+
+
+@pytest.mark.parametrize(
+    ("chunks", "expected"),
+    [
+        (["id: j:1\nevent: progress\ndata: {}\n\n"], [("j:1", "progress", "{}")]),
+        (["id: j:1\r\ndata: a\r\n\r\ndata: b\r\n\r\n"], [("j:1", "message", "a"), ("j:1", "message", "b")]),
+        (["data: a\r", "\n\r", "\ndata: b\n", "\n"], [("", "message", "a"), ("", "message", "b")]),
+        (["data: one\ndata: two\n\n"], [("", "message", "one\ntwo")]),
+        (["data:x\nretry: 5\nodd\n\n", "data: unfinished"], [("", "message", "x")]),
+        (["id: 1\n\n", "data: später\n\n"], [("1", "message", "später")]),
+    ],
+    ids=["lf", "crlf", "split-crlf", "two-data-lines", "unknown-fields", "id-alone"],
+)
+def test_server_sent_events_are_read_as_the_standard_says(run, chunks, expected):
+    events = run("events.js", PARSE, chunks)
+    assert [(event["id"], event["event"], event["data"]) for event in events] == expected
+
+
+def test_a_comment_is_a_sign_of_life(run):
+    assert run("events.js", PARSE, [": ping\n\n"]) == [None]
+
+
+def test_a_csv_quotes_what_needs_it_and_leaves_the_rest_exact(run):
+    items = [
+        {"sample_id": 'a,"b"', "file_name": "line\nbreak", "label": None, "score": 0.5},
+        {"sample_id": "=1+1", "file_name": "plain", "label": "x", "score": 1},
+    ]
+    text = run("clipboard.js", "return m.csv(argument);", items)
+    rows = ["sample_id,file_name,label,score", '"a,""b""","line\nbreak",,0.5', "=1+1,plain,x,1", ""]
+    assert text == "\r\n".join(rows)
+
+
+@pytest.mark.parametrize(
+    ("place", "inside"),
+    [((1, 1), True), ((3, 3), False), ((2.5, 0.5), True), ((-1, 1), False)],
+    ids=["in-the-arm", "in-the-notch", "in-the-foot", "outside"],
+)
+def test_a_lasso_may_be_concave(run, place, inside):
+    corners = [[0, 0], [4, 0], [4, 1], [2, 2], [2, 4], [0, 4]]
+    assert run("lasso.js", "return m.isInside(...argument[0], argument[1]);", [place, corners]) is inside
+
+
+def test_the_camera_takes_pixels_to_the_map_and_back(run):
+    body = """
+        const camera = Object.assign(new m.Camera(), { width: 640, height: 480 });
+        camera.zoomAt(3, 100, 50);
+        camera.panBy(-20, 35);
+        return camera.toScreen(...camera.toMap(123, 45));
+    """
+    assert run("camera.js", body) == pytest.approx([123, 45])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "a moment"), (42, "42 s"), (600, "10 min"), (9000, "2.5 h")],
+    ids=["now", "s", "min", "h"],
+)
+def test_durations_are_told_in_the_unit_that_fits(run, seconds, words):
+    assert run("words.js", "return m.duration(argument);", seconds) == words
