@@ -6,6 +6,7 @@ A process that answers is not a service that works (infinity#483, tokenjam#700: 
 import asyncio
 import io
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import cache
@@ -22,6 +23,8 @@ logger = logging.getLogger(__name__)
 KEPT_S = 5.0
 """How long an answer is given again: a load balancer that asks often must not load the model."""
 PATIENCE_S = 5.0
+BUSY_S = 60.0
+"""How long a good answer stands while the next one is awaited: behind a job's images a probe takes its turn."""
 
 
 class Probe:
@@ -35,14 +38,19 @@ class Probe:
         self._clock = clock
         self._asking: asyncio.Task[str | None] | None = None
         self._answered_at = 0.0
+        self._good_until = -math.inf
 
     async def reason(self) -> str | None:
         """Why the component is not ready, None when it is; waits at most `PATIENCE_S`."""
         is_stale = self._clock() - self._answered_at >= KEPT_S
         if self._asking is None or (self._asking.done() and is_stale):
+            was_good = self._asking is not None and self._asking.result() is None
+            self._good_until = self._clock() + BUSY_S if was_good else -math.inf
             self._asking = asyncio.create_task(self._answer(), name=f"probe-{self._name}")
         await asyncio.wait({self._asking}, timeout=PATIENCE_S)
-        return self._asking.result() if self._asking.done() else f"no answer within {PATIENCE_S:.0f} s"
+        if self._asking.done():
+            return self._asking.result()
+        return None if self._clock() < self._good_until else f"no answer within {PATIENCE_S:.0f} s"
 
     async def _answer(self) -> str | None:
         try:

@@ -114,6 +114,41 @@ async def test_a_component_that_hangs_is_not_ready_and_is_not_asked_again_meanwh
     assert await probe.reason() is None
 
 
+async def test_a_good_answer_stands_while_the_next_takes_its_turn_but_not_for_ever(monkeypatch):
+    monkeypatch.setattr(readiness, "PATIENCE_S", 0.01)
+    now, gate = 100.0, asyncio.Event()
+    gate.set()
+
+    async def take_turns():
+        await gate.wait()
+
+    probe = Probe("model", take_turns, clock=lambda: now)
+    assert await probe.reason() is None
+    gate.clear()
+    now += readiness.KEPT_S
+    assert await probe.reason() is None
+    now += readiness.BUSY_S - 0.1
+    assert await probe.reason() is None
+    now += 0.2
+    assert "no answer" in await probe.reason()
+
+
+async def test_after_a_bad_answer_silence_is_bad_too(monkeypatch):
+    monkeypatch.setattr(readiness, "PATIENCE_S", 0.01)
+    now, gate = 100.0, asyncio.Event()
+    gate.set()
+
+    async def fail_then_hang():
+        await gate.wait()
+        return "not ready"
+
+    probe = Probe("model", fail_then_hang, clock=lambda: now)
+    assert await probe.reason() == "not ready"
+    gate.clear()
+    now += readiness.KEPT_S
+    assert "no answer" in await probe.reason()
+
+
 async def test_a_caller_that_leaves_does_not_end_the_probe():
     gate = asyncio.Event()
 
