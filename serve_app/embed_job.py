@@ -7,6 +7,7 @@ Everything here may stop at any point: the next attempt begins with what is not 
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from itertools import count
 from typing import Protocol
@@ -14,8 +15,8 @@ from typing import Protocol
 import numpy as np
 
 from serve_app.crash_isolation import Gate, embed_isolating_crashes
-from serve_app.errors import Conflict, ModelUnavailable, Unavailable, WorkerCrashed
-from serve_app.files import stat_files
+from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
+from serve_app.files import UNKNOWN, stat_files
 from serve_app.records import Block, Claim, FileTask, ModelCard, ObservedFile
 from serve_app.services import Writer
 from serve_app.store.jobs import Jobs
@@ -30,6 +31,9 @@ MAX_PASSES = 3
 RETRIES = 60
 MAX_BACKOFF_S = 5.0
 MODEL_WAIT_S = 180.0
+WITNESSES = 64
+OUT_OF_REACH = {"not_found", "io_error"}
+"""Skip reasons that a file has when its whole folder is gone."""
 
 
 class FileEmbedder(Protocol):
@@ -72,6 +76,7 @@ class EmbedJob:
         self._window = window
         self._chunk_images = chunk_images
         self._block_no = count(1)
+        self._seen: deque[str] = deque(maxlen=WITNESSES)
 
     async def run(self, *, when_begun: Callable[[], Awaitable[None]]) -> None:
         """Carry the job to `complete`, or raise.
@@ -140,12 +145,31 @@ class EmbedJob:
                 ObservedFile(sample.sample_id, sample.file_name, *stat)
                 for sample, stat in zip(page, stats, strict=True)
             ]
+            there = [name for name, stat in zip(names, stats, strict=True) if stat != UNKNOWN]
+            self._seen.extend(there[:: len(there) // WITNESSES + 1])
             yield await self._writer.call(Vectors.plan, self._job_id, self._attempt, observed), len(page)
 
     async def _embed_chunk(self, tasks: list[FileTask], finished: asyncio.Queue[Block | None]) -> None:
         """Embed one chunk and hand its blocks on."""
         for block in await embed_isolating_crashes(tasks, self._embed_patiently, self._gate):
+            if any(skip.reason in OUT_OF_REACH for skip in block.skips):
+                await self._require_root()
             await finished.put(block)
+
+    async def _require_root(self) -> None:
+        """Tell missing files from a missing folder: then those seen a while ago are gone as well.
+
+        Raises:
+            RootUnavailable: they are; files skipped for that must not leave a good set poorer.
+        """
+        if not self._seen:
+            return  # nothing was ever there; the commit compares how many are gone
+        stats = await asyncio.to_thread(stat_files, self._root, list(self._seen))
+        if all(stat == UNKNOWN for stat in stats):
+            raise RootUnavailable(
+                "the dataset's folder is gone or out of reach. If it was removed on purpose, rescan the dataset. "
+                "Earlier embeddings are kept"
+            )
 
     async def _embed_patiently(self, tasks: list[FileTask]) -> Block:
         """One call to a replica, repeated with back-off while none can take it."""

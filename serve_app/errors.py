@@ -16,7 +16,7 @@
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     └── Unavailable 503 (+ Retry-After)
-        ├── StoreUnavailable · ModelUnavailable · WorkerCrashed
+        ├── StoreUnavailable · ModelUnavailable · RootUnavailable · WorkerCrashed
         └── Overloaded
             └── Saturated 429
 
@@ -188,6 +188,12 @@ class ModelUnavailable(Unavailable):
     """The model's weights cannot be had or do not load; the message names the ways to get them."""
 
     code = "model_unavailable"
+
+
+class RootUnavailable(Unavailable):
+    """The folder of a dataset is gone or out of reach."""
+
+    code = "root_unavailable"
 
 
 class Overloaded(Unavailable):

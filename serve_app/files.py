@@ -23,7 +23,8 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a fifo waits for somebody to write to it.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-_UNKNOWN = (-1, -1)
+UNKNOWN = (-1, -1)
+"""Size and mtime of what is not a readable regular file."""
 _REASONS = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_found",
@@ -135,7 +136,7 @@ def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
         except UnreadableFile:
             folder_fd = None
         if folder_fd is None:
-            stats.extend(_UNKNOWN for _ in names)
+            stats.extend(UNKNOWN for _ in names)
             continue
         try:
             stats.extend(stat_in(folder_fd, parts[-1]) for parts in names if parts)
@@ -149,8 +150,8 @@ def stat_in(folder_fd: int, name: bytes) -> tuple[int, int]:
     try:
         found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
-        return _UNKNOWN
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else _UNKNOWN
+        return UNKNOWN
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else UNKNOWN
 
 
 def _parts(file_name: str) -> list[bytes]:

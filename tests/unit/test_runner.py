@@ -10,7 +10,7 @@ import pytest
 
 from serve_app import runner
 from serve_app.errors import ModelUnavailable, StaleAttempt, StoreUnavailable, Unavailable, WorkerCrashed
-from serve_app.files import read_file
+from serve_app.files import UnreadableFile, read_file
 from serve_app.records import Block, Claim, FileTask, Job, ModelCard, Skip
 from serve_app.runner import JobLoop
 from serve_app.sources import scan
@@ -48,7 +48,11 @@ class FakeEmbedder:
             if task.file_name.startswith("bad"):
                 skips.append(Skip(task.sample_id, task.file_name, "corrupt", "cannot be decoded"))
                 continue
-            data, stamp = read_file(root, task.file_name, max_bytes=1 << 20)
+            try:
+                data, stamp = read_file(root, task.file_name, max_bytes=1 << 20)
+            except UnreadableFile as error:
+                skips.append(Skip(task.sample_id, task.file_name, error.reason, error.detail))
+                continue
             if stamp.content_hash in task.known_hashes:
                 known.append((task.sample_id, stamp))
             else:
@@ -349,3 +353,37 @@ async def test_bad_images_are_skipped_and_a_job_of_only_bad_ones_fails(world: Wo
     assert job.status == "error"
     assert "no_valid_images" in job.message
     assert sorted(await world.vectors(dataset_id)) == ["a.jpg"]
+
+
+async def test_a_folder_that_goes_away_late_in_a_job_fails_it_though_most_files_were_read(world: World):
+    world.write(*(f"{i:02}.jpg" for i in range(20)))
+    dataset_id = await world.register()
+    await world.run_to_end(FakeEmbedder(), await world.generate(dataset_id))
+    before = await world.vectors(dataset_id)
+
+    n_files = 0
+
+    def vanish_after_16(tasks: list[FileTask]) -> None:
+        nonlocal n_files
+        if n_files >= 16 and world.root.exists():
+            world.root.rename(world.root.with_name("away"))
+        n_files += len(tasks)
+
+    job = await world.run_to_end(FakeEmbedder(vanish_after_16), await world.generate(dataset_id, force=True))
+    assert job.status == "error"
+    assert job.message.startswith("root_unavailable: ")
+    assert {i: v.tobytes() for i, v in (await world.vectors(dataset_id)).items()} == {
+        i: v.tobytes() for i, v in before.items()
+    }
+
+
+async def test_files_deleted_one_by_one_are_skipped_while_others_remain(world: World):
+    world.write(*(f"{i:02}.jpg" for i in range(20)))
+    dataset_id = await world.register()
+
+    def delete_the_last_five(_: list[FileTask]) -> None:
+        for i in range(15, 20):
+            (world.root / f"{i:02}.jpg").unlink(missing_ok=True)
+
+    job = await world.run_to_end(FakeEmbedder(delete_the_last_five), await world.generate(dataset_id))
+    assert (job.status, job.processed, job.skipped) == ("complete", 20, 5)
