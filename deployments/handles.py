@@ -75,6 +75,15 @@ async def service_errors(who: str) -> AsyncIterator[None]:
         raise Unavailable(f"{who} did not answer in time") from error
 
 
+async def ask(handle: DeploymentHandle[Any], method: str, *args: object, who: str, timeout_s: float) -> Any:
+    """A deployment's answer. Replicas answer their own errors as values, which keeps logs quiet; here they raise."""
+    async with service_errors(who):
+        answer = await asyncio.wait_for(getattr(handle, method).remote(*args), timeout_s)
+    if isinstance(answer, ServiceError):
+        raise answer
+    return answer
+
+
 class WriterHandle:
     """`services.Writer` over the actor; finds it again after a restart or a hand-over."""
 
@@ -119,15 +128,13 @@ class EmbedderHandle:
         return await self._call(model, "embed_files", root, tasks)
 
     async def _call(self, model: str, method: str, *args: object) -> Any:
-        """Call a replica of the model. Replicas answer their own errors as values, which keeps logs quiet."""
-        async with service_errors(f"the embedder of {model}"):
-            if model not in self._handles:
+        """Call a replica of the model."""
+        who = f"the embedder of {model}"
+        if model not in self._handles:
+            async with service_errors(who):
                 application = await asyncio.to_thread(ensure_application, self._settings, model)
                 self._handles[model] = serve.get_deployment_handle(DEPLOYMENT, application)
-            answer = await asyncio.wait_for(getattr(self._handles[model], method).remote(*args), EMBED_TIMEOUT_S)
-        if isinstance(answer, ServiceError):
-            raise answer
-        return answer
+        return await ask(self._handles[model], method, *args, who=who, timeout_s=EMBED_TIMEOUT_S)
 
 
 class ReducerHandle:
@@ -166,11 +173,7 @@ class NeighboursHandle:
         self._handle = handle
 
     async def _call(self, method: str, *args: object) -> Any:
-        async with service_errors("the searcher"):
-            answer = await asyncio.wait_for(getattr(self._handle, method).remote(*args), SEARCH_TIMEOUT_S)
-        if isinstance(answer, ServiceError):
-            raise answer
-        return answer
+        return await ask(self._handle, method, *args, who="the searcher", timeout_s=SEARCH_TIMEOUT_S)
 
     async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
         """See `services.Neighbours.similar`."""

@@ -1,0 +1,165 @@
+"""The service for other jobs of the same Ray cluster: images in, vectors out, without HTTP.
+
+    ray.init(address="auto")
+    vectors = EmbeddingClient().embed(images)
+
+and for sets that do not fit in memory, with few long-lived actors (each keeps one handle):
+
+    actors = ray.data.ActorPoolStrategy(size=2)
+    ray.data.read_binary_files(folder).map_batches(EmbedImages, compute=actors, batch_size=256, num_cpus=0.1)
+"""
+
+import asyncio
+import io
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from ray import serve
+from ray.serve.handle import DeploymentHandle
+
+from deployments.embedder import APPLICATION, DEPLOYMENT
+from deployments.handles import ask, service_errors
+from serve_app.errors import InvalidImage, Unavailable
+from serve_app.fan_out import Embedded, spread
+from serve_app.records import ModelCard, Vectors
+from serve_app.services import Refusal
+
+T = TypeVar("T")
+
+Picture = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8]
+"""An encoded file, the path of one, a Pillow image, or (H, W) or (H, W, 3 or 4) uint8 pixels."""
+
+WHO = "the embedder"
+
+
+class EmbeddingClient:
+    """The default model of the service that runs on this Ray cluster. Cheap to make, and it pickles.
+
+    Args:
+        chunk: images of one call to a replica.
+        window: calls under way at a time.
+        timeout_s: how long one call may take. Calls that a dying replica takes with it are repeated.
+    """
+
+    def __init__(self, *, chunk: int = 16, window: int = 8, timeout_s: float = 120.0) -> None:
+        self.chunk = chunk
+        self.window = window
+        self.timeout_s = timeout_s
+        self._handle: DeploymentHandle[Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the handle: each process finds the service for itself."""
+        return self.__dict__ | {"_handle": None}
+
+    def describe(self) -> ModelCard:
+        """What the model is; see `services.Embedder.describe`."""
+        return _finish(self.describe_async())
+
+    def embed(self, images: Sequence[Picture]) -> Vectors:
+        """Embed images.
+
+        Returns:
+            (N, D) float32, rows in the order of `images`.
+
+        Raises:
+            InvalidImage: images that cannot be decoded, with their positions; see `embed_each`.
+            Unavailable: the service does not answer, or is not there.
+        """
+        return _finish(self.embed_async(images))
+
+    def embed_each(self, images: Sequence[Picture]) -> Embedded:
+        """Embed images: a (D,) vector or a `Refusal` each. Raises `Unavailable`."""
+        return _finish(self.embed_each_async(images))
+
+    async def describe_async(self) -> ModelCard:
+        """See `describe`."""
+        card: ModelCard = await self._ask("describe")
+        return card
+
+    async def embed_async(self, images: Sequence[Picture]) -> Vectors:
+        """See `embed`."""
+        embedded = await self.embed_each_async(images)
+        vectors = [outcome for outcome in embedded if not isinstance(outcome, Refusal)]
+        if len(vectors) < len(embedded):
+            raise InvalidImage(_complaint(embedded))
+        return np.stack(vectors) if vectors else np.empty((0, (await self.describe_async()).dimension), np.float32)
+
+    async def embed_each_async(self, images: Sequence[Picture]) -> Embedded:
+        """See `embed_each`."""
+
+        async def embed(chunk: Sequence[Picture]) -> Embedded:
+            encoded = await asyncio.to_thread(lambda: [_encoded(image) for image in chunk])
+            embedded: Embedded = await self._ask("embed_images", encoded)
+            return embedded
+
+        return await spread(embed, images, chunk_images=self.chunk, window=self.window)
+
+    async def _ask(self, method: str, *args: object) -> Any:
+        if self._handle is None:
+            if not ray.is_initialized():  # Serve would start a cluster of its own and find nothing there
+                raise Unavailable("this process is in no Ray cluster: call ray.init(address='auto') first")
+            async with service_errors(WHO):
+                self._handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+        return await ask(self._handle, method, *args, who=WHO, timeout_s=self.timeout_s)
+
+
+class EmbedImages:
+    """Adds vectors to batches of `ray.data.Dataset.map_batches`.
+
+    Rows whose image cannot be decoded stay: their vector is NaN and `refusal` says why, elsewhere it is None.
+
+    Args:
+        column: the images, as `Picture`s: `bytes` of `read_binary_files`, `image` of `read_images`.
+        output: the vectors' column, (B, D) float32.
+        client: the way to the service.
+    """
+
+    def __init__(self, column: str = "bytes", output: str = "embedding", client: EmbeddingClient | None = None) -> None:
+        self._column = column
+        self._output = output
+        self._client = client or EmbeddingClient()
+        self._dimension = self._client.describe().dimension
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The batch with two more columns."""
+        embedded = self._client.embed_each(list(batch[self._column]))
+        vectors = np.full((len(embedded), self._dimension), np.nan, np.float32)
+        refusals = np.full(len(embedded), None, object)
+        for row, outcome in enumerate(embedded):
+            if isinstance(outcome, Refusal):
+                refusals[row] = f"{outcome.reason}: {outcome.detail}"
+            else:
+                vectors[row] = outcome
+        return {**batch, self._output: vectors, "refusal": refusals}
+
+
+def _encoded(image: Picture) -> bytes:
+    """The image as a file's bytes: its own where there is a file, otherwise a lossless and upright one."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | PathLike):
+        return Path(image).read_bytes()
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    buffer = io.BytesIO()
+    ImageOps.exif_transpose(picture).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _complaint(embedded: Embedded) -> str:
+    refused = [(i, outcome) for i, outcome in enumerate(embedded) if isinstance(outcome, Refusal)]
+    index, first = refused[0]
+    others = f" (and {len(refused) - 1} more images)" if len(refused) > 1 else ""
+    return f"image {index}: {first.detail} ({first.reason}){others}"
+
+
+def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, in a thread: notebooks have an event loop running in the caller's."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
