@@ -22,7 +22,8 @@ logger = logging.getLogger(__name__)
 
 KEPT_S = 5.0
 """How long an answer is given again: a load balancer that asks often must not load the model."""
-PATIENCE_S = 5.0
+PATIENCE_S = 5.5
+"""A little longer than a store call may take, so that its own reason is told."""
 BUSY_S = 60.0
 """How long a good answer stands while the next one is awaited: behind a job's images a probe takes its turn."""
 
