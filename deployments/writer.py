@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,62 +73,75 @@ class DuckDBWriter:
 
 def find_or_start(settings: Settings) -> ActorHandle[Any]:
     """The writer's handle; starts the actor when nobody has. Blocks for a look-up in the cluster's GCS."""
-    try:
-        existing: ActorHandle[Any] = ray.get_actor(NAME, namespace=NAMESPACE)
+    existing = _find()
+    if existing is not None:
         return existing
-    except ValueError:
-        resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
-        options: dict[str, Any] = {
-            "name": NAME,
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "max_restarts": -1,
-            "max_task_retries": 0,
-            "max_concurrency": MAX_CONCURRENCY,
-            "num_cpus": SMALL_ACTOR_CPUS,
-            "resources": resources,
-            "scheduling_strategy": "DEFAULT",
-        }
-        actor_class: Any = ray.remote(DuckDBWriter)
-        actor: ActorHandle[Any] = actor_class.options(**options).remote(settings.database_path, code_version())
-        return actor
+    resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
+    options: dict[str, Any] = {
+        "name": NAME,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": MAX_CONCURRENCY,
+        "num_cpus": SMALL_ACTOR_CPUS,
+        "resources": resources,
+        "scheduling_strategy": "DEFAULT",
+    }
+    actor_class: Any = ray.remote(DuckDBWriter)
+    actor: ActorHandle[Any] = actor_class.options(**options).remote(settings.database_path, code_version())
+    return actor
 
 
 def end(timeout_s: float = 20.0) -> bool:
-    """Let the writer drain, close and exit; True when one was there. Blocks until its name is free."""
-    try:
-        actor = ray.get_actor(NAME, namespace=NAMESPACE)
-    except ValueError:
+    """Let the writer drain, close and exit; True when one was there. Blocks until its name is free or another's."""
+    actor = _find()
+    if actor is None:
         return False
-    try:
-        ray.get(actor.leave.remote(), timeout=timeout_s)
-    except ray.exceptions.RayActorError:
-        log.info("writer left")
-    except ray.exceptions.GetTimeoutError:
-        log.warning("writer did not drain in %.0f s and is killed", timeout_s)
-        ray.kill(actor)
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            ray.get_actor(NAME, namespace=NAMESPACE)
-        except ValueError:
-            return True
+    while _is_same(actor, _find()):
+        remaining_s = deadline - time.monotonic()
+        if remaining_s <= 0:
+            log.warning("writer did not drain in %.0f s and is killed", timeout_s)
+            ray.kill(actor)
+        else:
+            # Its death is the answer; when it was just being restarted it must be asked again.
+            with suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
+                ray.get(actor.leave.remote(), timeout=remaining_s)
         time.sleep(0.05)
     return True
 
 
-def hand_over(settings: Settings) -> None:
+def hand_over(settings: Settings, timeout_s: float = 60.0) -> None:
     """Replace a writer that runs other code by one that runs this code; callers see a short 503.
 
-    Called once by a new JobRunner, so that old replicas, which may overlap it, never hand back.
+    Called once by a new JobRunner, so that old replicas, which may overlap it, never hand back. They may start
+    the old code once more in the moment between; then it is ended again.
     """
-    actor = find_or_start(settings)
-    try:
-        running: Any = ray.get(actor.version.remote(), timeout=10)
-    except ray.exceptions.RayError:
-        return
-    if running != code_version():
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        actor = find_or_start(settings)
+        try:
+            running: Any = ray.get(actor.version.remote(), timeout=10)
+        except ray.exceptions.RayError as error:
+            log.warning("writer does not tell its version (%s); asking again", type(error).__name__)
+            time.sleep(0.5)
+            continue
+        if running == code_version():
+            return
         log.info("writer hands over from %.8s to %.8s", running, code_version())
         end()
-        find_or_start(settings)
+    log.error("writer keeps its code: it was not handed over in %.0f s", timeout_s)
+
+
+def _find() -> ActorHandle[Any] | None:
+    try:
+        actor: ActorHandle[Any] = ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        return None
+    return actor
+
+
+def _is_same(actor: ActorHandle[Any], other: ActorHandle[Any] | None) -> bool:
+    return other is not None and other._actor_id == actor._actor_id
