@@ -7,6 +7,7 @@ import pytest
 
 from tests.faults.album import Album
 from tests.faults.service import Service
+from tests.faults.wait import until
 from tests.invariants import check_invariants
 from tests.ray.photographs import make_folder
 from tests.tiny_models import make_tiny_checkpoint
@@ -23,7 +24,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         service.start()
         yield service
         service.stop()
-        assert service.processes() == []
+        until(lambda: not service.processes(), 10, lambda: str(service.processes()))
         check_invariants(service.settings.database_path)
     finally:
         service.kill_all()

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +36,15 @@ PARTS = {
 
 
 class Process(NamedTuple):
-    """One process of a service."""
+    """One process of a service; `started` is in ticks since boot and tells it from a later one with its pid."""
 
     pid: int
     title: str
+    started: int
+
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet; one that only waits to be reaped has."""
+        return any((self.pid, self.started) == (other.pid, other.started) for _, other in _processes())
 
 
 class Service:
@@ -125,7 +131,10 @@ class Service:
 
     def processes(self) -> list[Process]:
         """Everything that runs in the service's session."""
-        return _session(self.pid) if self._serve is not None else []
+        if self._serve is None:
+            return []
+        ours = [process for session_id, process in _processes() if session_id == self.pid]
+        return sorted(ours, key=lambda process: process.started)
 
     def pids(self, part: str) -> list[int]:
         """The processes of a part, oldest first."""
@@ -164,20 +173,19 @@ class Service:
             self._serve.poll()
 
 
-def _session(session_id: int) -> list[Process]:
-    found = []
+def _processes() -> Iterator[tuple[int, Process]]:
+    """Every process of the machine that has not ended, with its session id."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             # Field 2 may hold anything, so count from its closing parenthesis: state, ppid, pgrp, session, ….
             state, *fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
-        if int(fields[2]) == session_id and state not in "ZX":
-            found.append((int(fields[18]), Process(int(entry.name), title)))
-    return [process for _, process in sorted(found)]
+        if state not in "ZX":
+            yield int(fields[2]), Process(int(entry.name), title, int(fields[18]))
 
 
 def free_port() -> int:

@@ -78,7 +78,7 @@ def test_a_folder_that_vanishes_in_a_job_fails_it_and_keeps_the_old_set(album: A
     exact = vanishing.exact()
     job_id = vanishing.generate()
     follower = Follower(service.settings.url, vanishing.dataset_id).start()
-    follower.await_processed(1)
+    follower.await_processed(30)
     away = root.rename(service.roots / "away")
     end = follower.end()
     assert (end["status"], end["job_id"]) == ("error", job_id)

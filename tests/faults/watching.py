@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -26,8 +26,11 @@ class Seen(NamedTuple):
 class Follower:
     """Follows a dataset's progress to the terminal event, through any number of broken streams."""
 
-    def __init__(self, url: str, dataset_id: str) -> None:
+    def __init__(
+        self, url: str, dataset_id: str, *, on_event: Callable[[dict[str, Any]], None] = lambda event: None
+    ) -> None:
         self.seen: list[Seen] = []
+        self._on_event = on_event
         self.n_connections = 0
         self._url = url
         self._path = f"/datasets/{dataset_id}/embeddings/progress"
@@ -87,6 +90,7 @@ class Follower:
                         for event in source.iter_sse():
                             last_id = event.id
                             self.seen.append(Seen(time.monotonic(), json.loads(event.data)))
+                            self._on_event(self.seen[-1].event)
                             if self._stop.is_set():
                                 return
                 except (httpx.HTTPError, SSEError):

@@ -1,0 +1,182 @@
+"""A random enemy of a running service, and the log of what the service promised meanwhile.
+
+The log lies outside the service and is written before the next step, so that nothing the service forgets is
+forgotten here.
+"""
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.faults.album import Album, patiently
+from tests.faults.service import PARTS
+from tests.faults.watching import Follower
+from tests.ray.client import TERMINAL
+
+FREEZE_S = (1.0, 8.0)
+MORTAL = [part for part in PARTS if part != "raylet"]
+
+
+class AckLog:
+    """What the service acknowledged: jobs it took, and the progress it told."""
+
+    def __init__(self, path: Path) -> None:
+        self.jobs: dict[str, int] = {}
+        self._file = path.open("a")
+        self._lock = threading.Lock()
+
+    def note(self, job_id: str, processed: int) -> None:
+        """Keep that so many samples of a job were told to be committed."""
+        with self._lock:
+            self.jobs[job_id] = max(processed, self.jobs.get(job_id, 0))
+            self._file.write(json.dumps({"job_id": job_id, "processed": processed}) + "\n")
+            self._file.flush()
+
+
+class User(threading.Thread):
+    """Keeps a job running and follows each to its end."""
+
+    def __init__(self, album: Album, log: AckLog) -> None:
+        super().__init__(name="user", daemon=True)
+        self.ends: Counter[str] = Counter()
+        self.trouble: BaseException | None = None
+        self._album = album
+        self._log = log
+        self._stop = threading.Event()
+        self._http = httpx.Client(base_url=album.service.settings.url, timeout=20)
+
+    def run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._one_job()
+        except BaseException as error:
+            self.trouble = error
+
+    def stop(self) -> None:
+        """Begin no more jobs and wait for the end of the present one."""
+        self._stop.set()
+        self.join(180)
+        assert not self.is_alive(), "the user's job does not end"
+        if self.trouble is not None:
+            raise self.trouble
+
+    def _one_job(self) -> None:
+        try:
+            answer = self._http.post(f"{self._album.path}/generate", json={"force": True})
+        except httpx.HTTPError:
+            time.sleep(0.5)
+            return
+        assert answer.status_code in {202, 409, 500, 503}, answer.text
+        # A 500 is the proxy's own, for a request that died with its ingress.
+        if answer.status_code not in {202, 409}:
+            time.sleep(0.5)
+            return
+        job_id = answer.json()["job_id"]
+        self._log.note(job_id, 0)
+        follower = Follower(
+            self._album.service.settings.url,
+            self._album.dataset_id,
+            on_event=lambda event: self._log.note(event["job_id"], event["processed"]),
+        ).start()
+        end = follower.end(timeout_s=240)
+        self.ends[end["status"]] += 1
+
+
+class Nemesis:
+    """Takes one random action after another; `actions` counts them."""
+
+    def __init__(self, album: Album, seed: int, *, whole_service: bool) -> None:
+        self.actions: Counter[str] = Counter()
+        self._album = album
+        self._service = album.service
+        self._chance = random.Random(seed)
+        self._whole_service = whole_service
+
+    def act(self) -> str:
+        """Do one of them now; returns its name once it is done."""
+        kills: list[tuple[str, Callable[[], Any]]] = [
+            (f"kill {part}", lambda part=part: self._service.kill(part)) for part in MORTAL
+        ]
+        others: list[tuple[str, Callable[[], Any]]] = [
+            ("kill writer", lambda: self._service.kill("writer")),
+            ("freeze writer", self._freeze_writer),
+            ("cancel", self._cancel),
+            ("ten posts at once", self._post_together),
+        ]
+        if self._whole_service:
+            others += [("kill everything", self._kill_everything), ("stop and start", self._restart)]
+        name, action = self._chance.choice(kills + others)
+        action()
+        self.actions[name] += 1
+        return name
+
+    def _freeze_writer(self) -> None:
+        pid = self._service.kill("writer", signal.SIGSTOP)
+        time.sleep(self._chance.uniform(*FREEZE_S))
+        os.kill(pid, signal.SIGCONT)
+
+    def _cancel(self) -> None:
+        self._post("cancel")
+
+    def _post_together(self) -> None:
+        with ThreadPoolExecutor(10) as callers:
+            codes = list(callers.map(lambda _: self._post("generate"), range(10)))
+        assert codes.count(202) <= 1, codes
+
+    def _post(self, verb: str) -> int:
+        try:
+            return httpx.post(f"{self._service.settings.url}{self._album.path}/{verb}", json={}, timeout=20).status_code
+        except httpx.HTTPError:
+            return 0
+
+    def _kill_everything(self) -> None:
+        self._service.kill_all()
+        self._service.start()
+
+    def _restart(self) -> None:
+        self._service.stop()
+        self._service.start()
+
+
+def torment(
+    album: Album, log_path: Path, *, seconds: float, period_s: float, seed: int, whole_service: bool = False
+) -> dict[str, object]:
+    """Let a nemesis loose beside a user for so long; afterwards everything promised holds. Returns figures."""
+    log = AckLog(log_path)
+    user = User(album, log)
+    nemesis = Nemesis(album, seed, whole_service=whole_service)
+    user.start()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and user.trouble is None:
+        print(f"{time.strftime('%X')} {nemesis.act()}", flush=True)
+        time.sleep(period_s)
+    user.stop()
+    album.service.await_ready()
+    album.settle()
+    check_promises(album, log)
+    return {
+        "jobs": len(log.jobs),
+        "ends": dict(user.ends),
+        "actions": dict(nemesis.actions),
+        "database_mb": album.service.settings.database_path.stat().st_size / 1e6,
+    }
+
+
+def check_promises(album: Album, log: AckLog) -> None:
+    """Every job that was taken has ended, none with less than it told, and every vector is right."""
+    for job_id, told in log.jobs.items():
+        job = patiently(album.service.http, "GET", f"/jobs/{job_id}").json()
+        assert job["status"] in TERMINAL, job
+        assert job["status"] != "error", job
+        assert job["processed"] >= told, (job, told)
+    album.check()
