@@ -37,6 +37,9 @@ API = "api"
 MAX_STREAMS_AND_REQUESTS = 1000
 """Every open stream holds a request slot (Serve's default of 5 would freeze the ingress at five viewers)."""
 
+PROMPT_RECOVERY = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2"}
+"""Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute."""
+
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
 QUIET = LoggingConfig(enable_access_log=False)
 
@@ -103,11 +106,12 @@ def serve(settings: Settings) -> None:
         Unavailable: the port is taken, or another service uses the data directory.
     """
     stop = threading.Event()
+    _check_data_dir(settings)
     _check_port(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _raise_file_limit()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    os.environ.update({name: os.environ.get(name, value) for name, value in PROMPT_RECOVERY.items()})
+    _set_on_signals(stop)
     started = time.monotonic()
     try:
         context: Any = ray.init(
@@ -117,6 +121,8 @@ def serve(settings: Settings) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+        # Ray has put its own handler of SIGTERM in the place of ours, one that ends the process on the spot.
+        _set_on_signals(stop)
         deploy(settings)
         record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
         record.write(settings.data_dir)
@@ -126,6 +132,11 @@ def serve(settings: Settings) -> None:
         record.remove(settings.data_dir)
     finally:
         _stop()
+
+
+def _set_on_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: stop.set())
 
 
 def deploy(settings: Settings) -> None:
@@ -173,6 +184,15 @@ def _stop() -> None:
         undeploy()
         ray.shutdown()
     print("Stopped.", flush=True)
+
+
+def _check_data_dir(settings: Settings) -> None:
+    other = ServiceRecord.read(settings.data_dir)
+    if other is not None:
+        raise Unavailable(
+            f"the data directory is in use by the service at {other.url} (pid {other.pid}); "
+            "stop it with `constellate down` or choose another directory with --data-dir"
+        )
 
 
 def _check_port(settings: Settings) -> None:
