@@ -22,8 +22,13 @@ $(STAMP): constraints.txt offline-weights.txt pyproject.toml
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
+# One run a kind of test: each of the last four has a service of its own, and two would share the cores.
 test: setup check ## the whole suite; what CI runs
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q tests/browser
+	$(BIN)/pytest -q tests/ray
+	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q tests/faults
 
 test-unit: setup ## the tests that need no cluster
 	$(BIN)/pytest -q tests/unit
@@ -45,6 +50,9 @@ serve: setup ## run the service on loopback; Ctrl-C stops all of it
 
 bench: setup ## print the benchmark table and write benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+soak: setup ## half an hour of random faults against a running service
+	$(BIN)/python -m tests.faults.soak --minutes 30
 
 clean: ## remove what was built; never touches data/
 	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache *.egg-info
