@@ -52,6 +52,6 @@ def test_panning_stays_smooth_and_ends_with_every_point_drawn(page, base_url, se
     result = visit.evaluate(PAN_3_S)
     page.wait_for_timeout(600)
     with capsys.disabled():
-        print(f"\n{n:,} points: {result['fps']:.0f} frames/s, at the least {result['share']:.0%} of them drawn")
+        print(f"\n{n:,} points: {result['fps']:.0f} frames/s, at the least {result['share']:.1%} of them drawn")
     assert result["fps"] >= 10
     assert visit.evaluate("constellate.stage.map.drawn.share") == 1
