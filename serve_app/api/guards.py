@@ -12,6 +12,8 @@ import logging
 import re
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import problems, strict_json
 from serve_app.config import Settings
-from serve_app.errors import ServiceError, TooLarge, Unauthorized, UnsupportedMediaType
+from serve_app.errors import Saturated, ServiceError, TooLarge, Unauthorized, UnsupportedMediaType
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ BODY_RULES = (
 )
 """The first that fits counts."""
 
+MAX_HELD_BYTES = 512 * MIB
 BODY_IDLE_TIMEOUT_S = 15.0
 STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 BROWSER_HEADERS = {
@@ -184,11 +187,13 @@ def _host_name(host: str) -> str | None:
 class BodyGuard:
     """Admits bodies that are small enough, arrive steadily and are what the route takes.
 
-    JSON is read and checked here and handed on whole; uploads are counted while they pass.
+    JSON is read and checked here and handed on whole; uploads are counted while they pass. All bodies of this
+    process together stay below `MAX_HELD_BYTES`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -197,12 +202,23 @@ class BodyGuard:
             return
         rule = next(rule for rule in BODY_RULES if rule.path.fullmatch(scope["path"]))
         _check_declared(headers, rule)
-        body = _counted(receive, rule.limit_bytes)
-        if rule.media_type == "application/json":
-            content = await _read(body)
-            strict_json.check(content)
-            body = _replayed(content, receive)
-        await self.app(scope, body, send)
+        with self._holding(int(headers.get("content-length", rule.limit_bytes))):
+            body = _counted(receive, rule.limit_bytes)
+            if rule.media_type == "application/json":
+                content = await _read(body)
+                strict_json.check(content)
+                body = _replayed(content, receive)
+            await self.app(scope, body, send)
+
+    @contextmanager
+    def _holding(self, n_bytes: int) -> Iterator[None]:
+        if self._held_bytes + n_bytes > MAX_HELD_BYTES:
+            raise Saturated("Too many large bodies are being received here; try again later.")
+        self._held_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self._held_bytes -= n_bytes
 
 
 def _has_body(headers: Headers) -> bool:

@@ -191,6 +191,31 @@ async def test_an_upload_up_to_the_limit_passes():
     assert answer.json()["n_bytes"] == 10 * guards.MIB
 
 
+@pytest.mark.parametrize("declared", [True, False])
+async def test_large_bodies_beyond_what_the_process_may_hold_are_to_come_later(monkeypatch, declared):
+    monkeypatch.setattr(guards, "MAX_HELD_BYTES", 10 * guards.MIB)
+    released = asyncio.Event()
+
+    async def held(scope, receive, send):
+        await released.wait()
+        await echo(scope, receive, send)
+
+    async def upload():
+        return await ask("POST", "/datasets/d/search", app=app, headers=headers, content=chunks(10 * guards.MIB))
+
+    app = guarded(held)
+    length = {"Content-Length": str(10 * guards.MIB)} if declared else {"Transfer-Encoding": "chunked"}
+    headers = {"Content-Type": "multipart/form-data"} | length
+    first = asyncio.create_task(upload())
+    await asyncio.sleep(0)
+    second = await upload()
+    assert_problem(second, 429, "saturated")
+    assert second.headers["retry-after"]
+    released.set()
+    assert (await first).status_code == 200
+    assert (await upload()).status_code == 200
+
+
 @pytest.mark.parametrize("length", ["-1", "1e3", "abc", "9" * 30])
 async def test_a_malformed_content_length_is_a_bad_request(length):
     headers = {"Content-Type": "application/json", "Content-Length": length}
