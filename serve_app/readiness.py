@@ -4,6 +4,7 @@ A process that answers is not a service that works (infinity#483, tokenjam#700: 
 """
 
 import asyncio
+import contextvars
 import io
 import logging
 import math
@@ -47,7 +48,9 @@ class Probe:
         if self._asking is None or (self._asking.done() and is_stale):
             was_good = self._asking is not None and self._asking.result() is None
             self._good_until = self._clock() + BUSY_S if was_good else -math.inf
-            self._asking = asyncio.create_task(self._answer(), name=f"probe-{self._name}")
+            # In a context of its own: Serve cancels the calls made in the context of a request whose client leaves.
+            name = f"probe-{self._name}"
+            self._asking = asyncio.create_task(self._answer(), name=name, context=contextvars.Context())
         await asyncio.wait({self._asking}, timeout=PATIENCE_S)
         if self._asking.done():
             return self._asking.result()
@@ -58,6 +61,8 @@ class Probe:
             return await self._ask()
         except ServiceError as error:
             return f"{error.code}: {error.detail}"
+        except asyncio.CancelledError:
+            return "the probe was cut short; the next one tells"
         except Exception:
             logger.exception("the readiness probe of %s failed", self._name)
             return "the probe failed; the service's log has the reason"

@@ -1,4 +1,5 @@
 import asyncio
+import contextvars
 from types import SimpleNamespace
 
 import numpy as np
@@ -111,6 +112,31 @@ async def test_a_component_that_hangs_is_not_ready_and_is_not_asked_again_meanwh
     assert "no answer" in await probe.reason()
     assert n_asked == 1
     gate.set()
+    assert await probe.reason() is None
+
+
+async def test_a_probe_is_not_part_of_the_request_that_asked_for_it():
+    of_request = contextvars.ContextVar("of_request", default="none")
+    of_request.set("a request")
+
+    async def tell():
+        return of_request.get()
+
+    assert await Probe("model", tell).reason() == "none"
+
+
+async def test_a_probe_that_is_cut_short_is_asked_again():
+    now, calls = 100.0, 0
+
+    async def cancelled_once():
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise asyncio.CancelledError
+
+    probe = Probe("model", cancelled_once, clock=lambda: now)
+    assert "cut short" in await probe.reason()
+    now += readiness.KEPT_S
     assert await probe.reason() is None
 
 
