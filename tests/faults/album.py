@@ -30,9 +30,9 @@ class Album:
     vectors: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def register(cls, service: Service, root: Path) -> "Album":
+    def register(cls, service: Service, root: Path, **fields: Any) -> "Album":
         n_images = sum(1 for path in root.rglob("*") if path.is_file())
-        return cls(service, root, register(service.http, root), n_images)
+        return cls(service, root, register(service.http, root, **fields), n_images)
 
     @property
     def path(self) -> str:

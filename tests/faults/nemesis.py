@@ -52,19 +52,19 @@ class User(threading.Thread):
         self.trouble: BaseException | None = None
         self._album = album
         self._log = log
-        self._stop = threading.Event()
+        self._is_over = threading.Event()
         self._http = httpx.Client(base_url=album.service.settings.url, timeout=20)
 
     def run(self) -> None:
         try:
-            while not self._stop.is_set():
+            while not self._is_over.is_set():
                 self._one_job()
         except BaseException as error:
             self.trouble = error
 
     def stop(self) -> None:
         """Begin no more jobs and wait for the end of the present one."""
-        self._stop.set()
+        self._is_over.set()
         self.join(180)
         assert not self.is_alive(), "the user's job does not end"
         if self.trouble is not None:
