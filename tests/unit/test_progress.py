@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from serve_app import progress
 from serve_app.errors import JobNotFound, Overloaded, StoreUnavailable
 from serve_app.progress import ProgressHub, Watch, has_seen_end, progress_event, progress_events
 from serve_app.records import Job
@@ -257,3 +258,24 @@ def test_a_message_of_several_lines_stays_one_event():
 )
 def test_only_the_very_terminal_event_counts_as_the_end_seen(job, last_event_id, expected):
     assert has_seen_end(job, last_event_id) is expected
+
+
+async def test_with_many_streams_the_middle_of_a_job_is_told_in_turns_and_its_end_at_once(monkeypatch):
+    monkeypatch.setattr(progress, "EVENTS_PER_S", 0.01)  # one stream's turn comes every hundred seconds
+    table = Table(JOB)
+    states = hub_of(table).watch("d1", "embed").states()
+    assert await next_state(states) == JOB
+    table.put(replace(JOB, processed=5, seq=5))
+    for _ in range(3):
+        table.polled.clear()
+        await asyncio.wait_for(table.polled.wait(), 5)
+    table.put(DONE)
+    assert await next_state(states) == DONE
+
+
+async def test_a_stream_that_opens_between_turns_has_its_first_state_at_once(monkeypatch):
+    monkeypatch.setattr(progress, "EVENTS_PER_S", 0.01)
+    table = Table(JOB)
+    hub = hub_of(table)
+    assert await next_state(hub.watch("d1", "embed").states()) == JOB
+    assert await next_state(hub.watch("d1", "embed").states()) == JOB
