@@ -1,6 +1,7 @@
 """One real service for the fault tests, and a dataset whose every vector is known."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from tests.invariants import check_invariants
 from tests.ray.photographs import make_folder
 from tests.tiny_models import make_tiny_checkpoint
 
-N_IMAGES = 240
+N_IMAGES = 200
 """Ten to twenty seconds of work for one replica on one core."""
 
 
@@ -23,7 +24,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     try:
         service.start()
         yield service
-        service.stop()
+        service.stop(signal.SIGINT)
+        assert service.exit_code == 0
         until(lambda: not service.processes(), 10, lambda: str(service.processes()))
         check_invariants(service.settings.database_path)
     finally:

@@ -12,7 +12,7 @@ from tests.faults.report import measured
 from tests.faults.wait import until
 from tests.faults.watching import watched
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 FROZEN_S = 8.0
 ANSWER_WITHIN_S = 6.0
@@ -29,6 +29,7 @@ def test_while_the_writer_is_frozen_every_call_is_refused_in_time_and_nothing_is
     service, http = album.service, album.service.http
     with watched(service.settings.url, album.dataset_id) as (follower, _):
         job_id = album.generate()
+        follower.start()
         follower.await_processed(album.n_images // 4)
         assert http.get("/readyz").status_code == 200
         pid = service.kill("writer", signal.SIGSTOP)
@@ -66,6 +67,7 @@ def test_a_job_outlives_a_writer_that_is_frozen_for_a_while(album: Album):
     service = album.service
     with watched(service.settings.url, album.dataset_id) as (follower, reader):
         job_id = album.generate()
+        follower.start()
         follower.await_processed(album.n_images // 4)
         pid = service.kill("writer", signal.SIGSTOP)
         time.sleep(FROZEN_S)

@@ -19,7 +19,7 @@ from tests.faults.service import REPOSITORY, Service
 from tests.faults.wait import until
 from tests.faults.watching import watched
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 
 def in_the_cluster(service: Service, step: str) -> dict[str, Any]:
@@ -54,6 +54,7 @@ def test_a_redeploy_in_a_job_hands_the_writer_over_and_the_job_goes_on(album: Al
     assert older["version"] == OLDER
     with OpenedFiles(album.root) as opened, watched(service.settings.url, album.dataset_id) as (follower, reader):
         job_id = album.generate()
+        follower.start()
         follower.await_processed(album.n_images // 5)
         assert service.pids("writer") == [older["pid"]]
         began = time.monotonic()

@@ -10,7 +10,7 @@ from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.watching import watched
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 CHUNK = 16
 WINDOW = 3
@@ -37,6 +37,7 @@ def test_a_job_survives_the_death_of_its(album: Album, part: str):
     before = album.status()["job_id"]
     with OpenedFiles(album.root) as opened, watched(url, album.dataset_id) as (follower, reader):
         job_id = album.generate()
+        follower.start()
         follower.await_processed(album.n_images // 3)
         died_at = time.monotonic()
         pid = service.kill(part)
@@ -73,6 +74,7 @@ def test_a_job_survives_its_writer_dying_again_and_again(album: Album):
     n_kills = 0
     with OpenedFiles(album.root) as opened, watched(url, album.dataset_id) as (follower, reader):
         job_id = album.generate()
+        follower.start()
         while n_kills < 5:
             time.sleep(chance.uniform(0.5, 2.0))
             if follower.is_over:

@@ -11,7 +11,7 @@ from tests.faults.report import measured
 from tests.faults.watching import Follower
 from tests.ray.photographs import make_folder
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 ROUNDS = 20
 CALLERS = 50

@@ -15,7 +15,7 @@ from tests.faults.report import measured
 from tests.faults.service import Service
 from tests.ray.client import TERMINAL
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 TOGETHER = 51
 HEALTHZ_P95_S = 0.25

@@ -162,8 +162,8 @@ class Reader:
 
 @contextmanager
 def watched(url: str, dataset_id: str) -> Iterator[tuple[Follower, Reader]]:
-    """A follower and a reader of one dataset, for as long as the block runs."""
-    follower, reader = Follower(url, dataset_id).start(), Reader(url, dataset_id).start()
+    """A follower, to be started once there is a job, and a reader of one dataset, for as long as the block runs."""
+    follower, reader = Follower(url, dataset_id), Reader(url, dataset_id).start()
     try:
         yield follower, reader
     finally:
