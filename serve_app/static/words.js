@@ -32,3 +32,9 @@ export function duration(seconds) {
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
   return `${(seconds / 3600).toFixed(1)} h`;
 }
+
+/**
+ * @param {string} name
+ * @returns {string} the model's name; of a checkpoint folder, the folder's own name
+ */
+export const modelName = (name) => name.split("/").pop() || name;

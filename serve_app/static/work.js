@@ -4,7 +4,7 @@
  */
 
 import { el, fill } from "./dom.js";
-import { count, duration, plural } from "./words.js";
+import { count, duration, modelName, plural } from "./words.js";
 
 const MODELS = ["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-giant"];
 
@@ -94,7 +94,7 @@ export class Work {
     this._reduce.classList.toggle("main", hasVectors && !status?.has_reduction);
     this._reduce.hidden = !hasVectors;
     this._title.textContent = !status ? "No dataset" : hasVectors ? plural(status.embedding_count, "vector") : "No vectors yet";
-    this._note.textContent = outcome(ended) || (hasVectors ? (status?.model_name ?? "") : "Every image is read once.");
+    this._note.textContent = outcome(ended) || (hasVectors ? modelName(status?.model_name ?? "") : "Every image is read once.");
     this._note.classList.toggle("bad", ended?.status === "error");
     this._more.textContent = missing > 0 ? `${plural(missing, "image")} without one` : "";
   }
