@@ -51,6 +51,7 @@ def api(args: Settings) -> Application:
     reducer = ray_serve.deployment(
         name="Reducer",
         max_ongoing_requests=16,
+        health_check_timeout_s=300,  # umap holds the interpreter's lock for seconds at a time on large sets
         autoscaling_config=AutoscalingConfig(
             min_replicas=0, initial_replicas=0, max_replicas=1, target_ongoing_requests=8, downscale_to_zero_delay_s=600
         ),
