@@ -47,9 +47,17 @@ class Album:
         return patiently(self.service.http, "GET", f"/jobs/{job_id}").json()
 
     def generate(self, **fields: Any) -> str:
-        """Begin to compute every vector anew; the job's id."""
-        answer = self.service.http.post(f"{self.path}/generate", json={"force": True} | fields)
-        assert answer.status_code == 202, answer.text
+        """Begin to compute every vector anew, asking again while the service says 503; the job's id."""
+        deadline = time.monotonic() + ATTEMPTS_S
+        while True:
+            answer = self.service.http.post(f"{self.path}/generate", json={"force": True} | fields)
+            if answer.status_code != 503:
+                break
+            assert answer.headers["Retry-After"]
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.5)
+        # 409: the call that was answered 503 had begun the job.
+        assert answer.status_code in {202, 409}, answer.text
         job_id: str = answer.json()["job_id"]
         return job_id
 

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import httpx
 
 from serve_app.config import PREFIX, Settings
+from serve_app.service_record import ServiceRecord
 from tests.faults.wait import until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -110,11 +111,12 @@ class Service:
         return foreign | settings.to_environment() | {"HF_HUB_OFFLINE": "1"}
 
     def await_ready(self, timeout_s: float = START_S) -> None:
-        """Wait until `/readyz` says yes."""
+        """Wait until this very service says that it is up and `/readyz` says yes."""
 
         def ready() -> bool:
             assert self.is_up, f"the service ended: {self.last_words()}"
-            return self.status_of("/readyz") == 200
+            record = ServiceRecord.read(self.settings.data_dir)
+            return record is not None and record.pid == self.pid and self.status_of("/readyz") == 200
 
         until(ready, timeout_s, lambda: f"not ready: {self.last_words()}")
 

