@@ -40,6 +40,8 @@ MAX_STREAMS_AND_REQUESTS = 1000
 PROMPT_RECOVERY = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2"}
 """Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute."""
 
+RAY_CHECK_S = 5.0
+
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
 QUIET = LoggingConfig(enable_access_log=False)
 
@@ -128,11 +130,18 @@ def serve(settings: Settings) -> None:
         record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
         record.write(settings.data_dir)
         _announce(settings, context.dashboard_url, time.monotonic() - started)
-        stop.wait()
+        _watch_ray(stop)
         print("Stopping …", flush=True)
         record.remove(settings.data_dir)
     finally:
         _stop()
+
+
+def _watch_ray(stop: threading.Event) -> None:
+    """Wait for `stop`. Raises `Unavailable` when Ray has died: whoever supervises this process must see it end."""
+    while not stop.wait(RAY_CHECK_S):
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise Unavailable("Ray died under the service; running jobs go on when it is started again")
 
 
 def _set_on_signals(stop: threading.Event) -> None:
@@ -182,7 +191,8 @@ def undeploy() -> bool:
 def _stop() -> None:
     """Stop serving, close the database, end Ray; every process this service started is gone afterwards."""
     if ray.is_initialized():
-        undeploy()
+        if any(node["Alive"] for node in ray.nodes()):
+            undeploy()
         ray.shutdown()
     print("Stopped.", flush=True)
 
