@@ -96,6 +96,22 @@ def test_a_service_whose_main_process_was_killed_starts_again_at_once(album: Alb
     )
 
 
+def test_a_service_whose_raylet_was_killed_ends_by_itself_and_resumes(album: Album):
+    service = album.service
+    with watched(service.settings.url, album.dataset_id) as (follower, _):
+        job_id = album.generate()
+        follower.start()
+        follower.await_processed(album.n_images // 3)
+        service.kill("raylet")
+        ended_s = until(lambda: not service.is_up, 60)
+        assert service.exit_code == 3
+        until(lambda: not service.processes(), 10, lambda: str(service.processes()))
+        service.start()
+        end = follower.end()
+    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
+    measured("SIGKILL raylet", service_ended_after_s=ended_s)
+
+
 def test_a_stopped_service_leaves_nothing_behind_and_resumes(album: Album):
     service = album.service
     database = service.settings.database_path
