@@ -64,6 +64,7 @@ def demo(
     rate = embedded.processed / seconds
     say.print(f"{embedded.processed} images in {seconds:.1f} s: {rate:.1f} images/s from request to last vector")
     say.print(f"Vectors and map: {target}", soft_wrap=True)
+    say.print(f"To look at the map: constellate serve --data-dir {data_dir} --model {model}", soft_wrap=True)
 
 
 def choose_model(models_dir: Path, say: Console) -> str:
