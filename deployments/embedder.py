@@ -151,7 +151,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
         health_check_period_s=2,  # how soon a killed replica is missed
         autoscaling_config=AutoscalingConfig(
             min_replicas=min_replicas,
-            initial_replicas=1,
+            initial_replicas=policy.initial_replicas if min_replicas else 1,
             max_replicas=policy.max_replicas,
             target_ongoing_requests=policy.target_ongoing,
             upscale_delay_s=3,
