@@ -29,7 +29,7 @@ from deployments.searcher import Searcher
 from serve_app.config import Settings
 from serve_app.errors import Unavailable
 from serve_app.policy import SMALL_ACTOR_CPUS
-from serve_app.service_record import ServiceRecord
+from serve_app.service_record import FILE_NAME, ServiceRecord
 
 log = logging.getLogger("constellate")
 
@@ -41,6 +41,7 @@ PROMPT_RECOVERY = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2"}
 """Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute."""
 
 RAY_CHECK_S = 5.0
+KILLED_PORT_S = 15.0
 
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
 QUIET = LoggingConfig(enable_access_log=False)
@@ -110,7 +111,7 @@ def serve(settings: Settings) -> None:
     """
     stop = threading.Event()
     _check_data_dir(settings)
-    _check_port(settings)
+    _await_port(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _raise_file_limit()
     os.environ.update({name: os.environ.get(name, value) for name, value in PROMPT_RECOVERY.items()})
@@ -204,6 +205,19 @@ def _check_data_dir(settings: Settings) -> None:
             f"the data directory is in use by the service at {other.url} (pid {other.pid}); "
             "stop it with `constellate down` or choose another directory with --data-dir"
         )
+
+
+def _await_port(settings: Settings) -> None:
+    """Check the port; after a service that was killed, give the processes that die with it the time to."""
+    was_killed = (settings.data_dir / FILE_NAME).exists()
+    deadline = time.monotonic() + (KILLED_PORT_S if was_killed else 0.0)
+    while True:
+        try:
+            return _check_port(settings)
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _check_port(settings: Settings) -> None:
