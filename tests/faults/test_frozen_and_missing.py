@@ -53,7 +53,6 @@ def test_while_the_writer_is_frozen_every_call_is_refused_in_time_and_nothing_is
         recovery_s = follower.advanced_after(thawed_at)
     assert (end["status"], end["job_id"]) == ("cancelled", job_id)
     assert service.pids("writer") == [pid]
-    album.embed()
     measured(
         f"SIGSTOP writer for {FROZEN_S:.0f} s",
         read_refused_after_s=read_s,

@@ -64,7 +64,6 @@ def test_a_cancelled_job_leaves_every_bit_as_it_was(album: Album, moment: str):
 
 
 def test_cancelling_after_the_end_is_refused_and_changes_nothing(album: Album):
-    album.embed()
     exact = album.exact()
     assert album.service.http.post(f"{album.path}/cancel").status_code == 409
     assert album.exact() == exact

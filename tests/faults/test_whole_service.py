@@ -80,7 +80,6 @@ def test_a_service_whose_main_process_was_killed_starts_again_at_once(album: Alb
         follower.await_processed(album.n_images // 3)
         before = service.processes()
         os.kill(service.pid, signal.SIGKILL)
-        died_at = time.monotonic()
         ready_s = service.start()
         end = follower.end()
     # Ray's agents take about a minute to give up on their dead cluster; they hold neither port nor file of ours.
@@ -89,11 +88,7 @@ def test_a_service_whose_main_process_was_killed_starts_again_at_once(album: Alb
         "ray::RuntimeEnvAgent",
     }
     assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
-    measured(
-        "SIGKILL of `constellate serve` alone",
-        ready_after_s=ready_s,
-        progress_after_s=follower.advanced_after(died_at),
-    )
+    measured("SIGKILL of `constellate serve` alone", ready_after_s=ready_s)
 
 
 def test_a_service_whose_raylet_was_killed_ends_by_itself_and_resumes(album: Album):
