@@ -6,7 +6,7 @@ STAMP := $(VENV)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-ray check format serve bench soak clean
+.PHONY: help setup demo test test-faults test-unit test-ray check format serve bench soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -22,12 +22,16 @@ $(STAMP): constraints.txt offline-weights.txt pyproject.toml
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# One run a kind of test: each of the last four has a service of its own, and two would share the cores.
-test: setup check ## the whole suite; what CI runs
+# One run a kind of test: the last three have a service of their own, and two would share the cores.
+# Of the fault tests, the kills of single processes run here; all of them take eight minutes more than CI has.
+test: setup check ## the whole suite but the long fault tests; what CI runs
 	$(BIN)/pytest -q tests/unit
 	$(BIN)/pytest -q tests/browser
 	$(BIN)/pytest -q tests/ray
 	$(BIN)/pytest -q tests/e2e
+	$(BIN)/pytest -q tests/faults/test_process_death.py
+
+test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak
 	$(BIN)/pytest -q tests/faults
 
 test-unit: setup ## the tests that need no cluster
