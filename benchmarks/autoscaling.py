@@ -31,6 +31,15 @@ def n_replicas(pid: int) -> int:
     return sum(title.startswith(TITLE) for title in titles)
 
 
+def await_one_replica(pid: int) -> None:
+    """Wait until idleness has taken the replicas of the start down to one."""
+    deadline = time.monotonic() + PATIENCE_S
+    while n_replicas(pid) != 1:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{n_replicas(pid)} replicas are left after {PATIENCE_S} s without work")
+        time.sleep(1)
+
+
 def trace(checkpoint: Path, images: Path, folder: Path, interval_s: float) -> list[dict[str, float | int | str]]:
     """One row an interval, from the POST until one replica is left."""
     rows: list[dict[str, float | int | str]] = []
@@ -39,6 +48,7 @@ def trace(checkpoint: Path, images: Path, folder: Path, interval_s: float) -> li
         if record is None:
             raise RuntimeError("the service has left no record of itself")
         dataset_id = client.register("step", images)["id"]
+        await_one_replica(record.pid)
         job_id = client.generate(dataset_id, force=True)
         begin = time.monotonic()
         while time.monotonic() - begin < PATIENCE_S:
