@@ -6,23 +6,10 @@ from pathlib import Path
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
+from serve_app.offline_weights import PREPROCESSOR
+
 ARCHITECTURES = {"dinov2-small": (384, 6), "dinov2-base": (768, 12)}
 """Hidden size and heads; both have 12 layers and patches of 14 px."""
-
-PREPROCESSOR = {
-    "image_processor_type": "BitImageProcessor",
-    "do_convert_rgb": True,
-    "do_resize": True,
-    "size": {"shortest_edge": 256},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": {"height": 224, "width": 224},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
-}
 
 
 def random_checkpoint(directory: Path, model: str) -> Path:

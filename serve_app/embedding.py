@@ -3,15 +3,15 @@
 Knows files, images and blocks; knows neither the model nor how batches are formed.
 """
 
-from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.files import UnreadableFile, read_file
-from serve_app.images import ImageLimits, Preprocessing, RejectedImage, decode
+from serve_app.errors import RefusedImage
+from serve_app.files import read_file
+from serve_app.images import ImageLimits, Preprocessing, decode
 from serve_app.records import Block, FileStamp, FileTask, Skip, Vectors
 from serve_app.services import Refusal
 
@@ -36,9 +36,8 @@ def read_task(root: str, task: FileTask, preprocessing: Preprocessing, limits: I
         if stamp.content_hash in task.known_hashes:
             return ReadFile(task, stamp=stamp)
         return ReadFile(task, stamp=stamp, pixels=decode(data, preprocessing, limits))
-    except (UnreadableFile, RejectedImage) as error:
-        reason, _, detail = str(error).partition(": ")
-        return ReadFile(task, skip=Skip(task.sample_id, task.file_name, reason, detail))
+    except RefusedImage as error:
+        return ReadFile(task, skip=Skip(task.sample_id, task.file_name, error.reason, error.detail))
 
 
 @dataclass(slots=True)
@@ -95,8 +94,7 @@ def decode_uploads(
     def one(data: bytes) -> Pixels | Refusal:
         try:
             return decode(data, preprocessing, limits)
-        except RejectedImage as error:
+        except RefusedImage as error:
             return Refusal(error.reason, error.detail)
 
-    run: Callable[[bytes], Pixels | Refusal] = one
-    return list(threads.map(run, images))
+    return list(threads.map(one, images))
