@@ -38,7 +38,11 @@ def test_the_demo_embeds_a_folder_shows_neighbours_writes_a_file_and_stops(run_d
     assert all(name in shown.stdout for name in rows["file_name"].to_pylist())
     assert "of the 5 nearest neighbours have the image's label (33% by chance)" in shown.stdout
     assert "images/s from request to last vector" in shown.stdout
-    assert shown.stdout.splitlines()[-1] == f"Vectors and map: {tmp_path}/out/demo.parquet"
+    data_dir = tmp_path / "out" / "demo"
+    assert shown.stdout.splitlines()[-2:] == [
+        f"Vectors and map: {tmp_path}/out/demo.parquet",
+        f"To look at the map: constellate serve --data-dir {data_dir} --model dinov2-base",
+    ]
     assert ServiceRecord.read(tmp_path / "out" / "demo") is None
     assert (tmp_path / "out" / "demo" / "serve.log").read_text().endswith("Stopped.\n")
 
