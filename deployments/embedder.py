@@ -6,7 +6,9 @@ values, so that a user's mistake leaves no traceback in the logs.
 """
 
 import asyncio
+import hashlib
 import logging
+import os
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -24,7 +26,7 @@ from deployments.cluster import choose_policy
 from serve_app import weights
 from serve_app.config import Settings
 from serve_app.embedding import Chunk, Pixels, decode_uploads
-from serve_app.errors import ModelUnavailable, ServiceError
+from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
 from serve_app.images import ImageLimits
 from serve_app.policy import Policy
 from serve_app.records import Block, FileTask, ModelCard, Vectors
@@ -38,6 +40,9 @@ log = logging.getLogger("constellate.embedder")
 APPLICATION = "embedder"
 DEPLOYMENT = "DinoV2"
 RELOAD_S = 10.0
+
+_SLUG_LENGTH = 60
+"""Of an application's name, which Ray puts into the names of log files: those have 255 bytes at most."""
 
 LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 
@@ -172,16 +177,40 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
     return deployment(DinoV2).bind(settings, model_name, policy)
 
 
+def application_name(settings: Settings, model_name: str) -> str:
+    """The name of the application that serves a model.
+
+    The last part of a further model's name, for people, and eight digits of a hash of all of it: two folders may
+    differ in punctuation alone, or far from the end.
+    """
+    if model_name in (settings.model, _resolved(settings.model)):
+        return APPLICATION
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", model_name)[-_SLUG_LENGTH:].strip("-")
+    digest = hashlib.sha256(os.fsencode(model_name)).hexdigest()[:8]
+    return f"{APPLICATION}-{slug}-{digest}"
+
+
+def _resolved(model_name: str) -> str:
+    """The spelling that jobs use: the setting may name a folder by a relative path."""
+    try:
+        return weights.resolve(model_name)
+    except UnknownModel:
+        return model_name
+
+
+def is_application_name(name: str) -> bool:
+    """Whether an application on this cluster's Serve is one of ours, by its name."""
+    return re.fullmatch(rf"{APPLICATION}(-[A-Za-z0-9-]*-[0-9a-f]{{8}})?", name) is not None
+
+
 def ensure_application(settings: Settings, model_name: str) -> str:
     """The name of the application that serves a model, deployed now if it is not the default one's.
 
     Blocks for a round trip to the Serve controller. The default model's application belongs to whoever
     deployed the service and is never deployed from here.
     """
-    if model_name == settings.model:
-        return APPLICATION
-    name = f"{APPLICATION}-{re.sub(r'[^A-Za-z0-9]+', '-', model_name).strip('-')}"
-    if name not in serve.status().applications:
+    name = application_name(settings, model_name)
+    if name != APPLICATION and name not in serve.status().applications:
         target = application(settings, model_name, choose_policy(settings), min_replicas=0)
         options: dict[str, Any] = {"wait_for_applications_running": False}
         serve.run_many([serve.RunTarget(target=target, name=name, route_prefix=None)], **options)

@@ -180,9 +180,7 @@ def undeploy() -> bool:
     Other applications of the cluster's Serve go on, so Serve itself is not shut down.
     """
     ours = [
-        name
-        for name in ray_serve.status().applications
-        if name == API or name.startswith(embedder_deployment.APPLICATION)
+        name for name in ray_serve.status().applications if name == API or embedder_deployment.is_application_name(name)
     ]
     for name in ours:
         ray_serve.delete(name)

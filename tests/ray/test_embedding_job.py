@@ -9,8 +9,10 @@ import pyarrow.ipc as ipc
 import pytest
 import torch
 from PIL import Image
+from ray import serve
 from transformers import AutoImageProcessor, AutoModel
 
+from deployments.embedder import application_name
 from tests.ray.client import embed, export_table, finish, follow, generate, register
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
@@ -182,5 +184,6 @@ def test_another_model_gets_its_own_deployment_and_replaces_the_vectors(service:
     generate(service.http, dataset_id, model_name=str(other))
     assert finish(service.http, dataset_id)["status"] == "complete"
     assert {vector.shape for vector in vectors_by_id(service, dataset_id).values()} == {(384,)}
+    assert application_name(service.settings, str(other)) in serve.status().applications
     status = service.http.get(f"/datasets/{dataset_id}/embeddings/status").json()
     assert (status["embedding_count"], status["dimension"]) == (4, 384)

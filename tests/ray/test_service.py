@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -9,6 +10,8 @@ import ray
 from ray import serve
 
 from deployments import writer
+from deployments.embedder import application_name, is_application_name
+from serve_app.config import Settings
 from tests.ray.client import TERMINAL, finish, generate, register
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder
@@ -21,6 +24,37 @@ def test_serve_status_shows_every_deployment_by_name(service: Service):
     assert set(applications["api"].deployments) == {"Ingress", "JobRunner", "Reducer", "Searcher"}
     assert set(applications["embedder"].deployments) == {"DinoV2"}
     assert applications["api"].status == "RUNNING"
+
+
+def test_no_two_models_share_an_application():
+    models = [
+        "dinov2-small",
+        "/m/tiny.v2",
+        "/m/tiny-v2",
+        "/m/tiny v2/",
+        f"/a{'/m' * 2000}",
+        f"/b{'/m' * 2000}",
+        "/模型",
+    ]
+    names = [application_name(Settings(), model) for model in models]
+    assert len(set(names)) == len(models)
+    assert all(is_application_name(name) and len(name) < 100 for name in names)
+    assert names[0].startswith("embedder-dinov2-small-")
+    assert names[1].startswith("embedder-m-tiny-v2-")
+
+
+def test_the_default_model_by_a_relative_path_is_not_deployed_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "config.json").write_text('{"model_type": "dinov2"}')
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(model="./tiny")
+    assert application_name(settings, "./tiny") == "embedder"
+    assert application_name(settings, str(tmp_path / "tiny")) == "embedder"
+
+
+def test_the_service_takes_no_application_of_others_for_its_own():
+    assert is_application_name("embedder")
+    assert not any(map(is_application_name, ["embedder2", "embedder-of-texts", "my-embedder", "embedder-"]))
 
 
 def test_the_writer_is_one_named_actor_that_runs_this_code(service: Service):
