@@ -14,7 +14,7 @@ Vectors = NDArray[np.float32]
 """(N, D) float32, rows in the order of the ids beside it."""
 
 DatasetFormat = Literal["folder", "coco", "manifest"]
-JobKind = Literal["embed", "reduce"]
+JobKind = Literal["embed", "reduce", "import"]
 JobStatus = Literal["running", "complete", "error", "cancelled"]
 
 TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
@@ -174,6 +174,30 @@ class Block:
     def n_samples(self) -> int:
         """Samples this block settles."""
         return len(self.sample_ids) + len(self.known) + len(self.skips)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row of an imported file that gives no vector; `key` is how the row names its sample."""
+
+    key: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedRows:
+    """One commit of an import.
+
+    `vectors` is (len(keys), D), all usable; `points` is (len(keys), 2) float64, NaN twice where a row has no place.
+    `key_column` says what the keys are.
+    """
+
+    key_column: Literal["sample_id", "file_name"]
+    keys: list[str]
+    vectors: Vectors
+    points: NDArray[np.float64]
+    refused: list[RefusedRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from serve_app.errors import ServiceError, StaleAttempt, Unavailable
 from serve_app.records import Claim
 from serve_app.services import Writer
 from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
 
 log = logging.getLogger("constellate.runner")
 
@@ -161,10 +162,13 @@ class JobLoop:
 
     async def _work(self, claim: Claim) -> None:
         try:
-            if claim.job.kind == "reduce":
-                await self._projector.reduce(claim)
-            else:
-                await self._embed(claim)
+            match claim.job.kind:
+                case "embed":
+                    await self._embed(claim)
+                case "reduce":
+                    await self._projector.reduce(claim)
+                case "import":  # its rows were staged before it could be claimed, or never will be
+                    await self._writer.call(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:
             return
         except ServiceError as error:

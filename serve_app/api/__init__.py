@@ -8,7 +8,20 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from serve_app.api import datasets, embeddings, health, images, jobs, lightly, openai, pages, problems, search, streams
+from serve_app.api import (
+    datasets,
+    embeddings,
+    health,
+    images,
+    imports,
+    jobs,
+    lightly,
+    openai,
+    pages,
+    problems,
+    search,
+    streams,
+)
 from serve_app.api.context import Context
 from serve_app.api.guards import BodyGuard, Envelope, Gate
 from serve_app.config import Settings
@@ -52,7 +65,7 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
     problems.install(app)
     for guard in (BodyGuard, Gate, Envelope):  # the last one added is the outermost
         app.add_middleware(guard, **({"settings": settings} if guard is Gate else {}))
-    for noun in (datasets, images, embeddings, streams, search, jobs, lightly, openai, health, pages):
+    for noun in (datasets, images, embeddings, imports, streams, search, jobs, lightly, openai, health, pages):
         app.include_router(noun.router)
     app.mount("/static", pages.PageFiles(), name="static")
     return app

@@ -14,7 +14,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -30,24 +30,40 @@ MIB = 1024 * 1024
 
 
 class BodyRule(NamedTuple):
-    """What a route takes: at most `limit_bytes` of one media type, the envelope of parts included."""
+    """What a route takes: at most `limit_bytes` of these media types, the envelope of parts included.
+
+    A `spooled` body goes to disk as it arrives; the others are held in memory.
+    """
 
     path: re.Pattern[str]
-    media_type: Literal["application/json", "multipart/form-data"]
+    media_types: tuple[str, ...]
     limit_bytes: int
+    spooled: bool = False
 
 
+JSON = ("application/json",)
+FORM = ("multipart/form-data",)
+TABLES = (
+    "application/vnd.apache.parquet",
+    "application/vnd.apache.arrow.stream",
+    "application/vnd.apache.arrow.file",
+    "application/octet-stream",
+)
 LIGHTLY_LIMIT_BYTES = 32 * MIB
+IMPORT_LIMIT_BYTES = 4096 * MIB
+"""1,000,000 vectors of 768 numbers take 3.1 GB."""
 
 BODY_RULES = (
-    BodyRule(re.compile("/v1/embed/images/bytes"), "multipart/form-data", LIGHTLY_LIMIT_BYTES),
-    BodyRule(re.compile("/v1/embeddings"), "application/json", 16 * MIB),
-    BodyRule(re.compile(r"/datasets/[^/]+/search"), "multipart/form-data", 10 * MIB),
-    BodyRule(re.compile(r".*", re.DOTALL), "application/json", MIB),
+    BodyRule(re.compile("/v1/embed/images/bytes"), FORM, LIGHTLY_LIMIT_BYTES),
+    BodyRule(re.compile("/v1/embeddings"), JSON, 16 * MIB),
+    BodyRule(re.compile(r"/datasets/[^/]+/search"), FORM, 10 * MIB),
+    BodyRule(re.compile(r"/datasets/[^/]+/embeddings/import"), TABLES, IMPORT_LIMIT_BYTES, spooled=True),
+    BodyRule(re.compile(r".*", re.DOTALL), JSON, MIB),
 )
 """The first that fits counts."""
 
 MAX_HELD_BYTES = 512 * MIB
+MAX_SPOOLED_BYTES = 2 * IMPORT_LIMIT_BYTES
 BODY_IDLE_TIMEOUT_S = 15.0
 STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 BROWSER_HEADERS = {
@@ -188,12 +204,13 @@ class BodyGuard:
     """Admits bodies that are small enough, arrive steadily and are what the route takes.
 
     JSON is read and checked here and handed on whole; uploads are counted while they pass. All bodies of this
-    process together stay below `MAX_HELD_BYTES`.
+    process together stay below `MAX_HELD_BYTES` of memory and `MAX_SPOOLED_BYTES` of disk.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._held_bytes = 0
+        self._spooled_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -202,13 +219,24 @@ class BodyGuard:
             return
         rule = next(rule for rule in BODY_RULES if rule.path.fullmatch(scope["path"]))
         _check_declared(headers, rule)
-        with self._holding(int(headers.get("content-length", rule.limit_bytes))):
+        hold = self._spooling if rule.spooled else self._holding
+        with hold(int(headers.get("content-length", rule.limit_bytes))):
             body = _counted(receive, rule.limit_bytes)
-            if rule.media_type == "application/json":
+            if rule.media_types == JSON:
                 content = await _read(body)
                 strict_json.check(content)
                 body = _replayed(content, receive)
             await self.app(scope, body, send)
+
+    @contextmanager
+    def _spooling(self, n_bytes: int) -> Iterator[None]:
+        if self._spooled_bytes + n_bytes > MAX_SPOOLED_BYTES:
+            raise Saturated("Too many files are being received here; try again later.")
+        self._spooled_bytes += n_bytes
+        try:
+            yield
+        finally:
+            self._spooled_bytes -= n_bytes
 
     @contextmanager
     def _holding(self, n_bytes: int) -> Iterator[None]:
@@ -233,8 +261,8 @@ def _check_declared(headers: Headers, rule: BodyRule) -> None:
         raise HTTPException(400, "The Content-Length header is malformed.")
     if int(length) > rule.limit_bytes:
         raise _too_large(rule.limit_bytes)
-    if headers.get("content-type", "").partition(";")[0].strip().lower() != rule.media_type:
-        raise UnsupportedMediaType(f"This route takes a body of Content-Type {rule.media_type}.")
+    if headers.get("content-type", "").partition(";")[0].strip().lower() not in rule.media_types:
+        raise UnsupportedMediaType(f"This route takes a body of Content-Type {' or '.join(rule.media_types)}.")
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

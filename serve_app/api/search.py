@@ -1,9 +1,11 @@
 """Routes that compare vectors by cosine similarity: neighbours, duplicates, outliers, a diverse choice."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, File, UploadFile
 
+from serve_app import weights
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
 from serve_app.api.schemas import (
@@ -22,6 +24,7 @@ from serve_app.errors import (
     NoEmbeddings,
     SampleNotFound,
     TooLarge,
+    UnknownModel,
     UnsupportedMediaType,
 )
 from serve_app.services import Refusal
@@ -54,6 +57,13 @@ async def search(
     status = await services.writer.call(Vectors.status, dataset_id)
     if status.model_name is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    try:
+        await asyncio.to_thread(weights.resolve, status.model_name)
+    except UnknownModel:
+        raise Conflict(
+            f"The vectors were imported and come from {status.model_name!r}, which this service cannot run: "
+            "it can compare the dataset's own images, not an upload."
+        ) from None
     card = await services.embedder.describe(status.model_name)
     [vector] = await services.embedder.embed(status.model_name, [await file.read()])
     if isinstance(vector, Refusal):

@@ -25,6 +25,12 @@ const TERMINAL = new Set(["complete", "error", "cancelled"]);
  */
 /** @typedef {"embed" | "reduce"} Kind */
 
+/**
+ * @param {api.Job} job
+ * @returns {Kind} the stream that tells of it: an import makes vectors, as embedding does
+ */
+const streamOf = (job) => (job.kind === "reduce" ? "reduce" : "embed");
+
 export class Watch {
   /**
    * @param {{onProgress: (kind: Kind, state: Progress) => void, onEnd: (kind: Kind, state: Progress, isNews: boolean) => void,
@@ -67,7 +73,7 @@ export class Watch {
         retryMs = FIRST_RETRY_MS;
         this._back();
         const running = this._tell(jobs.filter((job) => job.dataset_id === datasetId));
-        if (running && datasetId) await this._stream(datasetId, running.kind, signal);
+        if (running && datasetId) await this._stream(datasetId, streamOf(running), signal);
         else await this._rest(POLL_MS, signal);
       } catch {
         if (signal.aborted) return;
@@ -85,7 +91,7 @@ export class Watch {
    */
   _tell(jobs) {
     for (const kind of /** @type {Kind[]} */ (["embed", "reduce"])) {
-      const newest = jobs.find((job) => job.kind === kind);
+      const newest = jobs.find((job) => streamOf(job) === kind);
       if (newest && TERMINAL.has(newest.status)) this._end(kind, { ...newest, job_id: newest.id, rate: null, eta_s: null });
     }
     this._isFirstLook = false;

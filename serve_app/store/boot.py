@@ -42,7 +42,7 @@ def _lost_stage(session: Session, dimension: int) -> list[str]:
         "SELECT j.id, CASE WHEN j.status = 'running' THEN j.embedded + j.reused ELSE 0 END AS expected, "
         f"coalesce(t.n, 0) AS found FROM jobs j LEFT JOIN (SELECT job_id, count(*) AS n FROM {stage_table(dimension)} "
         "GROUP BY job_id) t ON t.job_id = j.id "
-        "WHERE j.kind = 'embed' AND j.dimension = ? AND expected <> found ORDER BY j.id",
+        "WHERE j.kind <> 'reduce' AND j.dimension = ? AND expected <> found ORDER BY j.id",
         dimension,
     )
     return [f"Job {job} should have {expected:,} staged vectors and has {found:,}." for job, expected, found in rows]

@@ -12,6 +12,7 @@ from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.health import Health
+from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
 from serve_app.store.marks import write
 from serve_app.store.pace import Pace
@@ -26,15 +27,17 @@ logger = logging.getLogger(__name__)
 
 
 class StoreExecutor:
-    """The store's parts (`Datasets`, `Jobs`, `Vectors`, `Health`) behind one awaitable call: a `services.Writer`.
+    """The store's parts (`Datasets`, `Jobs`, `Imports`, `Vectors`, `Health`) behind one awaitable call.
 
-    Only public methods that a part defines can be called, by their qualified name. A write that was accepted runs
-    to its end even when its caller stops waiting, and an error in one call touches no other.
+    A `services.Writer`. Only public methods that a part defines can be called, by their qualified name. A write that
+    was accepted runs to its end even when its caller stops waiting, and an error in one call touches no other.
     """
 
     def __init__(self, database: Database, *, readers: int = 4, clock: Callable[[], float] = time.monotonic) -> None:
         pace = Pace(clock)
-        parts = (Datasets(database), Jobs(database, pace, clock), Vectors(database, pace), Health(database))
+        jobs = Jobs(database, pace, clock)
+        imports = Imports(database, pace, jobs.leases)
+        parts = (Datasets(database), jobs, imports, Vectors(database, pace), Health(database))
         self._database = database
         self._methods: dict[str, Callable[..., object]] = {
             f"{type(part).__name__}.{name}": getattr(part, name)

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from serve_app.errors import JobNotFound, StaleAttempt
+from serve_app.errors import Conflict, JobNotFound, StaleAttempt
 from serve_app.records import Job, JobKind, JobStatus
 from serve_app.store.pace import Pace
 from serve_app.store.schema import stage_table
@@ -129,6 +129,17 @@ def guard(session: Session, job_id: str, attempt: int) -> JobRow:
     return row
 
 
+def has_block(row: JobRow, block_no: int) -> bool:
+    """Whether the attempt has committed this block already.
+
+    Raises:
+        Conflict: a block before it is missing.
+    """
+    if block_no > row.last_block + 1:
+        raise Conflict(f"block {row.last_block + 1} comes next, not block {block_no}")
+    return block_no <= row.last_block
+
+
 def running_job(session: Session, dataset_id: str) -> JobRow | None:
     """The dataset's running job, of either kind."""
     row = session.row(f"SELECT {COLUMNS} FROM jobs WHERE dataset_id = ? AND status = 'running'", dataset_id)
@@ -150,9 +161,11 @@ def finish(session: Session, row: JobRow, status: JobStatus, message: str, **cha
 
 
 def drop_stage(session: Session, row: JobRow) -> None:
-    """Delete a job's staged vectors."""
+    """Delete a job's staged vectors and points."""
     if row.dimension is not None:
         session.q(f"DELETE FROM {stage_table(row.dimension)} WHERE job_id = ?", row.id)
+    if row.kind == "import":
+        session.q("DELETE FROM import_points WHERE job_id = ?", row.id)
 
 
 def public(row: JobRow, pace: Pace) -> Job:

@@ -34,7 +34,7 @@ class Jobs:
     def __init__(self, database: "Database", pace: Pace, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._pace = pace
-        self._leases = Leases(clock)
+        self.leases = Leases(clock)
 
     @write
     def create(
@@ -104,7 +104,7 @@ class Jobs:
         with self._database.transaction() as session:
             rows = session.q(f"SELECT {COLUMNS} FROM jobs WHERE status = 'running' ORDER BY number")
             jobs = (JobRow(*values) for values in rows)
-            free = (job for job in jobs if job.id not in holding and self._leases.is_free(job.id, runner_id))
+            free = (job for job in jobs if job.id not in holding and self.leases.is_free(job.id, runner_id))
             row = next(free, None)
             if row is None:
                 return None
@@ -117,7 +117,7 @@ class Jobs:
                 message="Resuming" if row.attempt else "Starting",
             )
             dataset = require_dataset(session, row.dataset_id)
-        self._leases.grant(row.id, runner_id, lease_s)
+        self.leases.grant(row.id, runner_id, lease_s)
         self._pace.start(row.id, row.processed)
         job = job_rows.public(row, self._pace)
         return Claim(job=job, dataset=dataset, attempt=row.attempt, force=row.force, params=json.loads(row.params))
@@ -127,7 +127,7 @@ class Jobs:
         """Extend the lease. Raises `StaleAttempt` when the job is over or claimed anew."""
         with self._database.read() as session:
             job_rows.guard(session, job_id, attempt)
-        self._leases.extend(job_id, lease_s)
+        self.leases.extend(job_id, lease_s)
 
     @write
     def release(self, job_id: str, attempt: int) -> None:
@@ -135,7 +135,7 @@ class Jobs:
         with self._database.read() as session:
             current = session.row("SELECT 1 FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
         if current is not None:
-            self._leases.drop(job_id)
+            self.leases.drop(job_id)
 
     @write
     def begin(self, job_id: str, attempt: int, card: ModelCard) -> Job:
@@ -215,24 +215,29 @@ class Jobs:
         return [job_rows.public(JobRow(*row), self._pace) for row in rows]
 
     def latest(self, keys: list[tuple[str, JobKind]]) -> list[Job | None]:
-        """The newest job of each (dataset id, kind), None where there is none; one query for all streams."""
+        """The newest job of each (dataset id, kind), None where there is none; one query for all streams.
+
+        An import counts as `embed`: both make the dataset's vectors.
+        """
         wanted = pa.table(
             {
                 "dataset_id": pa.array([dataset_id for dataset_id, _ in keys], pa.string()),
-                "kind": pa.array([kind for _, kind in keys], pa.string()),
+                "stream": pa.array([_stream(kind) for _, kind in keys], pa.string()),
             }
         )
         with self._database.read() as session:
             session.bind("wanted", wanted)
             rows = session.q(
-                f"SELECT {COLUMNS} FROM jobs SEMI JOIN wanted USING (dataset_id, kind) "
-                "QUALIFY row_number() OVER (PARTITION BY dataset_id, kind ORDER BY number DESC) = 1"
+                f"SELECT {COLUMNS} FROM (SELECT *, if(kind = 'reduce', 'reduce', 'embed') AS stream FROM jobs) "
+                "SEMI JOIN wanted USING (dataset_id, stream) "
+                "QUALIFY row_number() OVER (PARTITION BY dataset_id, stream ORDER BY number DESC) = 1"
             )
-        newest = {(row.dataset_id, row.kind): row for row in (JobRow(*values) for values in rows)}
-        return [None if key not in newest else job_rows.public(newest[key], self._pace) for key in keys]
+        newest = {(row.dataset_id, _stream(row.kind)): row for row in (JobRow(*values) for values in rows)}
+        found = [newest.get((dataset_id, _stream(kind))) for dataset_id, kind in keys]
+        return [None if row is None else job_rows.public(row, self._pace) for row in found]
 
     def skipped(self, dataset_id: str, *, limit: int, cursor: str | None) -> tuple[list[Skip], str | None]:
-        """A page of the skips of the dataset's last embed job, and the cursor of the next, None at the end.
+        """A page of the skips of the dataset's last embed or import job, and the cursor of the next, None at the end.
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -243,7 +248,7 @@ class Jobs:
             require_dataset(session, dataset_id)
             rows = session.q(
                 "SELECT position, sample_id, file_name, reason, detail FROM job_skips WHERE position > ? AND job_id = "
-                "(SELECT arg_max(id, number) FROM jobs WHERE dataset_id = ? AND kind = 'embed') "
+                "(SELECT arg_max(id, number) FROM jobs WHERE dataset_id = ? AND kind <> 'reduce') "
                 "ORDER BY position LIMIT ?",
                 *(after, dataset_id, limit + 1),
             )
@@ -251,9 +256,13 @@ class Jobs:
         return page, str(rows[limit - 1][0]) if len(rows) > limit else None
 
     def _ended(self, row: JobRow) -> Job:
-        self._leases.drop(row.id)
+        self.leases.drop(row.id)
         self._pace.stop(row.id)
         return job_rows.public(row, self._pace)
+
+
+def _stream(kind: JobKind) -> str:
+    return "reduce" if kind == "reduce" else "embed"
 
 
 def _count_vectors(session: Session, dataset_id: str, vectors_job_id: str | None) -> int:

@@ -12,6 +12,9 @@ from serve_app.store.session import Session
 
 _OF_SAMPLES = "e JOIN samples s USING (dataset_id, sample_id) WHERE e.dataset_id = ?"
 
+SPACE_KEY = "space_key"
+"""The name under which the schema metadata of an export says which space its vectors are of."""
+
 _POINTS = pa.schema(
     [
         ("sample_id", pa.string()),
@@ -122,7 +125,8 @@ def export_page(session: Session, now: Current, after: int, limit: int) -> tuple
             ("vector", pa.list_(pa.float32(), now.dimension)),
             ("x", pa.float64()),
             ("y", pa.float64()),
-        ]
+        ],
+        metadata={SPACE_KEY: now.space_key},
     )
     return _ipc(rows.drop_columns(["ordinal"]).cast(schema)), last if len(ordinals) > limit else None
 

@@ -90,6 +90,13 @@ def _first_tables(session: Session) -> None:
         create_vector_tables(session, dimension)
 
 
+def _staged_points(session: Session) -> None:
+    session.q(
+        "CREATE TABLE import_points (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, x DOUBLE NOT NULL, "
+        "y DOUBLE NOT NULL)"
+    )
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -97,7 +104,10 @@ class Migration(NamedTuple):
     apply: Callable[[Session], None]
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration("first tables", _first_tables),)
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration("first tables", _first_tables),
+    Migration("points of imports", _staged_points),
+)
 
 
 def pending_migrations(session: Session) -> list[Migration]:

@@ -21,20 +21,16 @@ def commit(session: Session, row: JobRow, space: Space) -> JobRow:
     Raises:
         Conflict: samples are still pending.
     """
-    pending = session.value(
-        f"SELECT count(*) FROM samples s WHERE s.dataset_id = ? AND {unsettled_condition(space.dimension)}",
-        *(space.dataset_id, space.job_id, space.job_id),
-    )
-    if pending:
-        raise Conflict(f"{pending:,} of {row.total:,} samples are still pending")
+    if row.kind == "embed":
+        _require_settled(session, row, space)
     reason, message = _objection(session, row, space)
     if reason is not None:
         return job_rows.finish(session, row, "error", message, reason=reason)
     for dimension in dimensions(session):
         session.q(f"DELETE FROM {embeddings_table(dimension)} WHERE dataset_id = ?", row.dataset_id)
     session.q(
-        f"INSERT INTO {space.embeddings} SELECT sample_id, ?, ?, vector, NULL, NULL, job_id, content_hash, size_bytes, "
-        f"mtime_ns FROM {space.stage} WHERE job_id = ?",
+        f"INSERT INTO {space.embeddings} SELECT sample_id, ?, ?, vector, p.x, p.y, job_id, content_hash, size_bytes, "
+        f"mtime_ns FROM {space.stage} LEFT JOIN import_points p USING (job_id, sample_id) WHERE job_id = ?",
         *(row.dataset_id, row.model_name, row.id),
     )
     session.q("UPDATE datasets SET vectors_job_id = ? WHERE id = ?", row.id, row.dataset_id)
@@ -74,6 +70,15 @@ def put_points(session: Session, row: JobRow, vectors_job_id: str, points: NDArr
     return job_rows.finish(session, row, "complete", message, embedded=len(points), total=len(points))
 
 
+def _require_settled(session: Session, row: JobRow, space: Space) -> None:
+    pending = session.value(
+        f"SELECT count(*) FROM samples s WHERE s.dataset_id = ? AND {unsettled_condition(space.dimension)}",
+        *(space.dataset_id, space.job_id, space.job_id),
+    )
+    if pending:
+        raise Conflict(f"{pending:,} of {row.total:,} samples are still pending")
+
+
 def _objection(session: Session, row: JobRow, space: Space) -> tuple[str | None, str]:
     """The reason code and message why the staged set must not replace the stored one; (None, "") when it may."""
     staged, distinct, unusable = session.q(
@@ -89,6 +94,16 @@ def _objection(session: Session, row: JobRow, space: Space) -> tuple[str | None,
             f"root_unavailable: {gone:,} of {_images(row.total)} are gone. Is the folder still there? "
             "If they were removed on purpose, rescan the dataset. Earlier embeddings are kept"
         )
+    if row.kind == "import" and row.processed != row.total:
+        return "transfer_broken", (
+            f"transfer_broken: {row.processed:,} of {row.total:,} rows had arrived when the sender or the service "
+            "stopped; send the file again. Earlier embeddings are kept"
+        )
+    if not staged and row.kind == "import":
+        return "no_valid_rows", (
+            f"no_valid_rows: none of {row.total:,} rows could be imported; the skipped list says why. "
+            "Earlier embeddings are kept"
+        )
     if not staged:
         return "no_valid_images", (
             f"no_valid_images: none of {_images(row.total)} could be embedded; the skipped list says why. "
@@ -100,6 +115,9 @@ def _objection(session: Session, row: JobRow, space: Space) -> tuple[str | None,
 
 
 def _summary(row: JobRow) -> str:
+    if row.kind == "import":
+        refused = f", {row.skipped:,} rows refused" if row.skipped else ""
+        return f"Imported vectors of {_images(row.embedded)}{refused}"
     parts = [f"Embedded {_images(row.embedded)}"]
     parts += [f"{row.skipped:,} skipped"] if row.skipped else []
     parts += [f"{row.reused:,} reused"] if row.reused else []

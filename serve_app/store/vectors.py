@@ -78,10 +78,8 @@ class Vectors:
         """
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
-            if block_no <= row.last_block:
+            if job_rows.has_block(row, block_no):
                 return job_rows.public(row, self._pace)
-            if block_no != row.last_block + 1:
-                raise Conflict(f"block {row.last_block + 1} comes next, not block {block_no}")
             space = _require_space(row)
             _require_shape(block, row)
             row = _put(session, row, space, block, block_no)

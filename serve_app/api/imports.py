@@ -1,0 +1,145 @@
+"""The route that takes vectors made elsewhere."""
+
+import asyncio
+import tempfile
+from typing import Annotated, Any, BinaryIO
+
+from fastapi import APIRouter, HTTPException, Query, Request, Response
+from pydantic import StringConstraints
+from starlette.requests import ClientDisconnect
+
+from serve_app.api import problems
+from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.guards import TABLES
+from serve_app.api.schemas import JobStarted
+from serve_app.errors import (
+    DatasetNotFound,
+    InvalidRequest,
+    JobRunning,
+    Saturated,
+    StaleAttempt,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
+from serve_app.services import Writer
+from serve_app.store.datasets import Datasets
+from serve_app.store.jobs import Jobs
+from serve_app.vector_file import VectorFile
+from serve_app.vector_import import stage_import
+
+router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["embeddings"])
+
+MAX_TEXT = 200
+_Text = StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")
+SpaceKey = Annotated[
+    str | None,
+    _Text,
+    Query(
+        description="which space the vectors are of: equal keys mean that they may be compared. "
+        "Not needed where the file's schema metadata has a `space_key`, as exports do",
+        examples=["clip-vit-b-32/openai"],
+    ),
+]
+ModelName = Annotated[
+    str | None,
+    _Text,
+    Query(
+        description="what made the vectors. Not needed where the file has a column or schema metadata `model_name`",
+        examples=["clip-vit-b-32"],
+    ),
+]
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "Parquet or Arrow IPC: `sample_id` or `file_name`, `vector`, and `x, y` or neither",
+        "content": {media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in TABLES},
+    }
+}
+_ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "every row is on disk, and the job will make them the dataset's vectors",
+        "headers": {"Location": {"description": "the job", "schema": {"type": "string"}}},
+        "content": {
+            "application/json": {
+                "example": {
+                    "dataset_id": "6c1d2f4e0a5b4a7e9d6f3b8c2e1a0f97",
+                    "status": "started",
+                    "message": "Importing 1,000 vectors of dimension 512.",
+                    "job_id": "0e4f8d1c7b6a4953a2d1c0b9e8f7a6d5",
+                }
+            }
+        },
+    }
+}
+
+
+@router.post(
+    "/import",
+    status_code=202,
+    openapi_extra=_BODY,
+    responses=_ACCEPTED
+    | problems.documented(
+        InvalidRequest,
+        DatasetNotFound,
+        JobRunning,
+        StaleAttempt,
+        TooLarge,
+        UnsupportedMediaType,
+        Saturated,
+        Unavailable,
+    ),
+)
+async def import_vectors(
+    dataset_id: str,
+    request: Request,
+    services: ServicesNow,
+    context: ContextNow,
+    response: Response,
+    space_key: SpaceKey = None,
+    model_name: ModelName = None,
+) -> JobStarted:
+    """Replace the dataset's vectors, and its map, by those of a file.
+
+    Rows that cannot be used (unknown sample, wrong dimension, not finite, zero, given twice) are listed under
+    `/embeddings/skipped`; the others are imported. A job that fails changes nothing.
+    """
+    await _require_idle(services.writer, dataset_id)
+    context.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=context.settings.data_dir) as file:
+        await _spool(request, file)
+        source = await asyncio.to_thread(VectorFile, file)
+        space_key = _required(space_key or source.space_key, "space_key", "give it the same name as schema metadata")
+        model_name = _required(model_name or source.model_name, "model_name", "add a column of that name")
+        job = await stage_import(services.writer, dataset_id, source, model_name=model_name, space_key=space_key)
+    await services.runner.nudge()
+    response.headers["Location"] = f"/jobs/{job.id}"
+    message = f"Importing {source.total:,} vectors of dimension {source.dimension}."
+    return JobStarted(dataset_id=dataset_id, message=message, job_id=job.id)
+
+
+async def _require_idle(writer: Writer, dataset_id: str) -> None:
+    """Refuse before a large body arrives, not after it. Raises `DatasetNotFound`, `JobRunning`."""
+    await writer.call(Datasets.get, dataset_id)
+    for job in await writer.call(Jobs.latest, [(dataset_id, "embed"), (dataset_id, "reduce")]):
+        if job is not None and job.status == "running":
+            raise JobRunning(job.id)
+
+
+async def _spool(request: Request, file: BinaryIO) -> None:
+    try:
+        async for part in request.stream():
+            await asyncio.to_thread(file.write, part)
+    except ClientDisconnect:
+        raise HTTPException(400, "The client left before the body was complete.") from None
+    except OSError as error:
+        raise Unavailable(f"The file cannot be kept while it is read: {error.strerror}.") from None
+
+
+def _required(value: str | None, name: str, otherwise: str) -> str:
+    """A value that may also come from the file, where nothing has checked it."""
+    if not value:
+        raise InvalidRequest(f"say what the vectors are: add ?{name}=… to the address, or {otherwise}")
+    if len(value) > MAX_TEXT or not value.isprintable():
+        raise InvalidRequest(f"the file's {name} is not a printable text of at most {MAX_TEXT} characters")
+    return value

@@ -1,0 +1,189 @@
+"""Imports: vectors made elsewhere, staged row by row under a job and swapped in like embedded ones.
+
+Whoever receives the file holds the job's lease while it stages; when it stops renewing, a runner claims the
+job and `Vectors.commit` finds rows missing.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from serve_app.errors import JobRunning
+from serve_app.records import FileStamp, ImportedRows, Job, RefusedRow, Skip
+from serve_app.store import job_rows, staging
+from serve_app.store.datasets import require_dataset
+from serve_app.store.job_rows import JobRow
+from serve_app.store.leases import Leases
+from serve_app.store.marks import write
+from serve_app.store.pace import Pace
+from serve_app.store.schema import create_vector_tables, dimensions
+from serve_app.store.session import Session
+from serve_app.store.staging import Space
+
+if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
+    from serve_app.store.database import Database
+
+
+class Imports:
+    """SQL over what a running import holds."""
+
+    def __init__(self, database: "Database", pace: Pace, leases: Leases) -> None:
+        self._database = database
+        self._pace = pace
+        self._leases = leases
+
+    @write
+    def open(
+        self,
+        dataset_id: str,
+        *,
+        model_name: str,
+        space_key: str,
+        dimension: int,
+        total: int,
+        holder: str,
+        lease_s: float,
+    ) -> Job:
+        """Insert a running import of `total` rows, held by `holder`; its attempt is 1.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            JobRunning: a job of it runs; the message is its id.
+            InvalidRequest: vectors of this dimension cannot be stored.
+        """
+        with self._database.transaction() as session:
+            require_dataset(session, dataset_id)
+            running = job_rows.running_job(session, dataset_id)
+            if running is not None:
+                raise JobRunning(running.id)
+            is_new_dimension = dimension not in dimensions(session)
+            if is_new_dimension:
+                create_vector_tables(session, dimension)
+            scan_no = session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id)
+            row = job_rows.insert(
+                session,
+                dataset_id,
+                "import",
+                total=total,
+                model_name=model_name,
+                force=False,
+                params="{}",
+                vectors_job_id=None,
+                scan_no=scan_no,
+            )
+            row = job_rows.update(
+                session,
+                row,
+                attempt=1,
+                phase="running",
+                message="Receiving vectors",
+                space_key=space_key,
+                dimension=dimension,
+            )
+        if is_new_dimension:
+            self._database.checkpoint()  # new tables do not linger in the write-ahead log
+        self._leases.grant(row.id, holder, lease_s)
+        self._pace.start(row.id, 0)
+        return job_rows.public(row, self._pace)
+
+    @write
+    def put(self, job_id: str, attempt: int, block_no: int, rows: ImportedRows, *, lease_s: float) -> Job:
+        """Stage a block of rows, count it and extend the lease, in one transaction; safe to repeat.
+
+        Rows that name no sample of the dataset (`unknown_sample`), several (`ambiguous`) or one that came before
+        (`duplicate`) are listed as skipped, beside those that were refused already.
+
+        Raises:
+            StaleAttempt: the job was cancelled, or its lease ran out and it was claimed.
+            Conflict: a block before this one is missing.
+        """
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            if not job_rows.has_block(row, block_no):
+                row = _put(session, row, rows, block_no)
+        self._leases.extend(job_id, lease_s)
+        self._pace.note(job_id, row.processed)
+        return job_rows.public(row, self._pace)
+
+
+def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> JobRow:
+    space = Space.of(row)
+    assert space is not None
+    found = _resolve(session, space, rows)
+    keep: list[int] = []
+    refused = list(rows.refused)
+    taken = _staged(session, space, [sample_id for matches in found.values() for sample_id, _ in matches])
+    for position, key in enumerate(rows.keys):
+        matches = found.get(key, [])
+        if len(matches) != 1:
+            refused.append(_unmatched(key, rows, len(matches)))
+        elif matches[0][0] in taken:
+            refused.append(RefusedRow(key, "duplicate", "an earlier row of the file gave this sample's vector"))
+        else:
+            taken.add(matches[0][0])
+            keep.append(position)
+    sample_ids = [found[rows.keys[position]][0][0] for position in keep]
+    # No file stands behind these vectors: a size of -1 keeps them from ever being taken for a file's.
+    stamps = [FileStamp(f"imported:{sample_id}", -1, -1) for sample_id in sample_ids]
+    staging.stage_vectors(session, space, sample_ids, stamps, rows.vectors[keep])
+    _stage_points(session, row.id, sample_ids, rows.points[keep])
+    skips = [Skip(*_names(found, refusal.key), refusal.reason, refusal.detail) for refusal in refused]
+    staging.put_skips(session, space, skips, first_position=row.skipped)
+    processed = row.processed + len(keep) + len(skips)
+    return job_rows.update(
+        session,
+        row,
+        embedded=row.embedded + len(keep),
+        skipped=row.skipped + len(skips),
+        last_block=block_no,
+        message=f"Receiving {processed:,} of {row.total:,} vectors",
+    )
+
+
+def _resolve(session: Session, space: Space, rows: ImportedRows) -> dict[str, list[tuple[str, str]]]:
+    """The (sample id, file name) of the dataset's samples that each key names, refused rows' keys included."""
+    keys = {*rows.keys, *(refusal.key for refusal in rows.refused)}
+    session.bind("named", pa.table({"key": pa.array(sorted(keys), pa.string())}))
+    found: dict[str, list[tuple[str, str]]] = {}
+    for key, sample_id, file_name in session.q(
+        f"SELECT n.key, s.sample_id, s.file_name FROM samples s JOIN named n ON n.key = s.{rows.key_column} "
+        "WHERE s.dataset_id = ? ORDER BY s.ordinal",
+        space.dataset_id,
+    ):
+        found.setdefault(key, []).append((sample_id, file_name))
+    return found
+
+
+def _staged(session: Session, space: Space, sample_ids: list[str]) -> set[str]:
+    """Those of the samples for which the job has a vector."""
+    session.bind("asked", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
+    rows = session.q(
+        f"SELECT sample_id FROM {space.stage} SEMI JOIN asked USING (sample_id) WHERE job_id = ?", space.job_id
+    )
+    return {sample_id for (sample_id,) in rows}
+
+
+def _stage_points(session: Session, job_id: str, sample_ids: list[str], points: np.ndarray[tuple[int, int]]) -> None:
+    placed = np.isfinite(points).all(axis=1)
+    if not placed.any():
+        return
+    table = {
+        "sample_id": pa.array(np.asarray(sample_ids, object)[placed], pa.string()),
+        "x": np.ascontiguousarray(points[placed, 0]),
+        "y": np.ascontiguousarray(points[placed, 1]),
+    }
+    session.bind("places", pa.table(table))
+    session.q("INSERT INTO import_points SELECT ?, sample_id, x, y FROM places", job_id)
+
+
+def _unmatched(key: str, rows: ImportedRows, n_matches: int) -> RefusedRow:
+    if n_matches:
+        return RefusedRow(key, "ambiguous", f"{n_matches} samples have this file: name them by sample_id")
+    return RefusedRow(key, "unknown_sample", f"no sample of the dataset has this {rows.key_column}")
+
+
+def _names(found: dict[str, list[tuple[str, str]]], key: str) -> tuple[str, str]:
+    """Sample id and file name for a list of refused rows; the row's own text twice where there is no such sample."""
+    matches = found.get(key)
+    return matches[0] if matches else (key, key)
