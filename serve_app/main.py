@@ -28,7 +28,7 @@ from deployments.reducer import Reducer
 from deployments.searcher import Searcher
 from serve_app.config import Settings
 from serve_app.errors import Unavailable
-from serve_app.policy import SMALL_ACTOR_CPUS
+from serve_app.policy import INGRESS_REPLICAS, SMALL_ACTOR_CPUS
 from serve_app.service_record import FILE_NAME, ServiceRecord
 
 log = logging.getLogger("constellate")
@@ -37,10 +37,18 @@ API = "api"
 MAX_STREAMS_AND_REQUESTS = 1000
 """Every open stream holds a request slot (Serve's default of 5 would freeze the ingress at five viewers)."""
 
-PROMPT_RECOVERY = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "2"}
-"""Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute."""
+PROMPT_RECOVERY = {
+    # Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute.
+    "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+    # Ray counts its node as dead after five failed checks; 3 s apart a service without its raylet lingers for 20 s.
+    "RAY_health_check_period_ms": "1000",
+    # How long Ray's processes, this one included, look for its control store before they end: nobody restarts it.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+}
+HEALTH_CHECK_S = 1.0
+"""How soon Serve misses a replica that was killed."""
 
-RAY_CHECK_S = 5.0
+RAY_CHECK_S = 1.0
 KILLED_PORT_S = 15.0
 
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
@@ -64,7 +72,7 @@ def api(args: Settings) -> Application:
     runner = ray_serve.deployment(
         name="JobRunner",
         max_ongoing_requests=64,
-        health_check_period_s=2,
+        health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=10,
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,
@@ -79,10 +87,10 @@ def api(args: Settings) -> Application:
     )(Searcher).bind(settings)
     return ray_serve.deployment(
         name="Ingress",
-        num_replicas=policy.ingress_replicas,
+        num_replicas=INGRESS_REPLICAS,
         max_ongoing_requests=MAX_STREAMS_AND_REQUESTS,
         max_queued_requests=200,
-        health_check_period_s=2,
+        health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=5,
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,

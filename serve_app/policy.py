@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from serve_app.config import Settings
 
 SMALL_ACTOR_CPUS = 0.1
-"""Ingress, writer, JobRunner, Reducer and Searcher each claim this much; together about half a CPU."""
+"""Each ingress, the writer, JobRunner, Reducer and Searcher claim this much."""
+
+INGRESS_REPLICAS = 2
+"""One dies, the other answers: with a single one callers waited four to eight seconds for its successor."""
+
+N_SMALL_ACTORS = 4 + INGRESS_REPLICAS
 
 MAX_INITIAL_REPLICAS = 4
 """CPU replicas at start: the first job of a fresh service finds every core of a laptop in use. 0.6 GB each."""
@@ -44,7 +49,6 @@ class Policy:
     target_ongoing: int
     max_ongoing: int
     request_images: int
-    ingress_replicas: int
 
     @classmethod
     def choose(cls, settings: Settings, *, n_cpus: float, n_gpus: float) -> "Policy":
@@ -56,7 +60,6 @@ class Policy:
             n_gpus: GPUs Ray schedules on.
         """
         cores = max(1, math.floor(n_cpus))
-        ingress_replicas = 2 if cores >= 4 else 1
         if n_gpus >= 1 and settings.device in ("auto", "cuda"):
             share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
             replicas = settings.max_replicas or max(1, math.floor(n_gpus / share) if share else int(n_gpus))
@@ -74,7 +77,6 @@ class Policy:
                 target_ongoing=6,
                 max_ongoing=10,
                 request_images=MAX_REQUEST_IMAGES,
-                ingress_replicas=ingress_replicas,
             )
         replicas = settings.max_replicas or cores
         return cls(
@@ -90,7 +92,6 @@ class Policy:
             target_ongoing=2,
             max_ongoing=3,
             request_images=min(MAX_REQUEST_IMAGES, CPU_REQUEST_IMAGES * replicas),
-            ingress_replicas=ingress_replicas,
         )
 
     @property
@@ -101,5 +102,5 @@ class Policy:
 
 def _share_of_cores(cores: int, replicas: int) -> float:
     """Logical CPUs of a replica, so that all replicas, one of a second model and the small actors fit."""
-    free = max(0.4, cores - 6 * SMALL_ACTOR_CPUS)
+    free = max(0.4, cores - N_SMALL_ACTORS * SMALL_ACTOR_CPUS)
     return max(0.1, min(0.9, math.floor(100 * free / (replicas + 1)) / 100))

@@ -10,6 +10,7 @@ import json
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
+from functools import lru_cache
 
 from sse_starlette.event import ServerSentEvent
 
@@ -22,10 +23,19 @@ logger = logging.getLogger(__name__)
 
 POLL_INTERVAL_S = 0.5
 MAX_PAUSE_S = 5.0
-MAX_STREAMS = 500
+MAX_STREAMS = 300
+"""Of one process; two of them hold the 500 that are promised, and more while one of them is away."""
 RETRY_MS = 1500
-EVENTS_PER_S = 200
-"""Of progress, over all streams of a process: an event costs its two processes about a millisecond."""
+PING_S = 15.0
+PING = b": ping\r\n"
+"""A comment line that keeps an idle connection alive.
+
+Without the usual blank line behind it: once an event has had an `id`, httpx-sse 0.4.3 takes a comment and a
+blank line for an event without data. The next event or ping follows on a line of its own either way.
+"""
+
+EVENTS_PER_S = 50.0
+"""Of progress, over all streams of a process: on Serve an event costs this process and the proxy a millisecond."""
 
 
 class Watch:
@@ -37,18 +47,25 @@ class Watch:
     def __init__(self, dataset_id: str, kind: JobKind, on_close: "Callable[[Watch], None]") -> None:
         self.key: tuple[str, JobKind] = (dataset_id, kind)
         self.job: Job | None = None
+        self.told_at = 0.0
         self._has_state = False
         self._is_closed = False
         self._changed = asyncio.Event()
         self._on_close = on_close
 
-    def offer(self, job: Job | None, *, is_due: bool = True) -> None:
-        """Take the newest state; one already known wakes nobody, and one in the middle of a job can wait its turn."""
-        if self._has_state and not is_due and job is not None and job.status not in TERMINAL:
-            return
+    def is_new(self, job: Job | None) -> bool:
+        """Whether this state is another one than the stream has."""
+        return not self._has_state or _version(job) != _version(self.job)
+
+    def can_wait(self, job: Job | None) -> bool:
+        """Whether this state may be told later or never: neither the first nor the last, nor a new job's first."""
+        return self._has_state and self.job is not None and job is not None and job.status not in TERMINAL
+
+    def offer(self, job: Job | None) -> None:
+        """Take the newest state; one already known wakes nobody."""
         if job is None and self.job is not None:
             self.close()  # the dataset was deleted
-        elif not self._has_state or _version(job) != _version(self.job):
+        elif self.is_new(job):
             self.job = job
             self._has_state = True
             self._changed.set()
@@ -59,16 +76,11 @@ class Watch:
         self._changed.set()
         self._on_close(self)
 
-    async def states(self) -> AsyncIterator[Job | None]:
-        """The present state, then each newer one, up to the terminal one."""
-        while True:
-            await self._changed.wait()
-            self._changed.clear()
-            if self._is_closed:
-                return
-            yield self.job
-            if self.job is not None and self.job.status in TERMINAL:
-                return
+    async def changed(self) -> bool:
+        """Wait for a state that was not waited for before; False when the stream has been closed."""
+        await self._changed.wait()
+        self._changed.clear()
+        return not self._is_closed
 
 
 class ProgressHub:
@@ -88,7 +100,8 @@ class ProgressHub:
         self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._next_turn_at = 0.0
+        self._allowance = 0.0
+        self._polled_at = 0.0
 
     def __len__(self) -> int:
         """Streams open now."""
@@ -136,10 +149,7 @@ class ProgressHub:
         keys = sorted({watch.key for watch in watches})
         newest = dict(zip(keys, await call(Jobs.latest, keys), strict=True))
         states: dict[str, Job | None] = {job.id: job for job in newest.values() if job is not None}
-        now = asyncio.get_running_loop().time()
-        is_due = now >= self._next_turn_at
-        if is_due:
-            self._next_turn_at = now + len(watches) / EVENTS_PER_S
+        waiting: list[tuple[Watch, Job | None]] = []
         for watch in watches:
             job = newest[watch.key]
             if job is not None and watch.job is not None and watch.job.id != job.id:
@@ -147,7 +157,22 @@ class ProgressHub:
                 if watch.job.id not in states:
                     states[watch.job.id] = await self._read(watch.job.id)
                 job = states[watch.job.id]
-            watch.offer(job, is_due=is_due)
+            if not watch.can_wait(job):
+                watch.offer(job)
+            elif watch.is_new(job):
+                waiting.append((watch, job))
+        self._tell_in_turns(waiting)
+
+    def _tell_in_turns(self, waiting: list[tuple[Watch, Job | None]]) -> None:
+        """Offer each its newer state, those first that have gone without for longest, at `EVENTS_PER_S`."""
+        now = asyncio.get_running_loop().time()
+        self._allowance = min(self._allowance + (now - self._polled_at) * EVENTS_PER_S, EVENTS_PER_S)
+        self._polled_at = now
+        waiting.sort(key=lambda turn: turn[0].told_at)
+        for watch, job in waiting[: int(self._allowance)]:
+            watch.told_at = now
+            watch.offer(job)
+            self._allowance -= 1
 
     async def _read(self, job_id: str) -> Job | None:
         try:
@@ -170,42 +195,44 @@ def has_seen_end(job: Job | None, last_event_id: str) -> bool:
     return job is not None and job.status in TERMINAL and event_id(job) == last_event_id
 
 
-def progress_event(job: Job | None, *, retry_ms: int | None = None) -> ServerSentEvent:
-    """One state as an event (contract, section 4); None is a dataset without a job."""
+def state_of(job: Job | None) -> dict[str, object]:
+    """The data of an event (contract, section 4); None is a dataset without a job."""
     if job is None:
-        state = _state("idle", 0, 0, "There is no job yet.", None, 0, None, None)
-        return ServerSentEvent(state, event="progress", retry=retry_ms)
-    status = "fitting" if job.status == "running" and job.phase == "fitting" else job.status
-    state = _state(status, job.processed, job.total, job.message, job.id, job.skipped, job.rate, job.eta_s)
-    return ServerSentEvent(state, event="progress", id=event_id(job), retry=retry_ms)
-
-
-def _state(
-    status: str,
-    processed: int,
-    total: int,
-    message: str,
-    job_id: str | None,
-    skipped: int,
-    rate: float | None,
-    eta_s: float | None,
-) -> str:
-    fields = {
-        "status": status,
-        "processed": processed,
-        "total": total,
-        "message": message,
-        "job_id": job_id,
-        "skipped": skipped,
-        "rate": rate,
-        "eta_s": eta_s,
+        none = dict.fromkeys(("job_id", "rate", "eta_s"))
+        return {"status": "idle", "processed": 0, "total": 0, "message": "There is no job yet.", "skipped": 0} | none
+    return {
+        "status": "fitting" if job.status == "running" and job.phase == "fitting" else job.status,
+        "processed": job.processed,
+        "total": job.total,
+        "message": job.message,
+        "job_id": job.id,
+        "skipped": job.skipped,
+        "rate": job.rate,
+        "eta_s": job.eta_s,
     }
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
 
-async def progress_events(watch: Watch) -> AsyncIterator[ServerSentEvent]:
-    """The events of one stream; the first also sets how soon a browser reconnects."""
+@lru_cache(maxsize=64)
+def progress_event(job: Job | None, *, retry_ms: int | None = None) -> bytes:
+    """One state as an event on the wire. Every stream of a job is told the same states: each is encoded once."""
+    data = json.dumps(state_of(job), ensure_ascii=False, allow_nan=False)
+    version = None if job is None else event_id(job)
+    return ServerSentEvent(data, event="progress", id=version, retry=retry_ms).encode()
+
+
+async def progress_events(watch: Watch) -> AsyncIterator[bytes]:
+    """What one stream sends up to the terminal state; its first event also sets how soon a browser reconnects."""
     retry_ms: int | None = RETRY_MS
-    async for job in watch.states():
+    while True:
+        try:
+            async with asyncio.timeout(PING_S):
+                if not await watch.changed():
+                    return
+        except TimeoutError:
+            yield PING
+            continue
+        job = watch.job
         yield progress_event(job, retry_ms=retry_ms)
+        if job is not None and job.status in TERMINAL:
+            return
         retry_ms = None

@@ -24,7 +24,7 @@ from tests.faults.watching import Follower
 from tests.ray.client import TERMINAL
 
 FREEZE_S = (1.0, 8.0)
-MORTAL = [part for part in PARTS if part != "raylet"]
+MORTAL = [part for part in PARTS if part not in {"raylet", "gcs"}]
 
 
 class AckLog:

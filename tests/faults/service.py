@@ -32,6 +32,7 @@ PARTS = {
     "controller": r"ray::ServeController",
     "writer": r"ray::DuckDBWriter",
     "raylet": r"raylet/raylet ",
+    "gcs": r"gcs/gcs_server ",
 }
 """A pattern that the process title of each part matches, whether it is idle or runs a method."""
 

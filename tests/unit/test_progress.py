@@ -5,11 +5,22 @@ from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
+import httpx
 import pytest
+from httpx_sse import EventSource
 
 from serve_app import progress
 from serve_app.errors import JobNotFound, Overloaded, StoreUnavailable
-from serve_app.progress import ProgressHub, Watch, has_seen_end, progress_event, progress_events
+from serve_app.progress import (
+    PING,
+    RETRY_MS,
+    ProgressHub,
+    Watch,
+    has_seen_end,
+    progress_event,
+    progress_events,
+    state_of,
+)
 from serve_app.records import Job
 from serve_app.store.jobs import Jobs
 
@@ -32,6 +43,7 @@ JOB = Job(
     created_at=datetime(2026, 1, 1),
     finished_at=None,
 )
+ENDED = object()
 DONE = replace(JOB, status="complete", processed=10, seq=9)
 
 
@@ -71,37 +83,62 @@ def hub_of(table, **kwargs):
     return ProgressHub(table.find, **{"poll_interval_s": 0.001, **kwargs})
 
 
-async def next_state(states):
-    return await asyncio.wait_for(anext(states), 5)
+async def next_state(watch):
+    """The state of the watch when it has changed; None, as for a dataset without a job, or `ENDED`."""
+    return watch.job if await asyncio.wait_for(watch.changed(), 5) else ENDED
 
 
-async def test_a_watch_gives_the_present_state_then_each_newer_one_and_ends_with_the_terminal_one():
+async def test_a_stream_gives_the_present_state_then_each_newer_one_and_ends_with_the_terminal_one():
     table = Table(JOB)
-    states = hub_of(table).watch("d1", "embed").states()
-    assert await next_state(states) == JOB
+    stream = progress_events(hub_of(table).watch("d1", "embed"))
+    assert await anext(stream) == progress_event(JOB, retry_ms=RETRY_MS)
     table.put(DONE)
-    assert await next_state(states) == DONE
-    with pytest.raises(StopAsyncIteration):
-        await next_state(states)
+    assert [event async for event in stream] == [progress_event(DONE)]
+
+
+async def test_the_end_is_told_even_when_it_comes_while_another_state_is_being_sent():
+    table = Table(JOB)
+    stream = progress_events(hub_of(table).watch("d1", "embed"))
+    await anext(stream)
+    for processed in (5, 10):
+        table.put(
+            replace(DONE, status="complete" if processed == 10 else "running", processed=processed, seq=processed)
+        )
+        table.polled.clear()
+        await table.polled.wait()
+    assert [event async for event in stream][-1] == progress_event(table.jobs["j1"])
+
+
+async def test_only_an_idle_stream_is_pinged(monkeypatch):
+    monkeypatch.setattr(progress, "PING_S", 0.05)
+    table = Table(JOB)
+    stream = progress_events(hub_of(table).watch("d1", "embed"))
+    await anext(stream)
+    assert await anext(stream) == PING
+    table.put(DONE)
+    assert await anext(stream) == progress_event(DONE)
+
+
+def test_a_state_is_encoded_once_however_many_streams_it_goes_to():
+    job = replace(JOB, seq=77)
+    assert progress_event(job) is progress_event(replace(job))
 
 
 async def test_a_client_that_does_not_read_misses_states_but_never_the_newest():
     table = Table(JOB)
     watch = hub_of(table).watch("d1", "embed")
-    states = watch.states()
-    await next_state(states)
+    await next_state(watch)
     for processed in range(4, 10):
         watch.offer(replace(JOB, processed=processed, seq=processed + 1))
-    assert (await next_state(states)).processed == 9
+    assert (await next_state(watch)).processed == 9
 
 
 async def test_a_state_already_told_is_not_told_again():
     watch = Watch("d1", "embed", lambda watch: None)
-    states = watch.states()
     watch.offer(JOB)
-    assert await next_state(states) == JOB
+    assert await next_state(watch) == JOB
     watch.offer(replace(JOB, rate=7.0))
-    waiting = asyncio.ensure_future(anext(states))
+    waiting = asyncio.ensure_future(next_state(watch))
     await asyncio.wait({waiting}, timeout=0.01)
     assert not waiting.done()
     watch.offer(replace(JOB, seq=5))
@@ -113,7 +150,7 @@ async def test_many_streams_cost_one_read_a_poll():
     hub = hub_of(table, poll_interval_s=3600)
     watches = [hub.watch(dataset_id, "embed") for dataset_id in ("d1", "d2") * 100]
     for watch in watches:
-        assert (await next_state(watch.states())).dataset_id == watch.key[0]
+        assert (await next_state(watch)).dataset_id == watch.key[0]
     assert table.n_polls == 1
 
 
@@ -121,13 +158,13 @@ async def test_nobody_polls_when_nobody_watches():
     table = Table(JOB)
     hub = hub_of(table)
     watch = hub.watch("d1", "embed")
-    await next_state(watch.states())
+    await next_state(watch)
     watch.close()
     await asyncio.wait_for(hub._task, 5)
     n_polls = table.n_polls
     await asyncio.wait({asyncio.ensure_future(asyncio.Event().wait())}, timeout=0.02)
     assert table.n_polls == n_polls
-    assert await next_state(hub.watch("d1", "embed").states()) == JOB
+    assert await next_state(hub.watch("d1", "embed")) == JOB
 
 
 async def test_a_watch_opened_while_a_poll_is_under_way_gets_what_was_read_after_it_opened():
@@ -148,8 +185,8 @@ async def test_a_watch_opened_while_a_poll_is_under_way_gets_what_was_read_after
     table.put(JOB)
     late = hub.watch("d1", "embed")
     may_answer.set()
-    assert await next_state(late.states()) == JOB
-    assert await next_state(early.states()) in (None, JOB)
+    assert await next_state(late) == JOB
+    assert await next_state(early) in (None, JOB)
 
 
 async def test_a_response_dropped_before_its_first_byte_gives_its_place_back():
@@ -174,36 +211,34 @@ async def test_closing_twice_gives_one_place_back():
 
 async def test_the_stream_ends_when_its_dataset_is_deleted():
     table = Table(JOB)
-    states = hub_of(table).watch("d1", "embed").states()
-    await next_state(states)
+    watch = hub_of(table).watch("d1", "embed")
+    await next_state(watch)
     table.jobs.clear()
-    with pytest.raises(StopAsyncIteration):
-        await next_state(states)
+    assert await next_state(watch) is ENDED
 
 
 async def test_an_outage_is_waited_out_with_growing_pauses():
     table = Table(JOB)
     table.fault = StoreUnavailable("away")
     hub = hub_of(table)
-    states = hub.watch("d1", "embed").states()
+    watch = hub.watch("d1", "embed")
     while table.n_polls < 4:
         table.polled.clear()
         await table.polled.wait()
     assert len(hub) == 1
     table.fault = None
-    assert await next_state(states) == JOB
+    assert await next_state(watch) == JOB
 
 
 async def test_an_unforeseen_failure_ends_the_streams_and_the_next_one_starts_afresh(caplog):
     table = Table(JOB)
     table.fault = RuntimeError("a bug")
     hub = hub_of(table)
-    states = hub.watch("d1", "embed").states()
-    with pytest.raises(StopAsyncIteration):
-        await next_state(states)
+    watch = hub.watch("d1", "embed")
+    assert await next_state(watch) is ENDED
     assert "a bug" in caplog.text
     table.fault = None
-    assert await next_state(hub.watch("d1", "embed").states()) == JOB
+    assert await next_state(hub.watch("d1", "embed")) == JOB
 
 
 @pytest.mark.parametrize(
@@ -220,12 +255,29 @@ async def test_an_unforeseen_failure_ends_the_streams_and_the_next_one_starts_af
     ids=["none", "queued", "running", "fitting", "complete", "error", "cancelled"],
 )
 def test_the_status_of_an_event_is_one_of_the_contracts(job, status):
-    assert json.loads(progress_event(job).data)["status"] == status
+    assert state_of(job)["status"] == status
+
+
+def events_of(wire: bytes):
+    """What httpx-sse makes of bytes on the wire."""
+    answer = httpx.Response(200, headers={"content-type": "text/event-stream"}, content=wire)
+    return list(EventSource(answer).iter_sse())
+
+
+def decoded(event: bytes):
+    [found] = events_of(event)
+    return found
+
+
+def test_a_ping_between_events_is_no_event_for_httpx_sse():
+    """The comment's blank line used to be one, without data, as soon as the stream had lasted 15 s."""
+    events = events_of(progress_event(JOB) + PING + PING + progress_event(DONE) + PING)
+    assert [json.loads(event.data)["status"] for event in events] == ["running", "complete"]
 
 
 def test_an_event_is_the_whole_state_under_the_id_of_its_version():
-    event = progress_event(JOB)
-    assert (event.event, event.id) == ("progress", "j1:4")
+    event = decoded(progress_event(JOB, retry_ms=1500))
+    assert (event.event, event.id, event.retry) == ("progress", "j1:4", 1500)
     assert json.loads(event.data) == {
         "status": "running",
         "processed": 3,
@@ -238,10 +290,17 @@ def test_an_event_is_the_whole_state_under_the_id_of_its_version():
     }
 
 
+def test_a_dataset_without_a_job_has_an_event_without_an_id():
+    event = decoded(progress_event(None))
+    assert (event.event, event.id, event.retry) == ("progress", "", None)
+    assert (json.loads(event.data)["status"], json.loads(event.data)["job_id"]) == ("idle", None)
+
+
 def test_a_message_of_several_lines_stays_one_event():
-    encoded = progress_event(replace(JOB, message="a\nevent: forged\r\n\r\nb")).encode()
-    assert encoded.count(b"event:") == 2
+    message = "a\nevent: forged\r\n\r\nb"
+    encoded = progress_event(replace(JOB, message=message))
     assert [line for line in encoded.splitlines() if line.startswith(b"event:")] == [b"event: progress"]
+    assert json.loads(decoded(encoded).data)["message"] == message
 
 
 @pytest.mark.parametrize(
@@ -263,19 +322,19 @@ def test_only_the_very_terminal_event_counts_as_the_end_seen(job, last_event_id,
 async def test_with_many_streams_the_middle_of_a_job_is_told_in_turns_and_its_end_at_once(monkeypatch):
     monkeypatch.setattr(progress, "EVENTS_PER_S", 0.01)  # one stream's turn comes every hundred seconds
     table = Table(JOB)
-    states = hub_of(table).watch("d1", "embed").states()
-    assert await next_state(states) == JOB
+    watch = hub_of(table).watch("d1", "embed")
+    assert await next_state(watch) == JOB
     table.put(replace(JOB, processed=5, seq=5))
     for _ in range(3):
         table.polled.clear()
         await asyncio.wait_for(table.polled.wait(), 5)
     table.put(DONE)
-    assert await next_state(states) == DONE
+    assert await next_state(watch) == DONE
 
 
 async def test_a_stream_that_opens_between_turns_has_its_first_state_at_once(monkeypatch):
     monkeypatch.setattr(progress, "EVENTS_PER_S", 0.01)
     table = Table(JOB)
     hub = hub_of(table)
-    assert await next_state(hub.watch("d1", "embed").states()) == JOB
-    assert await next_state(hub.watch("d1", "embed").states()) == JOB
+    assert await next_state(hub.watch("d1", "embed")) == JOB
+    assert await next_state(hub.watch("d1", "embed")) == JOB

@@ -129,7 +129,8 @@ async def test_a_stream_follows_its_job_to_the_end_although_a_new_one_has_begun(
         assert (last["job_id"], last["status"]) == (first, "complete")
         with pytest.raises(StopAsyncIteration):
             await anext(events)
-        assert (await anext(other.states())).id == second
+        await other.changed()
+        assert other.job.id == second
 
 
 async def test_cancelling_ends_the_stream_with_cancelled(app, hub, client, dataset):
