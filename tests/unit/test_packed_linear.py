@@ -1,0 +1,45 @@
+import pytest
+import torch
+from torch import nn
+
+from serve_app import packed_linear
+from serve_app.model import VisionModel
+from serve_app.packed_linear import PackedLinear, is_available, pack
+from tests.tiny_models import make_tiny_checkpoint
+
+needs_onednn = pytest.mark.skipif(not is_available(), reason="this PyTorch has no oneDNN")
+
+
+@needs_onednn
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", [None, "gelu"])
+def test_a_packed_layer_computes_what_the_layer_computes(dtype, tolerance, bias, activation):
+    torch.manual_seed(0)
+    layer = nn.Linear(24, 40, bias=bias, dtype=dtype)
+    values = torch.randn(3, 5, 24, dtype=dtype)
+    with torch.inference_mode():
+        expected = layer(values)
+        if activation:
+            expected = nn.functional.gelu(expected)
+        packed = PackedLinear(layer, activation)(values)
+    assert packed.dtype == dtype
+    torch.testing.assert_close(packed, expected, rtol=tolerance, atol=tolerance)
+
+
+@needs_onednn
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("swiglu", [False, True])
+def test_no_plain_linear_layer_is_left_on_a_cpu(tmp_path, precision, swiglu):
+    checkpoint = make_tiny_checkpoint(tmp_path / "tiny", hidden=48, heads=2, layers=2, image_px=56, swiglu=swiglu)
+    model = VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision)
+    kinds = [type(module) for module in model._network.modules()]
+    assert nn.Linear not in kinds
+    assert kinds.count(PackedLinear) == 2 * (7 if swiglu else 6)
+
+
+def test_without_onednn_the_layers_stay(monkeypatch):
+    monkeypatch.setattr(packed_linear, "is_available", lambda: False)
+    network = nn.Sequential(nn.Linear(2, 2))
+    pack(network)
+    assert isinstance(network[0], nn.Linear)
