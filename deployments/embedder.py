@@ -23,7 +23,8 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.cluster import choose_policy
-from serve_app import weights
+from deployments.metrics import ReplicaMetrics
+from serve_app import logs, weights
 from serve_app.config import Settings
 from serve_app.embedding import Chunk, Pixels, decode_uploads
 from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
@@ -65,11 +66,13 @@ class DinoV2:
     """A replica: one model, `decode_threads` readers, one thread that computes."""
 
     def __init__(self, settings: Settings, model_name: str, policy: Policy, load: LoadModel = load_model) -> None:
+        logs.to_stderr(DEPLOYMENT)
         self._settings = settings
         self._model_name = model_name
         self._policy = policy
         self._load_model = load
         self._limits = ImageLimits()
+        self._metrics = ReplicaMetrics(model_name, policy.batch_images)
         self._readers = ThreadPoolExecutor(policy.decode_threads, thread_name_prefix="read")
         self._callers = ThreadPoolExecutor(policy.max_ongoing, thread_name_prefix="chunk")
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
@@ -107,23 +110,28 @@ class DinoV2:
         if isinstance(model, ServiceError):
             return model
         try:
-            chunk = await asyncio.get_running_loop().run_in_executor(
-                self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
-            )
+            with self._metrics.decoding():
+                chunk = await asyncio.get_running_loop().run_in_executor(
+                    self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
+                )
         except ServiceError as error:  # too many open files: the call may be repeated
             return error
-        return chunk.block(await self._vectors(model, chunk.pixels))
+        block = chunk.block(await self._vectors(model, chunk.pixels))
+        self._metrics.settled(block)
+        return block
 
     async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
         """One vector or refusal an encoded image, in order; see `services.Embedder.embed`."""
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
-        decoded = await asyncio.get_running_loop().run_in_executor(
-            self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
-        )
+        with self._metrics.decoding():
+            decoded = await asyncio.get_running_loop().run_in_executor(
+                self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
+            )
         pixels = [image for image in decoded if not isinstance(image, Refusal)]
         vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
+        self._metrics.count(embedded=len(pixels), skipped=len(decoded) - len(pixels))
         return [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
 
     async def _vectors(self, model: "VisionModel", pixels: Pixels) -> Vectors:
@@ -136,12 +144,15 @@ class DinoV2:
         ]
         return np.concatenate(await asyncio.gather(*parts))
 
+    def _embed(self, pixels: Pixels) -> Vectors:
+        assert self._model is not None
+        with self._metrics.forward(len(pixels)):
+            return self._model.embed(pixels)
+
     @serve.batch(batch_size_fn=lambda stacks: sum(len(stack) for stack in stacks))
     async def _forward(self, stacks: list[Pixels]) -> list[Vectors]:
         """One forward pass over the stacks of several calls; returns their vectors, stack by stack."""
-        assert self._model is not None
-        joined = np.concatenate(stacks)
-        vectors = await asyncio.get_running_loop().run_in_executor(self._compute, self._model.embed, joined)
+        vectors = await asyncio.get_running_loop().run_in_executor(self._compute, self._embed, np.concatenate(stacks))
         return np.split(vectors, np.cumsum([len(stack) for stack in stacks])[:-1])
 
 
@@ -172,7 +183,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
             "num_gpus": policy.gpus_per_replica,
             "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         },
-        logging_config=LoggingConfig(enable_access_log=False),
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
     )
     return deployment(DinoV2).bind(settings, model_name, policy)
 

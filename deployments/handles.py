@@ -22,6 +22,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import writer
 from deployments.embedder import DEPLOYMENT, ensure_application
+from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
 from serve_app.records import Block, Claim, FileTask, ModelCard, Neighbour
@@ -99,7 +100,7 @@ class WriterHandle:
             async with service_errors("the writer"):
                 if self._actor is None:
                     self._actor = await asyncio.to_thread(writer.find_or_start, self._settings)
-                result: R = await asyncio.wait_for(self._actor.call.remote(name, args, kwargs), timeout_s)
+                result: R = await asyncio.wait_for(self._actor.call.remote(name, args, kwargs, logs.ids()), timeout_s)
                 return result
         except StoreUnavailable:
             raise

@@ -5,8 +5,10 @@ from typing import Any
 from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
+from ray.serve.metrics import Gauge
 
 from deployments.handles import EmbedderHandle, NeighboursHandle, RunnerHandle, WriterHandle
+from serve_app import logs
 from serve_app.api import create_app
 from serve_app.config import Settings
 from serve_app.policy import Policy
@@ -19,6 +21,7 @@ class Ingress:
     def __init__(
         self, settings: Settings, policy: Policy, runner: DeploymentHandle[Any], searcher: DeploymentHandle[Any]
     ) -> None:
+        logs.to_stderr("Ingress")
         self.services = Services(
             settings=settings,
             policy=policy,
@@ -26,6 +29,7 @@ class Ingress:
             embedder=EmbedderHandle(settings),
             neighbours=NeighboursHandle(searcher),
             runner=RunnerHandle(runner),
+            on_streams=Gauge("sse_streams", description="Open progress streams").set,
         )
 
 

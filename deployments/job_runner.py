@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import writer
 from deployments.handles import EmbedderHandle, ReducerHandle, WriterHandle
+from serve_app import logs
 from serve_app.config import Settings
 from serve_app.policy import Policy
 from serve_app.runner import JobLoop
@@ -21,6 +22,7 @@ class JobRunner:
     async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
         self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any]
     ) -> None:
+        logs.to_stderr("JobRunner")
         await asyncio.to_thread(writer.hand_over, settings)
         self._loop = JobLoop(
             WriterHandle(settings),

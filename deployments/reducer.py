@@ -5,7 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.handles import WriterHandle
-from serve_app import reduction
+from serve_app import logs, reduction
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
 from serve_app.records import Claim
@@ -19,6 +19,7 @@ class Reducer:
     """Zero or one replica; one fit at a time."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.to_stderr("Reducer")
         os.nice(NICENESS)
         self._writer = WriterHandle(settings)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="umap")
@@ -30,7 +31,8 @@ class Reducer:
     async def reduce(self, claim: Claim) -> ServiceError | None:
         """Carry a claimed reduce job to its end; see `runner.Projector.reduce`."""
         try:
-            await reduce_job(claim, self._writer, self._thread)
+            with logs.about(job_id=claim.job.id):
+                await reduce_job(claim, self._writer, self._thread)
         except ServiceError as error:
             return error
         return None

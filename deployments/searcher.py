@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.handles import WriterHandle
+from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
 from serve_app.neighbours import VectorNeighbours
@@ -19,6 +20,7 @@ class Searcher:
     """One replica. `ServiceError`s are answered as values."""
 
     def __init__(self, settings: Settings) -> None:
+        logs.to_stderr("Searcher")
         self._neighbours = VectorNeighbours(WriterHandle(settings))
 
     async def similar(self, dataset_id: str, sample_id: str, limit: int) -> Answer:

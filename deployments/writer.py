@@ -4,10 +4,12 @@ A unique actor name is mutual exclusion, one Serve replica is not (decision 0001
 `serve_app.store`; this shell owns what only Ray gives: the name, the restarts, the hand-over to new code.
 """
 
+import asyncio
 import hashlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -17,8 +19,12 @@ import ray
 from ray.actor import ActorHandle
 
 import serve_app
+from deployments.metrics import WriterMetrics
+from serve_app import logs
 from serve_app.config import Settings
+from serve_app.errors import ServiceError
 from serve_app.policy import SMALL_ACTOR_CPUS
+from serve_app.records import TERMINAL, Block, Job
 
 log = logging.getLogger("constellate.writer")
 
@@ -28,6 +34,8 @@ RESOURCE = "duckdb_writer"
 """Optional custom resource: start the node that holds the file with `--resources='{"duckdb_writer": 1}'`."""
 
 MAX_CONCURRENCY = 256
+FIGURES_S = 5.0
+"""How often the database is asked for what the dashboard shows; Ray exports every ten seconds."""
 
 
 @cache
@@ -50,12 +58,35 @@ class DuckDBWriter:
         from serve_app.store.database import Database
         from serve_app.store.executor import StoreExecutor
 
+        logs.to_stderr(NAME)
         self._version = version
-        self._executor = StoreExecutor(Database(database_path))
+        self._metrics = WriterMetrics()
+        self._executor = StoreExecutor(Database(database_path), on_write=self._on_write)
+        self._publishing: asyncio.Task[None] | None = None
 
-    async def call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the store method `Part.method`."""
-        return await self._executor.call_named(name, args, kwargs)
+    async def call(
+        self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Mapping[str, str] | None = None
+    ) -> Any:
+        """Run the store method `Part.method`; `ids` say on whose behalf (`logs.ids`)."""
+        if self._publishing is None:  # the constructor has no event loop yet
+            self._publishing = asyncio.create_task(self._publish())
+        n_rows = sum(arg.n_samples for arg in args if isinstance(arg, Block))
+        with logs.about(**(ids or {})), self._metrics.queued(n_rows):
+            return await self._executor.call_named(name, args, kwargs)
+
+    async def _publish(self) -> None:
+        from serve_app.store.health import Health
+
+        while True:
+            with suppress(ServiceError):
+                self._metrics.show(await self._executor.call(Health.figures))
+            await asyncio.sleep(FIGURES_S)
+
+    def _on_write(self, name: str, seconds: float, result: object) -> None:
+        self._metrics.wrote(name, seconds, result)
+        if isinstance(result, Job) and (name == "Jobs.create" or result.status in TERMINAL):
+            with logs.about(job_id=result.id):
+                log.info("job %s: %s, %s (%s)", result.id, result.status, result.message, result.kind)
 
     async def version(self) -> str:
         """The `code_version` this actor was started with."""

@@ -52,7 +52,7 @@ RAY_CHECK_S = 1.0
 KILLED_PORT_S = 15.0
 
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
-QUIET = LoggingConfig(enable_access_log=False)
+QUIET = LoggingConfig(encoding="JSON", enable_access_log=False)
 
 
 def api(args: Settings) -> Application:
@@ -163,7 +163,7 @@ def deploy(settings: Settings) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     ray_serve.start(
         http_options=HTTPOptions(host=settings.host, port=settings.port, keep_alive_timeout_s=90),
-        logging_config=LoggingConfig(enable_access_log=False, log_level="WARNING"),
+        logging_config=LoggingConfig(encoding="JSON", enable_access_log=False, log_level="WARNING"),
     )
     ray_serve.run_many(
         [

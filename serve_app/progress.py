@@ -10,6 +10,7 @@ import json
 import logging
 import weakref
 from collections.abc import AsyncIterator, Callable
+from contextvars import Context
 from functools import lru_cache
 
 from sse_starlette.event import ServerSentEvent
@@ -119,7 +120,8 @@ class ProgressHub:
         self._watches.add(watch)
         self._woken.set()
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._run(), name="progress-hub")
+            # In a context of its own: it outlives the request that happened to begin it.
+            self._task = asyncio.create_task(self._run(), name="progress-hub", context=Context())
         return watch
 
     async def _run(self) -> None:
@@ -127,6 +129,7 @@ class ProgressHub:
         try:
             while self._watches:
                 self._woken.clear()
+                self._find_services().on_streams(len(self._watches))
                 try:
                     await self._poll()
                     pause_s = self._poll_interval_s
@@ -136,6 +139,7 @@ class ProgressHub:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._woken.wait()
+            self._find_services().on_streams(0)
         except Exception:
             # Streams that end without a terminal state make their clients reconnect; silent ones would hang.
             logger.exception("the progress poll failed; its streams end")

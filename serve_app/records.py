@@ -241,6 +241,15 @@ class EmbeddingStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreFigures:
+    """The database from outside: `jobs` by status, every status named; `file_bytes` counts the write-ahead log."""
+
+    writer_epoch: int
+    jobs: dict[JobStatus, int]
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class VectorSet:
     """All vectors of a dataset, in sample order, with the job that made them.
 

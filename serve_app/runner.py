@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from serve_app import logs
 from serve_app.crash_isolation import Gate
 from serve_app.embed_job import EmbedJob, FileEmbedder
 from serve_app.errors import ServiceError, StaleAttempt, Unavailable
@@ -120,7 +121,8 @@ class JobLoop:
             return
 
     def _start(self, claim: Claim) -> None:
-        task = asyncio.create_task(self._hold(claim), name=f"job-{claim.job.id}")
+        with logs.about(job_id=claim.job.id):
+            task = asyncio.create_task(self._hold(claim), name=f"job-{claim.job.id}")
         self._held[claim.job.id] = task
 
         def forget(_: asyncio.Task[None]) -> None:

@@ -95,6 +95,10 @@ class Runner(Protocol):
         ...
 
 
+def _tell_nobody(n_streams: int) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """Everything `create_app` needs."""
@@ -105,3 +109,5 @@ class Services:
     embedder: Embedder
     neighbours: Neighbours
     runner: Runner
+    on_streams: Callable[[int], object] = _tell_nobody
+    """Told now and then how many progress streams are open."""

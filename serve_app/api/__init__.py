@@ -23,7 +23,8 @@ from serve_app.api import (
     streams,
 )
 from serve_app.api.context import Context
-from serve_app.api.guards import BodyGuard, Envelope, Gate
+from serve_app.api.envelope import Envelope
+from serve_app.api.guards import BodyGuard, Gate
 from serve_app.config import Settings
 from serve_app.services import Services
 

@@ -1,17 +1,15 @@
 """What every request passes before a route sees it, as pure ASGI.
 
 Pure, because Starlette's `BaseHTTPMiddleware` stands between a stream and its client's disconnect.
-From the outside in: `Envelope` (request id, browser headers, last resort), `Gate` (Host, Origin, API key),
+From the outside in: `envelope.Envelope` (request id, browser headers, last resort), `Gate` (Host, Origin, API key),
 `BodyGuard` (size, idleness, encoding, type, strict JSON).
 """
 
 import asyncio
 import hmac
 import ipaddress
-import logging
 import re
 import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -20,11 +18,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve_app.api import problems, strict_json
+from serve_app.api import strict_json
 from serve_app.config import Settings
-from serve_app.errors import Saturated, ServiceError, TooLarge, Unauthorized, UnsupportedMediaType
-
-logger = logging.getLogger(__name__)
+from serve_app.errors import Saturated, TooLarge, Unauthorized, UnsupportedMediaType
 
 MIB = 1024 * 1024
 
@@ -66,55 +62,6 @@ MAX_HELD_BYTES = 512 * MIB
 MAX_SPOOLED_BYTES = 2 * IMPORT_LIMIT_BYTES
 BODY_IDLE_TIMEOUT_S = 15.0
 STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-BROWSER_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-
-class Envelope:
-    """Gives the request an id, adds browser headers, and turns any exception left into a bare 500."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        given = Headers(scope=scope).get("x-request-id")
-        request_id = given if given and _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        scope[problems.REQUEST_ID] = request_id
-        started = False
-
-        async def send_enveloped(message: Message) -> None:
-            nonlocal started
-            if message["type"] == "http.response.start":
-                started = True
-                headers = MutableHeaders(scope=message)
-                for name, value in BROWSER_HEADERS.items():
-                    headers.setdefault(name, value)
-                if given is None:  # Ray Serve's proxy gives every request an id and answers it itself
-                    headers["X-Request-ID"] = request_id
-            await send(message)
-
-        try:
-            await self.app(scope, receive, send_enveloped)
-        except (ServiceError, HTTPException) as error:
-            if started:
-                raise
-            await problems.answer(error, scope)(scope, receive, send_enveloped)
-        except Exception:
-            logger.exception("request %s failed: %s %s", request_id, scope["method"], ascii(scope["path"]))
-            if started:
-                # The connection must break: a truncated stream that ends well looks complete.
-                raise
-            problem = problems.of_status(500, "The service failed to answer; its log has the reason.", code="internal")
-            await problems.response(problem, scope)(scope, receive, send_enveloped)
 
 
 class Gate:

@@ -22,7 +22,7 @@ from serve_app.errors import InvalidRequest, JobRunning, NameTaken, ServiceError
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 20
 REQUEST_ID = "request_id"
-"""Key of the ASGI scope under which `guards.Envelope` leaves the request's id."""
+"""Key of the ASGI scope under which `envelope.Envelope` leaves the request's id."""
 
 
 class FieldError(BaseModel):
@@ -136,7 +136,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every foreseen error as a problem; `guards.Envelope` answers the others."""
+    """Answer every foreseen error as a problem; `envelope.Envelope` answers the others."""
     app.add_exception_handler(ServiceError, _on_raised)
     app.add_exception_handler(HTTPException, _on_raised)
     app.add_exception_handler(RequestValidationError, _on_invalid)

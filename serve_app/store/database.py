@@ -120,6 +120,11 @@ class Database:
             self.checkpoint()
         return list(self.problems)
 
+    def size_bytes(self) -> int:
+        """The file and its write-ahead log, as they lie on disk now."""
+        files = (self.path, self.path.with_name(self.path.name + ".wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
     def close(self) -> None:
         """Wait for running sessions, fold the write-ahead log into the file and close it, for good."""
         with self._state:

@@ -6,6 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
@@ -25,6 +27,13 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
+OnWrite = Callable[[str, float, object], None]
+"""Told of each write that took effect: the method's qualified name, its seconds, what it returned."""
+
+
+def _tell_nobody(name: str, seconds: float, result: object) -> None:
+    pass
+
 
 class StoreExecutor:
     """The store's parts (`Datasets`, `Jobs`, `Imports`, `Vectors`, `Health`) behind one awaitable call.
@@ -33,7 +42,14 @@ class StoreExecutor:
     was accepted runs to its end even when its caller stops waiting, and an error in one call touches no other.
     """
 
-    def __init__(self, database: Database, *, readers: int = 4, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        readers: int = 4,
+        clock: Callable[[], float] = time.monotonic,
+        on_write: OnWrite = _tell_nobody,
+    ) -> None:
         pace = Pace(clock)
         jobs = Jobs(database, pace, clock)
         imports = Imports(database, pace, jobs.leases)
@@ -47,6 +63,7 @@ class StoreExecutor:
         }
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reads = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
+        self._on_write = on_write
         self._is_closing = False
 
     async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -65,9 +82,14 @@ class StoreExecutor:
             raise InvalidRequest(f"the store has no method '{name}'")
         if self._is_closing:
             raise StoreUnavailable("The store is closing: the service is stopping or being replaced.")
-        pool = self._writes if hasattr(method, "is_write") else self._reads
+        run = partial(method, *args, **kwargs)
+        is_write = hasattr(method, "is_write")
+        if is_write:
+            run = partial(self._write, name, run)
+        # In the caller's context, so that what is logged says on whose behalf.
+        run = partial(copy_context().run, run)
         # Shielded, because cancelling would take a waiting write out of the queue.
-        result = asyncio.get_running_loop().run_in_executor(pool, lambda: method(*args, **kwargs))
+        result = asyncio.get_running_loop().run_in_executor(self._writes if is_write else self._reads, run)
         # A caller who stopped waiting leaves nobody to take the error; asyncio would log it as forgotten.
         result.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
@@ -77,6 +99,12 @@ class StoreExecutor:
         except Exception as error:
             logger.exception("%s failed", name)
             raise ServiceError("The store failed; the log of the service has the details.") from error
+
+    def _write(self, name: str, run: Callable[[], object]) -> object:
+        began = time.perf_counter()
+        result = run()
+        self._on_write(name, time.perf_counter() - began, result)
+        return result
 
     async def drain_and_close(self) -> None:
         """Finish what was accepted, writes included, then close the database; repeating it is harmless."""

@@ -40,6 +40,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     settings = Settings.from_environment(
         {}, data_dir=base / "data", dataset_roots=(roots,), model=str(model), port=free_port(), device="cpu"
     )
+    os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # Ray's spelling and its least; default 10 s
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
     ray.init(
         num_cpus=2,

@@ -56,9 +56,10 @@ class Table:
         self.fault = None
         self.polled = asyncio.Event()
         self.writer = self
+        self.n_streams = []
 
     def find(self):
-        return SimpleNamespace(writer=self)
+        return SimpleNamespace(writer=self, on_streams=self.n_streams.append)
 
     async def call(self, method, *args):
         if self.fault is not None:
@@ -131,6 +132,18 @@ async def test_a_client_that_does_not_read_misses_states_but_never_the_newest():
     for processed in range(4, 10):
         watch.offer(replace(JOB, processed=processed, seq=processed + 1))
     assert (await next_state(watch)).processed == 9
+
+
+async def test_the_number_of_open_streams_is_told_and_told_again_when_there_are_none():
+    table = Table(JOB)
+    hub = hub_of(table)
+    first, second = hub.watch("d1", "embed"), hub.watch("d1", "embed")
+    await next_state(first.states())
+    first.close()
+    second.close()
+    await asyncio.wait_for(hub._task, 5)
+    assert table.n_streams[0] == 2
+    assert table.n_streams[-1] == 0
 
 
 async def test_a_state_already_told_is_not_told_again():

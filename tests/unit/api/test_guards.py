@@ -6,7 +6,9 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse, StreamingResponse
 
+from serve_app import logs
 from serve_app.api import guards
+from serve_app.api.envelope import Envelope
 from serve_app.config import Settings
 from tests.unit.api.conftest import BASE_URL
 
@@ -23,7 +25,7 @@ async def echo(scope, receive, send):
 
 
 def guarded(app=echo, **settings):
-    return guards.Envelope(guards.Gate(guards.BodyGuard(app), Settings(**settings)))
+    return Envelope(guards.Gate(guards.BodyGuard(app), Settings(**settings)))
 
 
 def client_of(app, **kwargs):
@@ -312,3 +314,31 @@ async def test_other_protocols_pass_untouched():
 
     await guarded(app)({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
+
+
+def lines_of(caplog):
+    return [(record.levelname, record.getMessage().rpartition(" in ")[0]) for record in caplog.records]
+
+
+async def test_requests_that_change_something_or_are_refused_leave_a_line(caplog):
+    with caplog.at_level(logging.INFO, "serve_app"):
+        await ask("GET")
+        await ask("POST", "/datasets/a/embeddings/generate")
+        await ask("GET", "/jobs", headers={"Host": "evil.example"})
+        await ask("GET", "/healthz", headers={"Host": "evil.example"})
+    assert lines_of(caplog) == [
+        ("INFO", "POST '/datasets/a/embeddings/generate': 200"),
+        ("INFO", "GET '/jobs': 421"),
+    ]
+
+
+async def test_what_is_logged_during_a_request_carries_its_id():
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append(logs.ids())
+        await echo(scope, receive, send)
+
+    await ask("GET", app=guarded(app), headers={"X-Request-ID": "abc-1"})
+    assert seen == [{"request_id": "abc-1"}]
+    assert logs.ids() == {}

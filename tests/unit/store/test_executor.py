@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from serve_app import logs
 from serve_app.errors import DatasetNotFound, InvalidRequest, JobRunning, ServiceError, StoreUnavailable
 from serve_app.store.database import LAST_RETRY_S, Database
 from serve_app.store.datasets import Datasets
@@ -145,3 +146,30 @@ async def test_calls_from_an_event_loop_that_has_closed_leave_the_store_usable(p
     await asyncio.to_thread(lambda: asyncio.run(register(store, "from another loop")))
     assert (await store.call(Datasets.by_name, "from another loop")).sample_count == 2
     await store.drain_and_close()
+
+
+async def test_writes_that_took_effect_are_told_with_their_result(path):
+    told = []
+    store = StoreExecutor(Database(path), on_write=lambda name, seconds, result: told.append((name, result)))
+    dataset = await register(store)
+    job = await store.call(Jobs.create, dataset.id, "embed", model_name="m")
+    with pytest.raises(JobRunning):
+        await store.call(Jobs.create, dataset.id, "embed", model_name="m")
+    await store.call(Jobs.get, job.id)
+    await store.drain_and_close()
+    assert told[-2:] == [("Datasets.register", dataset), ("Jobs.create", job)]
+
+
+async def test_store_methods_know_on_whose_behalf_they_run(store, monkeypatch):
+    monkeypatch.setattr(store._methods["Health.check"].__self__._database, "check", lambda: [dict(logs.ids())])
+    with logs.about(request_id="r1"):
+        assert await store.call(Health.check) == [{"request_id": "r1"}]
+
+
+async def test_figures_count_jobs_by_status_and_bytes_on_disk(store, path):
+    dataset = await register(store)
+    await store.call(Jobs.create, dataset.id, "embed", model_name="m")
+    figures = await store.call(Health.figures)
+    assert figures.jobs == {"running": 1, "complete": 0, "error": 0, "cancelled": 0}
+    assert figures.writer_epoch == 1
+    assert figures.file_bytes > path.stat().st_size > 0

@@ -1,0 +1,61 @@
+"""What Ray's exporters tell Prometheus, and what processes write to their logs."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import ray
+
+_SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
+_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+
+Series = list[tuple[str, dict[str, str], float]]
+
+
+def scrape() -> Series:
+    """Every sample that the nodes of the connected cluster export now: name, labels, value."""
+    series: Series = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
+            for match in map(_SAMPLE.fullmatch, text.splitlines()):
+                if match:
+                    series.append((match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])))
+    return series
+
+
+def total(series: Series, metric: str, **labels: str) -> float | None:
+    """The sum of a metric's samples that have these labels; None without one."""
+    found = [value for name, has, value in series if name == metric and labels.items() <= has.items()]
+    return sum(found) if found else None
+
+
+def await_series(is_there: Callable[[Series], bool], timeout_s: float = 30.0) -> Series:
+    """Scrape until the condition holds, and return what was scraped."""
+    deadline = time.monotonic() + timeout_s
+    while not is_there(series := scrape()):
+        ours = [(name, has.get("outcome") or has.get("status"), value) for name, has, value in series if _is_ours(name)]
+        assert time.monotonic() < deadline, ours
+        time.sleep(0.3)
+    return series
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith(("ray_dino", "ray_writer", "ray_jobs", "ray_sse")) and "bucket" not in name
+
+
+def session_dir() -> Path:
+    """Where the connected cluster keeps its logs and the file that tells Prometheus of its nodes."""
+    return Path(ray._private.worker._global_node.get_session_dir_path())
+
+
+def log_lines() -> Iterator[dict[str, Any]]:
+    """Every structured line of every process of the cluster."""
+    for file in (session_dir() / "logs").glob("worker-*.err"):
+        for line in file.read_text(errors="replace").splitlines():
+            if line.startswith('{"time"'):
+                yield json.loads(line)
