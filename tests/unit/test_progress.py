@@ -138,7 +138,7 @@ async def test_the_number_of_open_streams_is_told_and_told_again_when_there_are_
     table = Table(JOB)
     hub = hub_of(table)
     first, second = hub.watch("d1", "embed"), hub.watch("d1", "embed")
-    await next_state(first.states())
+    await asyncio.wait_for(table.polled.wait(), 5)
     first.close()
     second.close()
     await asyncio.wait_for(hub._task, 5)
