@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 TERMINAL = frozenset({"complete", "error", "cancelled"})
-JobKind = Literal["embed", "reduce"]
+JobKind = Literal["embed", "reduce", "import"]
 
 
 class DatasetInfo(TypedDict):
@@ -60,6 +60,25 @@ class NeighbourInfo(TypedDict):
     file_name: str
     label: str | None
     score: float
+
+
+class SampleInfo(TypedDict):
+    """An image of a dataset."""
+
+    id: str
+    file_name: str
+    label: str | None
+
+
+class PointInfo(TypedDict):
+    """A sample's place on the map."""
+
+    sampleId: str
+    x: float
+    y: float
+    fileName: str
+    label: str | None
+    thumbnailPath: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,45 +1,32 @@
-"""A synchronous client of the HTTP API: what the command line and the demo speak, and scripts may.
+"""A synchronous client of the HTTP API, route by route; `constellate.Constellate` adds what takes several.
 
-Owns the wire: paths, time limits, errors. Knows nothing about terminals, nor what to do when a stream drops.
+Owns paths, parameters and the types of answers; `wire` carries them. Knows nothing about terminals, nor what to do
+when a stream drops.
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
 import httpx
-from httpx_sse import SSEError, connect_sse
 
-from serve_app.answers import DatasetInfo, EmbeddingsInfo, JobInfo, JobKind, NeighbourInfo, Progress, SkipInfo
+from serve_app.answers import (
+    DatasetInfo,
+    EmbeddingsInfo,
+    JobInfo,
+    JobKind,
+    NeighbourInfo,
+    PointInfo,
+    Progress,
+    SampleInfo,
+    SkipInfo,
+)
+from serve_app.wire import LONG_ANSWER_S, NothingThere, Refused, Unreachable, Wire
 
-ANSWER_S = 60.0
-# Listing a large folder on a slow disk, and comparing every image with every other, take their time.
-LONG_ANSWER_S = 600.0
-# The service pings its streams every 15 s: after three missed pings nobody is there.
-STREAM_SILENCE_S = 45.0
-
-
-class Unreachable(Exception):
-    """Nothing answers at the address, or what answers is not Constellate."""
-
-
-class NothingThere(Unreachable):
-    """Nobody listens at the address."""
-
-
-class Refused(Exception):
-    """The service answered with a problem (RFC 9457)."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(str(problem.get("detail") or f"the service answered with HTTP status {status}"))
-        self.status = status
-        self.code = str(problem.get("code", ""))
-        self.problem = problem
+__all__ = ["Client", "NothingThere", "Refused", "Unreachable"]
 
 
 class Client:
@@ -59,13 +46,8 @@ class Client:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.url = url.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=_timeout(ANSWER_S),
-            transport=transport,
-            trust_env=False,  # a proxy from the environment would be asked for loopback addresses too
-        )
+        self._wire = Wire(self.url, api_key=api_key, transport=transport)
+        self._call = self._wire.call
 
     def __enter__(self) -> Self:
         return self
@@ -76,8 +58,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Close the connections; a thread that waits on a stream is woken and raises `RuntimeError`."""
+        self._wire.close()
 
     def check(self) -> None:
         """Make sure that a Constellate answers at the address.
@@ -86,14 +68,7 @@ class Client:
             NothingThere: nobody listens.
             Unreachable: something else listens, or it does not answer.
         """
-        try:
-            answer = self._http.get("/healthz", timeout=_timeout(5))
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            raise NothingThere(f"no service answers at {self.url}") from None
-        except httpx.HTTPError as error:
-            raise Unreachable(f"what listens at {self.url} does not answer as Constellate does: {error}") from None
-        if not _is_ours(answer):
-            raise Unreachable(f"what listens at {self.url} is not Constellate; choose another --port")
+        self._wire.check()
 
     def ready(self) -> None:
         """Return when the service is able to embed and to write; `Refused` (503) says why it is not."""
@@ -117,6 +92,14 @@ class Client:
         answer = self._call("POST", f"/datasets/{dataset_id}/rescan", timeout_s=LONG_ANSWER_S)
         return cast(dict[str, int], answer.json())
 
+    def delete(self, dataset_id: str) -> None:
+        """Forget a dataset with its vectors; its images are never touched. `Refused` (409) while a job runs."""
+        self._call("DELETE", f"/datasets/{dataset_id}")
+
+    def samples(self, dataset_id: str) -> Iterator[SampleInfo]:
+        """The dataset's images in listing order."""
+        return cast(Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples"))
+
     def generate(self, dataset_id: str, *, model_name: str | None = None, force: bool = False) -> str:
         """Start embedding and return the job's id; `Refused` (409, with `job_id`) while a job runs."""
         body = {"force": force} | ({"model_name": model_name} if model_name else {})
@@ -125,6 +108,25 @@ class Client:
     def reduce(self, dataset_id: str) -> str:
         """Start the 2D map and return the job's id; `Refused` (409, with `job_id`) while a job runs."""
         return self._started(f"/datasets/{dataset_id}/embeddings/reduce", {})
+
+    def import_vectors(
+        self, dataset_id: str, file: Path, *, space_key: str | None = None, model_name: str | None = None
+    ) -> str:
+        """Send vectors made elsewhere, Parquet or Arrow, and return the job's id.
+
+        `Refused` (422) says what is wrong with the file, (409, with `job_id`) that a job runs. The parameters may
+        be left out where the file says them, as exports do.
+        """
+        given = {"space_key": space_key, "model_name": model_name}
+        with file.open("rb") as stream:
+            answer = self._call(
+                "POST",
+                f"/datasets/{dataset_id}/embeddings/import",
+                params={name: value for name, value in given.items() if value is not None},
+                content=stream,
+                timeout_s=LONG_ANSWER_S,
+            )
+        return str(answer.json()["job_id"])
 
     def cancel(self, dataset_id: str) -> None:
         """Cancel the dataset's running job; `Refused` (409) when none runs."""
@@ -136,13 +138,12 @@ class Client:
 
     def skipped(self, dataset_id: str) -> Iterator[SkipInfo]:
         """The images that the last embed job left out."""
-        params: dict[str, str | float] = {}
-        while True:
-            page = self._call("GET", f"/datasets/{dataset_id}/embeddings/skipped", params=params).json()
-            yield from cast(list[SkipInfo], page["items"])
-            if not page.get("next_cursor"):
-                return
-            params = {"cursor": page["next_cursor"]}
+        return cast(Iterator[SkipInfo], self._pages(f"/datasets/{dataset_id}/embeddings/skipped"))
+
+    def coordinates(self, dataset_id: str) -> list[PointInfo]:
+        """The points of the map; none before `reduce`."""
+        answer = self._call("GET", f"/datasets/{dataset_id}/embeddings/coordinates", timeout_s=LONG_ANSWER_S)
+        return cast(list[PointInfo], answer.json())
 
     def jobs(self, *, limit: int = 100) -> list[JobInfo]:
         """The newest jobs first."""
@@ -179,92 +180,31 @@ class Client:
 
     def export(self, dataset_id: str, target: Path, *, format: Literal["parquet", "arrow"] = "parquet") -> None:
         """Write the dataset's vectors and map to a file; a partial one is never left behind."""
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-        path = f"/datasets/{dataset_id}/embeddings/export"
-        try:
-            with (
-                _naming_failures(self.url),
-                self._http.stream("GET", path, params={"format": format}, timeout=_timeout(LONG_ANSWER_S)) as answer,
-                unfinished.open("wb") as stream,
-            ):
-                _refuse_errors(answer)
-                for part in answer.iter_bytes():
-                    stream.write(part)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", target, {"format": format})
 
     def events(self, dataset_id: str, kind: JobKind, *, last_event: str = "") -> Iterator[Progress]:
         """The progress stream of a dataset over one connection; ends quietly when it drops or is refused.
 
         `following.follow` is what most callers want.
         """
-        path = f"/datasets/{dataset_id}/embeddings/" + ("progress" if kind == "embed" else "reduce/progress")
-        headers = {"Last-Event-ID": last_event} if last_event else {}
-        timeout = _timeout(STREAM_SILENCE_S)
-        try:
-            with connect_sse(self._http, "GET", path, headers=headers, timeout=timeout) as source:
-                if source.response.status_code != httpx.codes.OK:
-                    return
-                for event in source.iter_sse():
-                    if event.event == "progress":
-                        yield Progress.of(json.loads(event.data), event_id=event.id)
-        except (httpx.HTTPError, SSEError):
-            return
+        path = f"/datasets/{dataset_id}/embeddings/" + ("reduce/progress" if kind == "reduce" else "progress")
+        for event in self._wire.events(path, last_event):
+            if event.event == "progress":
+                yield Progress.of(json.loads(event.data), event_id=event.id)
 
     def _started(self, path: str, body: Mapping[str, object]) -> str:
         return str(self._call("POST", path, body=body).json()["job_id"])
 
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+        """The items of all pages of a listing."""
+        params: dict[str, str | float] = {}
+        while True:
+            page = self._call("GET", path, params=params).json()
+            yield from page["items"]
+            if not page.get("next_cursor"):
+                return
+            params = {"cursor": page["next_cursor"]}
+
     def _survey(self, dataset_id: str, question: str, **params: float) -> dict[str, Any]:
         answer = self._call("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())
-
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, str | float] | None = None,
-        body: Mapping[str, object] | None = None,
-        files: Mapping[str, tuple[str, BinaryIO]] | None = None,
-        timeout_s: float = ANSWER_S,
-    ) -> httpx.Response:
-        with _naming_failures(self.url):
-            answer = self._http.request(
-                method, path, params=params, json=body, files=files, timeout=_timeout(timeout_s)
-            )
-        _refuse_errors(answer)
-        return answer
-
-
-def _timeout(answer_s: float) -> httpx.Timeout:
-    """Connecting to a service that is there takes no time; answering may."""
-    return httpx.Timeout(answer_s, connect=5.0)
-
-
-@contextmanager
-def _naming_failures(url: str) -> Iterator[None]:
-    """Turn what httpx raises into `Unreachable`."""
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise Unreachable(f"the service at {url} does not answer: {error}") from None
-
-
-def _refuse_errors(answer: httpx.Response) -> None:
-    """Raise `Refused` for an error status."""
-    if not answer.is_error:
-        return
-    try:
-        problem = json.loads(answer.read())
-    except ValueError:
-        problem = None
-    raise Refused(answer.status_code, problem if isinstance(problem, dict) else {})
-
-
-def _is_ours(answer: httpx.Response) -> bool:
-    try:
-        body = answer.json()
-    except ValueError:
-        return False
-    return isinstance(body, dict) and body.get("service") == "constellate"

@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from serve_app.answers import DatasetInfo
-from serve_app.cli.commands import ADDRESS, UsageError, add_command
-from serve_app.cli.output import Json, print_json, print_neighbours, print_table
+from serve_app.cli.commands import ADDRESS, JobFailed, UsageError, add_command
+from serve_app.cli.output import Json, console, print_json, print_neighbours, print_table, summarize_skips
+from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
 from serve_app.client import Client, Refused
 from serve_app.config import Settings
+from serve_app.following import follow
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its folder, its name, or its id.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many.")]
@@ -21,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
     for run in (cancel, search, duplicates, outliers, diverse, export):
         add_command(app, run, *ADDRESS)
+    add_command(app, import_vectors, *ADDRESS, name="import")
 
 
 def find_dataset(client: Client, text: str) -> DatasetInfo:
@@ -138,6 +141,35 @@ def export(
         target = writable(out or Path(f"{file_stem(found['name'])}.{kind}"))
         client.export(found["id"], target, format=kind)
     print(target)
+
+
+def import_vectors(
+    settings: Settings,
+    dataset: DatasetName,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Parquet or Arrow: what `export` wrote, or your own.")],
+    *,
+    space_key: Annotated[
+        str | None, typer.Option(help="Which space the vectors are of.", show_default="what the file says")
+    ] = None,
+    model_name: Annotated[
+        str | None, typer.Option(help="What made the vectors.", show_default="what the file says")
+    ] = None,
+) -> None:
+    """Replace a dataset's vectors, and its map, by those of a file.
+
+    Columns: sample_id or file_name; vector, a list of float32 or float64 of any length; x and y, or neither.
+    Vectors of equal space keys may be compared; others never are. Rows that cannot be used are listed.
+    """
+    if not file.is_file():
+        raise UsageError(f"no such file: {file}")
+    with connect(settings) as client:
+        found = find_dataset(client, dataset)
+        job_id = client.import_vectors(found["id"], file, space_key=space_key, model_name=model_name)
+        last = watch(follow(client, found["id"], job_id, "import"), console(), "Importing")
+        summarize_skips(list(client.skipped(found["id"])), console(), "row")
+    if last.status != "complete":
+        raise JobFailed(f"job {job_id} ended as {last.status}: {last.message}")
+    print(last.message)
 
 
 def writable(target: Path) -> Path:

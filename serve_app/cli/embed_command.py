@@ -10,8 +10,8 @@ import typer
 
 from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
 from serve_app.cli.dataset_commands import file_stem, writable
-from serve_app.cli.embedding import Pipeline, images, open_dataset
-from serve_app.cli.output import console
+from serve_app.cli.embedding import Pipeline, open_dataset
+from serve_app.cli.output import console, counted
 from serve_app.cli.service import LocalService, connect, interruptible
 from serve_app.client import Client, NothingThere
 from serve_app.config import Settings
@@ -105,7 +105,7 @@ def _run(client: Client, root: Path, name: str | None, model: str | None, target
     pipeline.reduce()
     client.export(dataset["id"], target)
     made_with = client.embeddings(dataset["id"])["model_name"]
-    _say(f"{images(embedded.processed - embedded.skipped)} embedded with {made_with}: {target}")
+    _say(f"{counted(embedded.processed - embedded.skipped)} embedded with {made_with}: {target}")
 
 
 def _say(text: str) -> None:

@@ -1,6 +1,7 @@
 """What commands print: tables for people, JSON for programs, both on standard output."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -9,7 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serve_app.answers import NeighbourInfo
+from serve_app.answers import NeighbourInfo, SkipInfo
+
+EXAMPLES = 3
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -45,6 +48,23 @@ def print_neighbours(found: list[NeighbourInfo], *, as_json: bool) -> None:
         print_json(found)
     else:
         print_table(["score", "label", "file"], ((n["score"], n["label"], n["file_name"]) for n in found))
+
+
+def summarize_skips(skips: list[SkipInfo], console: Console, what: str = "image") -> None:
+    """Print how many images or rows were left out and why, with a few names for each reason."""
+    if not skips:
+        return
+    console.print(f"Skipped {counted(len(skips), what)}:", highlight=False)
+    for reason, count in Counter(skip["reason"] for skip in skips).most_common():
+        of_reason = [skip for skip in skips if skip["reason"] == reason]
+        names = ", ".join(skip["file_name"] for skip in of_reason[:EXAMPLES])
+        more = " …" if count > EXAMPLES else ""
+        console.print(f"  {count:>6}  {reason}: {names}{more}", markup=False, highlight=False, soft_wrap=True)
+
+
+def counted(count: int, what: str = "image") -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _cell(value: object) -> str:
