@@ -18,6 +18,7 @@ from serve_app.api import create_app
 from serve_app.cli.service_commands import stop_at_eof
 from serve_app.config import Settings
 from serve_app.files import UnreadableFile, read_file
+from serve_app.neighbours import VectorNeighbours
 from serve_app.policy import Policy
 from serve_app.records import Block, Skip
 from serve_app.runner import JobLoop
@@ -26,7 +27,7 @@ from serve_app.services import Refusal, Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.vectors import Vectors
-from tests.fakes import FakeEmbedder, FakeModel, FakeNeighbours
+from tests.fakes import FakeEmbedder, FakeModel
 
 
 class FakeFileEmbedder(FakeEmbedder):
@@ -101,14 +102,20 @@ class LiveService:
         self._thread.join(30)
         assert not self._thread.is_alive(), "the live service did not stop"
 
+    def application(self, services):
+        return create_app(self.settings, lambda: services)
+
     async def run(self):
         store = StoreExecutor(Database(self.settings.database_path))
         jobs = JobLoop(store, self.embedder, LineProjector(store), window=4, chunk_images=2)
         policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
-        services = Services(self.settings, policy, store, self.embedder, FakeNeighbours(store), LoopRunner(jobs))
-        app = create_app(self.settings, lambda: services)
+        services = Services(self.settings, policy, store, self.embedder, VectorNeighbours(store), LoopRunner(jobs))
         config = uvicorn.Config(
-            app, self.settings.host, self.settings.port, log_level="warning", timeout_graceful_shutdown=1
+            self.application(services),
+            self.settings.host,
+            self.settings.port,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
         )
         self._server = _Announcing(config, self._is_up)
         running = asyncio.create_task(jobs.run())

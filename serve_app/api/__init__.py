@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from serve_app.api import (
     datasets,
+    document,
     embeddings,
     health,
     images,
@@ -30,20 +31,18 @@ from serve_app.services import Services
 
 __all__ = ["create_app"]
 
+NOUNS = (datasets, images, embeddings, imports, streams, search, jobs, lightly, openai, health, pages)
 DESCRIPTION = "Image embeddings as a service: register a folder, generate, follow the progress, search, export."
 
 
 class _Api(FastAPI):
-    """FastAPI whose OpenAPI document knows the one shape of errors."""
+    """FastAPI with a whole OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
         """The document, built once."""
         if self.openapi_schema is None:
-            document = super().openapi()
-            schema = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas = document.setdefault("components", {}).setdefault("schemas", {})
-            schemas.update(schema.pop("$defs", {}))
-            schemas["Problem"] = schema
+            needs_key = self.state.context.settings.api_key is not None
+            document.complete(super().openapi(), needs_key=needs_key)
         return super().openapi()
 
 
@@ -61,12 +60,14 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
         docs_url=None,
         redoc_url=None,
         responses=problems.ANY_PROBLEM,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.state.context = Context(settings, find_services)
+    app.state.routes = [route for noun in NOUNS for route in noun.router.routes]
     problems.install(app)
     for guard in (BodyGuard, Gate, Envelope):  # the last one added is the outermost
         app.add_middleware(guard, **({"settings": settings} if guard is Gate else {}))
-    for noun in (datasets, images, embeddings, imports, streams, search, jobs, lightly, openai, health, pages):
+    for noun in NOUNS:
         app.include_router(noun.router)
     app.mount("/static", pages.PageFiles(), name="static")
     return app

@@ -1,5 +1,7 @@
 """Routes of datasets: register a folder, list, rescan, delete."""
 
+from typing import Any
+
 from fastapi import APIRouter, Response
 
 from serve_app import registration
@@ -13,8 +15,16 @@ from serve_app.store.datasets import Datasets
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-@router.post("", status_code=201, responses=problems.documented(NameTaken, OutsideRoots))
-async def register(body: NewDataset, services: ServicesNow, context: ContextNow, response: Response) -> Dataset:
+_LOCATION: dict[int | str, dict[str, Any]] = {
+    201: {
+        "description": "the folder is listed",
+        "headers": {"Location": {"description": "the dataset", "required": True, "schema": {"type": "string"}}},
+    }
+}
+
+
+@router.post("", status_code=201, responses=_LOCATION | problems.documented(NameTaken, OutsideRoots))
+async def register_dataset(body: NewDataset, services: ServicesNow, context: ContextNow, response: Response) -> Dataset:
     """Register a folder of images, or a COCO or manifest file, as a dataset."""
     taken = await services.writer.call(Datasets.by_name, body.name)
     if taken is not None:  # before a long listing, not after it
@@ -39,25 +49,27 @@ async def list_datasets(services: ServicesNow) -> list[Dataset]:
 
 @router.get("/{dataset_id}", responses=problems.documented(DatasetNotFound))
 async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
-    """One dataset."""
+    """One dataset, by its id."""
     return await services.writer.call(Datasets.get, dataset_id)
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=problems.documented(DatasetNotFound, JobRunning))
-async def delete(dataset_id: str, services: ServicesNow) -> None:
+async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
     """Delete a dataset with its samples, jobs and vectors; the image files are never touched."""
     await services.writer.call(Datasets.delete, dataset_id)
 
 
 @router.post("/{dataset_id}/rescan", responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots))
-async def rescan(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
+async def rescan_dataset(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
     """Pick up added, changed and removed files; vectors stay until the next generate."""
     dataset = await services.writer.call(Datasets.get, dataset_id)
     return await registration.rescan(services.writer, context.settings, dataset)
 
 
 @router.get("/{dataset_id}/samples", responses=problems.documented(DatasetNotFound))
-async def samples(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SamplePage:
+async def list_samples(
+    dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None
+) -> SamplePage:
     """A page of samples in listing order."""
     items, next_cursor = await services.writer.call(Datasets.samples, dataset_id, limit=limit, cursor=cursor)
     return SamplePage(items=items, next_cursor=next_cursor)

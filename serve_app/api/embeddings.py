@@ -36,7 +36,7 @@ POINTS_PAGE_ROWS = 50_000
 _LOCATION: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "the job is on disk and will run",
-        "headers": {"Location": {"description": "the job", "schema": {"type": "string"}}},
+        "headers": {"Location": {"description": "the job", "required": True, "schema": {"type": "string"}}},
     }
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -47,7 +47,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
     status_code=202,
     responses=_LOCATION | problems.documented(DatasetNotFound, JobRunning, UnknownModel),
 )
-async def generate(
+async def generate_embeddings(
     dataset_id: str,
     services: ServicesNow,
     context: ContextNow,
@@ -66,7 +66,7 @@ async def generate(
 @router.post(
     "/reduce", status_code=202, responses=_LOCATION | problems.documented(NoEmbeddings, DatasetNotFound, JobRunning)
 )
-async def reduce(
+async def reduce_embeddings(
     dataset_id: str, services: ServicesNow, response: Response, options: ReduceOptions | None = None
 ) -> JobStarted:
     """Lay the dataset's vectors out on a 2D map."""
@@ -78,7 +78,7 @@ async def reduce(
 
 
 @router.post("/cancel", status_code=202, responses=problems.documented(DatasetNotFound, NothingRunning))
-async def cancel(dataset_id: str, services: ServicesNow) -> JobCancelled:
+async def cancel_job(dataset_id: str, services: ServicesNow) -> JobCancelled:
     """Cancel the dataset's running job, of either kind; its vectors and map stay as they were."""
     job = await services.writer.call(Jobs.cancel, dataset_id)
     await services.runner.nudge()
@@ -86,13 +86,13 @@ async def cancel(dataset_id: str, services: ServicesNow) -> JobCancelled:
 
 
 @router.get("/status", responses=problems.documented(DatasetNotFound))
-async def status(dataset_id: str, services: ServicesNow) -> EmbeddingStatus:
+async def get_embedding_status(dataset_id: str, services: ServicesNow) -> EmbeddingStatus:
     """Which vectors and map the dataset has now."""
     return await services.writer.call(Vectors.status, dataset_id)
 
 
 @router.get("/skipped", responses=problems.documented(DatasetNotFound))
-async def skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SkipPage:
+async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SkipPage:
     """Images that the last embed job left out, and why."""
     items, next_cursor = await services.writer.call(Jobs.skipped, dataset_id, limit=limit, cursor=cursor)
     return SkipPage(items=items, next_cursor=next_cursor)
@@ -110,7 +110,7 @@ async def skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, c
         **problems.documented(DatasetNotFound),
     },
 )
-async def coordinates(
+async def get_coordinates(
     dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
 ) -> StreamingResponse:
     """The map: JSON, or Arrow where `Accept` names `application/vnd.apache.arrow.stream`."""
@@ -136,7 +136,7 @@ async def coordinates(
         **problems.documented(NoEmbeddings, DatasetNotFound, Conflict),
     },
 )
-async def export_vectors(
+async def export_embeddings(
     dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet"
 ) -> StreamingResponse:
     """Download the dataset's vectors and map. A stream that breaks off was overtaken by a newer set."""

@@ -12,13 +12,13 @@ router = APIRouter(tags=["health"])
 
 
 @router.get("/healthz")
-async def healthz() -> Alive:
+async def check_health() -> Alive:
     """The process answers. Open even where there is an API key."""
     return Alive()
 
 
 @router.get("/readyz", response_model=Ready, responses=problems.documented(ModelUnavailable, StoreUnavailable))
-async def readyz(request: Request, context: ContextNow) -> Response:
+async def check_readiness(request: Request, context: ContextNow) -> Response:
     """The service can embed and write: it has just done both, or did within the last seconds."""
     reasons = await context.readiness.reasons()
     if not reasons:

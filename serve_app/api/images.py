@@ -10,6 +10,8 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
 from serve_app import files, images
@@ -23,7 +25,7 @@ from serve_app.thumbnail_cache import ThumbnailCache
 
 router = APIRouter(prefix="/datasets/{dataset_id}/samples/{sample_id:path}", tags=["datasets"])
 
-IfNoneMatch = Annotated[str | None, Header(max_length=1024)]
+IfNoneMatch = Annotated[Annotated[str, Field(max_length=1024)] | SkipJsonSchema[None], Header()]
 """Entity tags of what the client already has."""
 
 SANDBOX = "default-src 'none'; sandbox"
@@ -39,7 +41,9 @@ def _documented(description: str) -> dict[int | str, dict[str, Any]]:
 
 
 @router.get("/image", response_class=Response, responses=_documented("the file, byte for byte"))
-async def image(dataset_id: str, sample_id: str, services: ServicesNow, if_none_match: IfNoneMatch = None) -> Response:
+async def get_image(
+    dataset_id: str, sample_id: str, services: ServicesNow, if_none_match: IfNoneMatch = None
+) -> Response:
     """The image file of a sample."""
     dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
     headers = _headers(sample, await _tag(dataset, sample))
@@ -52,7 +56,7 @@ async def image(dataset_id: str, sample_id: str, services: ServicesNow, if_none_
 
 
 @router.get("/thumbnail", response_class=Response, responses=_documented("upright, without metadata"))
-async def thumbnail(
+async def get_thumbnail(
     dataset_id: str,
     sample_id: str,
     services: ServicesNow,

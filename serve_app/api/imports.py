@@ -6,6 +6,7 @@ from typing import Annotated, Any, BinaryIO
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import StringConstraints
+from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import ClientDisconnect
 
 from serve_app.api import problems
@@ -33,20 +34,16 @@ router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["embeddings
 MAX_TEXT = 200
 _Text = StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")
 SpaceKey = Annotated[
-    str | None,
-    _Text,
+    Annotated[str, _Text] | SkipJsonSchema[None],
     Query(
         description="which space the vectors are of: equal keys mean that they may be compared. "
         "Not needed where the file's schema metadata has a `space_key`, as exports do",
-        examples=["clip-vit-b-32/openai"],
     ),
 ]
 ModelName = Annotated[
-    str | None,
-    _Text,
+    Annotated[str, _Text] | SkipJsonSchema[None],
     Query(
         description="what made the vectors. Not needed where the file has a column or schema metadata `model_name`",
-        examples=["clip-vit-b-32"],
     ),
 ]
 _BODY: dict[str, Any] = {
@@ -59,17 +56,7 @@ _BODY: dict[str, Any] = {
 _ACCEPTED: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "every row is on disk, and the job will make them the dataset's vectors",
-        "headers": {"Location": {"description": "the job", "schema": {"type": "string"}}},
-        "content": {
-            "application/json": {
-                "example": {
-                    "dataset_id": "6c1d2f4e0a5b4a7e9d6f3b8c2e1a0f97",
-                    "status": "started",
-                    "message": "Importing 1,000 vectors of dimension 512.",
-                    "job_id": "0e4f8d1c7b6a4953a2d1c0b9e8f7a6d5",
-                }
-            }
-        },
+        "headers": {"Location": {"description": "the job", "required": True, "schema": {"type": "string"}}},
     }
 }
 

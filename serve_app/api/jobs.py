@@ -20,5 +20,5 @@ async def list_jobs(services: ServicesNow, limit: Limit = 100) -> list[Job]:
 
 @router.get("/jobs/{job_id}", responses=problems.documented(JobNotFound))
 async def get_job(job_id: str, services: ServicesNow) -> Job:
-    """One job."""
+    """One job, by its id."""
     return await services.writer.call(Jobs.get, job_id)

@@ -49,7 +49,7 @@ class Embeddings(BaseModel):
 
 
 @router.get("/describe", responses=problems.documented(ModelUnavailable))
-async def describe(services: ServicesNow, context: ContextNow) -> Description:
+async def describe_embedder(services: ServicesNow, context: ContextNow) -> Description:
     """The vector space and the limits of a request."""
     ready = True
     try:
@@ -75,7 +75,10 @@ async def describe(services: ServicesNow, context: ContextNow) -> Description:
     },
 )
 async def embed_images(
-    files: Annotated[list[UploadFile], File(description="one part an image, each with a file name, in input order")],
+    files: Annotated[
+        list[UploadFile],
+        File(min_length=1, description="one part an image, each with a file name, in input order"),
+    ],
     context: ContextNow,
 ) -> StreamingResponse:
     """Embed images; those that cannot be decoded are left out of `kept_indices`."""

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import APIRouter
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
 from starlette.responses import StreamingResponse
 
 from serve_app import data_uris
 from serve_app.api import problems
 from serve_app.api.context import ContextNow
-from serve_app.api.schemas import Body, Text
+from serve_app.api.schemas import Body, Text, WholeNumber
 from serve_app.errors import InvalidImage, InvalidRequest, ModelUnavailable, Saturated, TooLarge, UnknownModel
 from serve_app.records import ModelCard
 from serve_app.served_model import names_of
@@ -23,6 +23,13 @@ from serve_app.vector_text import as_base64, as_numbers, json_array
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
+_DATA_URI = {"type": "string", "pattern": "^data:image/[a-z]+;base64,[A-Za-z0-9+/]*={0,2}$"}
+Input = Annotated[
+    str | list[str], WithJsonSchema({"anyOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "minItems": 1}]})
+]
+"""Looked at by `data_uris`, which says better what is wrong than a pattern would."""
+
+
 class EmbeddingRequest(Body):
     """Images to embed. Null means absent: LiteLLM sends it."""
 
@@ -30,14 +37,14 @@ class EmbeddingRequest(Body):
         description="the default model's name, or name@space to refuse vectors of any other space",
         examples=["dinov2-base"],
     )
-    input: str | list[str] = Field(
-        description="one or many data URIs of images", examples=["data:image/png;base64,iVBORw0KGgo…"]
-    )
+    input: Input = Field(description="one or many data URIs of images")
     modality: Literal["image"] | None = None
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="float when absent; base64 is little-endian float32"
     )
-    dimensions: int | None = Field(None, description="vectors are not shortened: only the model's own number is taken")
+    dimensions: WholeNumber | None = Field(
+        None, description="vectors are not shortened: only the model's own number is taken"
+    )
     user: Text | None = Field(None, description="accepted and not used")
 
 

@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.types import Scope
 
 from serve_app.api import dialects
@@ -127,7 +128,17 @@ def _short(part: str | int) -> str | int:
 
 async def _on_raised(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError | HTTPException)
+    if isinstance(error, HTTPException) and error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        error = _not_allowed(request)
     return answer(error, request.scope)
+
+
+def _not_allowed(request: Request) -> HTTPException:
+    """The error with every method of the path: the router names those of one route only."""
+    routes: list[Route] = request.app.state.routes
+    fitting = [route.methods or set() for route in routes if route.path_regex.match(request.scope["path"])]
+    allowed = ", ".join(sorted(set().union(*fitting) or {"GET", "HEAD"}))  # else it is a file of the page
+    return HTTPException(405, f"This path takes {allowed}.", {"Allow": allowed})
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -142,12 +153,13 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid)
 
 
-def _described(description: str) -> dict[str, Any]:
+def described(description: str) -> dict[str, Any]:
+    """A response of the OpenAPI document that is a problem."""
     reference = {"$ref": "#/components/schemas/Problem"}
     return {"description": description, "content": {MEDIA_TYPE: {"schema": reference}}}
 
 
-ANY_PROBLEM: dict[int | str, dict[str, Any]] = {"default": _described("any other problem")}
+ANY_PROBLEM: dict[int | str, dict[str, Any]] = {"default": described("any other problem")}
 """Documents every route: a status that is not listed has this shape too."""
 
 
@@ -156,4 +168,4 @@ def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
     by_status: dict[int, list[str]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(f"`{error.code}`")
-    return {status: _described(" or ".join(codes)) for status, codes in by_status.items()}
+    return {status: described(" or ".join(codes)) for status, codes in by_status.items()}

@@ -8,7 +8,8 @@ import re
 from typing import Annotated, Literal
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.records import Neighbour, Sample, Skip
 from serve_app.reduction import Projection
@@ -30,23 +31,33 @@ def _decimal(value: object) -> object:
     return value
 
 
-Limit = Annotated[int, BeforeValidator(_digits), Query(ge=1, le=MAX_PAGE, description="items of a page")]
-NeighbourLimit = Annotated[
-    int, BeforeValidator(_digits), Query(ge=1, le=MAX_NEIGHBOURS, description="samples to return")
-]
-NeighbourCount = Annotated[
-    int, BeforeValidator(_digits), Query(alias="k", ge=1, le=MAX_NEIGHBOURS, description="neighbours to average over")
-]
-DiverseCount = Annotated[
-    int, BeforeValidator(_digits), Query(alias="n", ge=1, le=MAX_NEIGHBOURS, description="samples to choose")
-]
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 15.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[int, BeforeValidator(_whole)]
+
+# Bounds stand before the check of the digits: behind it, they would be missing in the OpenAPI document.
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_digits), Query(description="items of a page")]
+_UpTo1000 = Annotated[int, Field(ge=1, le=MAX_NEIGHBOURS), BeforeValidator(_digits)]
+NeighbourLimit = Annotated[_UpTo1000, Query(description="samples to return")]
+NeighbourCount = Annotated[_UpTo1000, Query(alias="k", description="neighbours to average over")]
+DiverseCount = Annotated[_UpTo1000, Query(alias="n", description="samples to choose")]
 Threshold = Annotated[
-    float, BeforeValidator(_decimal), Query(gt=0, le=1, allow_inf_nan=False, description="least cosine of a link")
+    float,
+    Field(gt=0, le=1, allow_inf_nan=False),
+    BeforeValidator(_decimal),
+    Query(description="least cosine of a link"),
 ]
 ThumbnailSize = Annotated[
-    int, BeforeValidator(_digits), Query(alias="size", ge=16, le=512, description="longer side in pixels")
+    int, Field(ge=16, le=512), BeforeValidator(_digits), Query(alias="size", description="longer side in pixels")
 ]
-Cursor = Annotated[str | None, Query(max_length=4096, description="`next_cursor` of the page before")]
+# What is not given is absent: neither a query nor a header can say null.
+Cursor = Annotated[
+    Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
+    Query(description="`next_cursor` of the page before"),
+]
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")]
@@ -84,6 +95,8 @@ class ReduceOptions(Projection):
     """How to lay out the map."""
 
     model_config = ConfigDict(strict=True)
+
+    _whole = field_validator("n_neighbors", "random_state", mode="before")(_whole)
 
 
 class JobStarted(BaseModel):

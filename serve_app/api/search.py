@@ -36,7 +36,9 @@ router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
 @router.get(
     "/similarity/{sample_id:path}", responses=problems.documented(NoEmbeddings, DatasetNotFound, SampleNotFound)
 )
-async def similar(dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10) -> NeighbourList:
+async def find_similar(
+    dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10
+) -> NeighbourList:
     """The samples most similar to a sample, best first, without itself."""
     return NeighbourList(items=await services.neighbours.similar(dataset_id, sample_id, limit))
 
@@ -47,7 +49,7 @@ async def similar(dataset_id: str, sample_id: str, services: ServicesNow, limit:
         NoEmbeddings, DatasetNotFound, Conflict, TooLarge, UnsupportedMediaType, InvalidImage, ModelUnavailable
     ),
 )
-async def search(
+async def search_by_image(
     dataset_id: str,
     services: ServicesNow,
     file: Annotated[UploadFile, File(description="an image of at most 10 MiB")],
@@ -72,13 +74,13 @@ async def search(
 
 
 @router.get("/duplicates", responses=problems.documented(NoEmbeddings, DatasetNotFound))
-async def duplicates(dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95) -> DuplicateGroups:
+async def find_duplicates(dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95) -> DuplicateGroups:
     """Groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
     return DuplicateGroups(threshold=threshold, groups=await services.neighbours.duplicates(dataset_id, threshold))
 
 
 @router.get("/outliers", responses=problems.documented(NoEmbeddings, DatasetNotFound))
-async def outliers(
+async def find_outliers(
     dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50
 ) -> NeighbourList:
     """The samples least similar to their `k` nearest neighbours; `score` is that mean similarity."""
@@ -86,6 +88,6 @@ async def outliers(
 
 
 @router.get("/diverse", responses=problems.documented(NoEmbeddings, DatasetNotFound))
-async def diverse(dataset_id: str, services: ServicesNow, n: DiverseCount = 50) -> NeighbourList:
+async def choose_diverse(dataset_id: str, services: ServicesNow, n: DiverseCount = 50) -> NeighbourList:
     """`n` samples that cover the dataset, in the order chosen."""
     return NeighbourList(items=await services.neighbours.diverse(dataset_id, n))

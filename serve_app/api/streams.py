@@ -4,6 +4,8 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -18,7 +20,7 @@ from serve_app.store.jobs import Jobs
 
 router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["progress"])
 
-LastEventId = Annotated[str | None, Header(max_length=200)]
+LastEventId = Annotated[Annotated[str, Field(max_length=200)] | SkipJsonSchema[None], Header()]
 
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -62,7 +64,7 @@ class ProgressStream(Response):
 
 
 @router.get("/progress", response_class=Response, responses=_DOCUMENTED)
-async def embed_progress(
+async def follow_embedding(
     dataset_id: str, services: ServicesNow, context: ContextNow, last_event_id: LastEventId = None
 ) -> Response:
     """Follow the dataset's embed job; without one, `idle` and wait."""
@@ -70,7 +72,7 @@ async def embed_progress(
 
 
 @router.get("/reduce/progress", response_class=Response, responses=_DOCUMENTED)
-async def reduce_progress(
+async def follow_reduction(
     dataset_id: str, services: ServicesNow, context: ContextNow, last_event_id: LastEventId = None
 ) -> Response:
     """Follow the dataset's reduction; without one, `idle` and wait. `fitting` is a status of its own."""

@@ -268,3 +268,10 @@ async def test_a_hostile_dataset_name_makes_a_harmless_file_name(client, service
     assert set(plain) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
     assert not plain.startswith(".")
     assert disposition.isascii()
+
+
+async def test_a_whole_number_may_be_written_with_a_point(client, services, embedded):
+    path = f"/datasets/{embedded['id']}/embeddings/reduce"
+    refused = await client.post(path, json={"n_neighbors": 5.5})
+    assert (refused.status_code, refused.json()["errors"][0]["loc"]) == (422, ["body", "n_neighbors"])
+    assert (await client.post(path, json={"n_neighbors": 5.0, "random_state": 7.0})).status_code == 202

@@ -2,6 +2,9 @@ import re
 
 import pytest
 
+from serve_app.api import create_app
+from serve_app.config import Settings
+
 CONTRACT_ROUTES = """
 POST /datasets
 GET /datasets
@@ -56,6 +59,28 @@ def test_every_operation_says_what_its_errors_look_like(document):
         assert "default" in operation["responses"], route
         assert operation["tags"], route
         assert operation["description"], route
+
+
+def test_bounds_are_where_clients_look_for_them(document):
+    for route, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            schema = parameter["schema"]
+            assert not schema.keys() & {"ge", "le", "gt", "lt"}, route
+            if schema["type"] == "integer":
+                assert {"minimum", "maximum"} <= schema.keys(), route
+
+
+@pytest.mark.parametrize("key", [None, "secret"])
+def test_the_api_key_is_documented_and_required_where_one_is_set(key):
+    document = create_app(Settings(api_key=key), lambda: None).openapi()
+    assert document["components"]["securitySchemes"]["ApiKey"]["scheme"] == "bearer"
+    for route, operation in operations(document):
+        if route == "GET /healthz":
+            assert "security" not in operation
+        else:
+            assert operation["security"][0] == {"ApiKey": []}
+            assert ({} in operation["security"]) is (key is None), route
+            assert "401" in operation["responses"], route
 
 
 def test_every_reference_leads_somewhere(document):

@@ -1,0 +1,215 @@
+"""One example of every operation, by its id: a folder of flowers, from registration to its duplicates.
+
+They are in the OpenAPI document; tests hold each against its schema and send the requests to the application.
+"""
+
+from typing import Any, NamedTuple
+
+DATASET_ID = "0f8fad5bd9cb469fa165708867288c16"
+JOB_ID = "7c9e6679f5194e0a9c1b3d2a5e8f4b60"
+SAMPLE_ID = "rose/a.png"
+ROOT = "/data/flowers"
+PNG_URI = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4IScHAAK2AQU0pnWqAAAAAElFTkSuQmCC"
+)
+"""A PNG of one pixel."""
+UPLOAD = "(the bytes of an image file)"
+
+_JSON = "application/json"
+_SPACE = "9b1c4d0e5a6f7788"
+_CREATED = "2026-03-01T09:30:00"
+_DATASET: dict[str, Any] = {
+    "id": DATASET_ID,
+    "name": "flowers",
+    "root": ROOT,
+    "format": "folder",
+    "annotations": None,
+    "sample_count": 5,
+    "created_at": _CREATED,
+}
+_SAMPLE = {"id": SAMPLE_ID, "file_name": SAMPLE_ID, "label": "rose"}
+_JOB: dict[str, Any] = {
+    "id": JOB_ID,
+    "dataset_id": DATASET_ID,
+    "kind": "embed",
+    "status": "complete",
+    "phase": "complete",
+    "processed": 5,
+    "skipped": 1,
+    "reused": 0,
+    "total": 5,
+    "message": "4 images embedded, 1 skipped",
+    "model_name": "dinov2-base",
+    "attempt": 1,
+    "seq": 7,
+    "rate": None,
+    "eta_s": None,
+    "created_at": _CREATED,
+    "finished_at": "2026-03-01T09:30:04",
+}
+_POINT = {
+    "sampleId": SAMPLE_ID,
+    "x": 4.25,
+    "y": -1.5,
+    "fileName": SAMPLE_ID,
+    "label": "rose",
+    "thumbnailPath": f"/datasets/{DATASET_ID}/samples/{SAMPLE_ID}/thumbnail",
+}
+_NEIGHBOURS = {
+    "items": [
+        {"sample_id": "rose/b.png", "file_name": "rose/b.png", "label": "rose", "score": 0.93},
+        {"sample_id": "tulip/c.png", "file_name": "tulip/c.png", "label": "tulip", "score": 0.41},
+    ]
+}
+_EVENT = (
+    f"id: {JOB_ID}:7\r\nevent: progress\r\ndata: "
+    '{"status": "complete", "processed": 5, "total": 5, "message": "4 images embedded, 1 skipped", '
+    f'"job_id": "{JOB_ID}", "skipped": 1, "rate": null, "eta_s": null}}\r\nretry: 1500\r\n\r\n'
+)
+
+
+class Example(NamedTuple):
+    """What to send, and what comes back: by status, the media type and the value. Bytes have no example."""
+
+    parameters: dict[str, Any] = {}  # noqa: RUF012
+    body: Any = None
+    answers: dict[int, tuple[str, Any]] = {}  # noqa: RUF012
+
+
+_OF_DATASET = {"dataset_id": DATASET_ID}
+_OF_SAMPLE = _OF_DATASET | {"sample_id": SAMPLE_ID}
+
+
+def _started(message: str) -> dict[str, Any]:
+    return {"dataset_id": DATASET_ID, "status": "started", "message": message, "job_id": JOB_ID}
+
+
+EXAMPLES: dict[str, Example] = {
+    "register_dataset": Example(
+        body={"name": "flowers", "root": ROOT, "format": "auto"}, answers={201: (_JSON, _DATASET)}
+    ),
+    "list_datasets": Example(answers={200: (_JSON, [_DATASET])}),
+    "get_dataset": Example(_OF_DATASET, answers={200: (_JSON, _DATASET)}),
+    "delete_dataset": Example(_OF_DATASET),
+    "rescan_dataset": Example(_OF_DATASET, answers={200: (_JSON, {"added": 2, "changed": 1, "removed": 0})}),
+    "list_samples": Example(
+        _OF_DATASET | {"limit": 1, "cursor": "0"}, answers={200: (_JSON, {"items": [_SAMPLE], "next_cursor": "1"})}
+    ),
+    "get_image": Example(_OF_SAMPLE),
+    "get_thumbnail": Example(_OF_SAMPLE | {"size": 256}),
+    "generate_embeddings": Example(
+        _OF_DATASET,
+        {"model_name": "dinov2-base", "force": False},
+        {202: (_JSON, _started("Embedding 5 images with dinov2-base."))},
+    ),
+    "reduce_embeddings": Example(
+        _OF_DATASET,
+        {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "random_state": 42},
+        {202: (_JSON, _started("Computing the 2D map."))},
+    ),
+    "cancel_job": Example(
+        _OF_DATASET,
+        answers={
+            202: (
+                _JSON,
+                {"dataset_id": DATASET_ID, "status": "cancelled", "message": "Cancelled by request", "job_id": JOB_ID},
+            )
+        },
+    ),
+    "get_embedding_status": Example(
+        _OF_DATASET,
+        answers={
+            200: (
+                _JSON,
+                {
+                    "dataset_id": DATASET_ID,
+                    "has_embeddings": True,
+                    "embedding_count": 4,
+                    "model_name": "dinov2-base",
+                    "dimension": 768,
+                    "space_key": _SPACE,
+                    "job_id": JOB_ID,
+                    "has_reduction": True,
+                    "sample_count": 5,
+                },
+            )
+        },
+    ),
+    "list_skipped": Example(
+        _OF_DATASET | {"limit": 100},
+        answers={
+            200: (
+                _JSON,
+                {
+                    "items": [
+                        {
+                            "sample_id": "tulip/broken.png",
+                            "file_name": "tulip/broken.png",
+                            "reason": "unidentified",
+                            "detail": "not an image of a known format",
+                        }
+                    ],
+                    "next_cursor": None,
+                },
+            )
+        },
+    ),
+    "get_coordinates": Example(_OF_DATASET, answers={200: (_JSON, [_POINT])}),
+    "import_vectors": Example(
+        _OF_DATASET | {"space_key": "clip-vit-b-32/openai", "model_name": "clip-vit-b-32"},
+        answers={202: (_JSON, _started("Importing 4 vectors of dimension 512."))},
+    ),
+    "export_embeddings": Example(_OF_DATASET | {"format": "parquet"}),
+    "follow_embedding": Example(_OF_DATASET, answers={200: ("text/event-stream", _EVENT)}),
+    "follow_reduction": Example(_OF_DATASET, answers={200: ("text/event-stream", _EVENT)}),
+    "find_similar": Example(_OF_SAMPLE | {"limit": 2}, answers={200: (_JSON, _NEIGHBOURS)}),
+    "search_by_image": Example(_OF_DATASET | {"limit": 2}, {"file": UPLOAD}, {200: (_JSON, _NEIGHBOURS)}),
+    "find_duplicates": Example(
+        _OF_DATASET | {"threshold": 0.95},
+        answers={200: (_JSON, {"threshold": 0.95, "groups": [_NEIGHBOURS["items"]]})},
+    ),
+    "find_outliers": Example(_OF_DATASET | {"k": 10, "limit": 2}, answers={200: (_JSON, _NEIGHBOURS)}),
+    "choose_diverse": Example(_OF_DATASET | {"n": 2}, answers={200: (_JSON, _NEIGHBOURS)}),
+    "list_jobs": Example({"limit": 10}, answers={200: (_JSON, [_JOB])}),
+    "get_job": Example({"job_id": JOB_ID}, answers={200: (_JSON, _JOB)}),
+    "describe_embedder": Example(
+        answers={
+            200: (
+                _JSON,
+                {
+                    "protocol_version": "1.0",
+                    "space_key": _SPACE,
+                    "dimension": 3,
+                    "ready": True,
+                    "capabilities": ["image_bytes"],
+                    "limits": {"max_batch_size": 999, "max_request_bytes": 33554432},
+                },
+            )
+        }
+    ),
+    "embed_images": Example(
+        body={"files": [UPLOAD]},
+        answers={
+            200: (
+                _JSON,
+                {"space_key": _SPACE, "dimension": 3, "kept_indices": [0], "embeddings": [[0.5, -1.25, 2.0]]},
+            )
+        },
+    ),
+    "create_embeddings": Example(
+        body={"model": "dinov2-base", "input": [PNG_URI], "encoding_format": "float"},
+        answers={
+            200: (
+                _JSON,
+                {
+                    "object": "list",
+                    "model": f"dinov2-base@{_SPACE}",
+                    "data": [{"object": "embedding", "index": 0, "embedding": [0.5, -1.25, 2.0]}],
+                    "usage": {"prompt_tokens": 1, "total_tokens": 1},
+                },
+            )
+        },
+    ),
+    "check_health": Example(answers={200: (_JSON, {"status": "ok", "service": "constellate"})}),
+    "check_readiness": Example(answers={200: (_JSON, {"status": "ready", "model": "dinov2-base", "warnings": []})}),
+}

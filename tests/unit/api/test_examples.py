@@ -1,0 +1,123 @@
+"""The OpenAPI document's examples: each fits its schema, and each request is answered as the document says."""
+
+import io
+import json
+from urllib.parse import quote
+
+import jsonschema
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from serve_app.api import create_app, examples
+from serve_app.config import Settings
+from tests.unit.api import work
+from tests.unit.api.conftest import png
+
+DOCUMENT = create_app(Settings(), lambda: None).openapi()
+OPERATIONS = {
+    operation["operationId"]: (method.upper(), path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+
+
+def assert_fits(value, schema):
+    jsonschema.validate(value, schema | {"components": DOCUMENT["components"]}, jsonschema.Draft202012Validator)
+
+
+def contents(operation):
+    """Where a request or a success may have an example."""
+    yield from operation.get("requestBody", {}).get("content", {}).values()
+    for status, answer in operation["responses"].items():
+        if status.startswith("2"):
+            yield from answer.get("content", {}).values()
+
+
+def is_binary(content):
+    return content["schema"].get("format") == "binary"
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_every_operation_has_examples_that_fit_their_schemas(name):
+    _, _, operation = OPERATIONS[name]
+    assert name in examples.EXAMPLES, "give it one in serve_app/api/examples.py"
+    for parameter in operation.get("parameters", []):
+        if parameter["required"] or "example" in parameter:
+            assert_fits(parameter["example"], parameter["schema"])
+    for content in contents(operation):
+        if not is_binary(content):
+            assert_fits(content["example"], content["schema"])
+
+
+def test_no_example_is_of_an_operation_that_is_gone():
+    assert set(examples.EXAMPLES) == set(OPERATIONS)
+
+
+def test_every_operation_has_a_summary_and_an_id_for_generated_clients():
+    for name, (_, _, operation) in OPERATIONS.items():
+        assert name.isidentifier()
+        assert "_" in name, "a verb and a noun"
+        assert 10 < len(operation["summary"]) < 120
+        assert not operation["summary"].endswith(".")
+
+
+def parquet(sample_id):
+    """An importable file of one vector."""
+    file = io.BytesIO()
+    pq.write_table(pa.table({"sample_id": [sample_id], "vector": [[0.5, -1.25, 2.0]]}), file)
+    return file.getvalue()
+
+
+class Walk:
+    """Sends examples, with a real folder, dataset and job in the place of those they name."""
+
+    def __init__(self, client, root):
+        self.client = client
+        self.real = {examples.ROOT: str(root / "flowers")}
+        self.sent = set()
+
+    async def send(self, name):
+        method, path, operation = OPERATIONS[name]
+        given = {p["name"]: (p["in"], p["example"]) for p in operation.get("parameters", []) if "example" in p}
+        for key, (_, value) in given.items():
+            path = path.replace("{" + key + "}", quote(str(self.with_real(value))))
+        query = {key: value for key, (where, value) in given.items() if where == "query"}
+        body = next(iter(operation.get("requestBody", {}).get("content", {"": {}}).items()))
+        answer = await self.client.request(method, path, params=query, **self.payload(*body))
+        assert str(answer.status_code) == min(operation["responses"]), (name, answer.text)
+        self.sent.add(name)
+        return answer
+
+    def with_real(self, value):
+        text = json.dumps(value)
+        for example, stand_in in self.real.items():
+            text = text.replace(example, stand_in)
+        return json.loads(text)
+
+    def payload(self, media_type, content):
+        """The example as httpx takes it."""
+        if media_type == "application/json":
+            return {"json": self.with_real(content["example"])}
+        if media_type == "multipart/form-data":
+            return {"files": [(key, ("a.png", png())) for key in content["example"]]}
+        if media_type == "application/vnd.apache.parquet":
+            return {"content": parquet(examples.SAMPLE_ID), "headers": {"Content-Type": media_type}}
+        assert media_type == "", f"no test sends {media_type}"
+        return {}
+
+
+async def test_every_example_is_answered_with_the_success_it_documents(client, services, root):
+    walk = Walk(client, root)
+    walk.real[examples.DATASET_ID] = (await walk.send("register_dataset")).json()["id"]
+    await walk.send("generate_embeddings")
+    await walk.send("cancel_job")
+    walk.real[examples.JOB_ID] = (await walk.send("generate_embeddings")).json()["job_id"]
+    await work.embed(services)
+    await walk.send("reduce_embeddings")
+    await work.reduce(services)
+    for name in sorted(OPERATIONS.keys() - walk.sent - {"import_vectors", "delete_dataset"}):
+        await walk.send(name)
+    for name in ("import_vectors", "cancel_job", "delete_dataset"):
+        await walk.send(name)
+    assert walk.sent == OPERATIONS.keys()
