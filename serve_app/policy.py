@@ -21,6 +21,9 @@ N_SMALL_ACTORS = 4 + INGRESS_REPLICAS
 MAX_INITIAL_REPLICAS = 4
 """CPU replicas at start: the first job of a fresh service finds every core of a laptop in use. 0.6 GB each."""
 
+FURTHER_MODELS = 2
+"""Models beside the default one that start at once on a CPU; the next waits a minute, until an idle one has left."""
+
 MAX_REQUEST_IMAGES = 999
 """Starlette's form parser takes 1000 parts and answers one more with a 400 instead of a 413."""
 CPU_REQUEST_IMAGES = 32
@@ -101,6 +104,6 @@ class Policy:
 
 
 def _share_of_cores(cores: int, replicas: int) -> float:
-    """Logical CPUs of a replica, so that all replicas, one of a second model and the small actors fit."""
+    """Logical CPUs of a replica, so that all replicas, one each of two further models and the small actors fit."""
     free = max(0.4, cores - N_SMALL_ACTORS * SMALL_ACTOR_CPUS)
-    return max(0.1, min(0.9, math.floor(100 * free / (replicas + 1)) / 100))
+    return max(0.1, min(0.9, math.floor(100 * free / (replicas + FURTHER_MODELS)) / 100))

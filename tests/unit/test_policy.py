@@ -1,7 +1,7 @@
 import pytest
 
 from serve_app.config import Settings
-from serve_app.policy import N_SMALL_ACTORS, SMALL_ACTOR_CPUS, Policy
+from serve_app.policy import FURTHER_MODELS, N_SMALL_ACTORS, SMALL_ACTOR_CPUS, Policy
 
 SLOW_TO_FAST = [(1, 0), (2, 0), (64, 0), (4, 1)]
 """(CPUs, GPUs) of machines."""
@@ -12,9 +12,9 @@ def settings(**values: object) -> Settings:
 
 
 @pytest.mark.parametrize("n_cpus", [1, 2, 4, 8, 64])
-def test_every_replica_and_the_small_actors_fit_the_machine(n_cpus: int):
+def test_every_replica_two_further_models_and_the_small_actors_fit_the_machine(n_cpus: int):
     policy = Policy.choose(settings(), n_cpus=n_cpus, n_gpus=0)
-    claimed = policy.max_replicas * policy.cpus_per_replica + N_SMALL_ACTORS * SMALL_ACTOR_CPUS
+    claimed = (policy.max_replicas + FURTHER_MODELS) * policy.cpus_per_replica + N_SMALL_ACTORS * SMALL_ACTOR_CPUS
     assert claimed <= n_cpus + 1e-9
 
 
