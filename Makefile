@@ -31,8 +31,9 @@ test: setup check ## the whole suite but the long fault tests; what CI runs
 	$(BIN)/pytest -q tests/e2e
 	$(BIN)/pytest -q tests/faults/test_process_death.py
 
-test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak
+test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults
+	$(BIN)/pytest -q -m every tests/unit/store
 
 test-unit: setup ## the tests that need no cluster
 	$(BIN)/pytest -q tests/unit

@@ -10,9 +10,8 @@ from serve_app.store.session import Session
 
 def find_losses(session: Session) -> list[str]:
     """Compare counted and stored rows (invariants I4 and I6); one sentence for each disagreement."""
-    problems = []
-    for dimension in dimensions(session):
-        problems += _lost_vectors(session, dimension) + _lost_stage(session, dimension)
+    known = dimensions(session)
+    problems = _lost_vectors(session, known) + _lost_stage(session, known)
     orphans = session.q(
         "SELECT d.name FROM datasets d LEFT JOIN jobs j ON j.id = d.vectors_job_id "
         "WHERE d.vectors_job_id IS NOT NULL AND j.id IS NULL ORDER BY d.name"
@@ -27,22 +26,30 @@ def find_losses(session: Session) -> list[str]:
     ]
 
 
-def _lost_vectors(session: Session, dimension: int) -> list[str]:
+def _lost_vectors(session: Session, known: list[int]) -> list[str]:
     rows = session.q(
-        "SELECT d.name, j.embedded + j.reused, coalesce(e.n, 0) FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id "
-        f"LEFT JOIN (SELECT job_id, count(*) AS n FROM {embeddings_table(dimension)} GROUP BY job_id) e "
-        "ON e.job_id = j.id WHERE j.dimension = ? AND coalesce(e.n, 0) <> j.embedded + j.reused ORDER BY d.name",
-        dimension,
+        "SELECT d.name, j.embedded + j.reused AS expected, coalesce(e.n, 0) AS found FROM datasets d "
+        "JOIN jobs j ON j.id = d.vectors_job_id "
+        f"LEFT JOIN ({_counts({dimension: embeddings_table(dimension) for dimension in known})}) e "
+        "ON e.job_id = j.id AND e.dimension = j.dimension WHERE expected <> found ORDER BY d.name"
     )
     return [f"Dataset '{name}' should have {expected:,} vectors and has {found:,}." for name, expected, found in rows]
 
 
-def _lost_stage(session: Session, dimension: int) -> list[str]:
+def _lost_stage(session: Session, known: list[int]) -> list[str]:
     rows = session.q(
         "SELECT j.id, CASE WHEN j.status = 'running' THEN j.embedded + j.reused ELSE 0 END AS expected, "
-        f"coalesce(t.n, 0) AS found FROM jobs j LEFT JOIN (SELECT job_id, count(*) AS n FROM {stage_table(dimension)} "
-        "GROUP BY job_id) t ON t.job_id = j.id "
-        "WHERE j.kind <> 'reduce' AND j.dimension = ? AND expected <> found ORDER BY j.id",
-        dimension,
+        "coalesce(t.n, 0) AS found FROM jobs j "
+        f"LEFT JOIN ({_counts({dimension: stage_table(dimension) for dimension in known})}) t "
+        "ON t.job_id = j.id AND t.dimension = j.dimension "
+        "WHERE j.kind <> 'reduce' AND j.dimension IS NOT NULL AND expected <> found ORDER BY j.id"
     )
     return [f"Job {job} should have {expected:,} staged vectors and has {found:,}." for job, expected, found in rows]
+
+
+def _counts(tables: dict[int, str]) -> str:
+    """SQL for the rows of each job in tables of vectors, by dimension."""
+    return " UNION ALL ".join(
+        f"SELECT job_id, {dimension} AS dimension, count(*) AS n FROM {table} GROUP BY job_id"
+        for dimension, table in tables.items()
+    )

@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
 from serve_app.store import boot, failures, schema
+from serve_app.store.creation import create
 from serve_app.store.session import Session
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ class Database:
     ) -> None:
         self.path = path
         self.problems: list[str] = []
-        self._config: dict[str, str | bool | int | float | list[str]] = {
+        self._config: dict[str, Any] = {
             "threads": threads,
             # At connect, because the write-ahead log is replayed before any SET.
             "memory_limit": f"{memory_limit_mb}MB",
@@ -225,17 +227,15 @@ class Database:
         self._failures = 0
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        is_new = not self.path.exists()
-        if is_new and self.path.with_name(self.path.name + ".wal").exists():
-            raise StoreUnavailable(
-                f"The file {self.path.name} is missing but its write-ahead log is there: put the file back. "
-                "Nothing was created, because that would destroy the log."
-            )
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.path.exists():
+            if self.path.with_name(self.path.name + ".wal").exists():
+                raise StoreUnavailable(
+                    f"The file {self.path.name} is missing but its write-ahead log is there: put the file back. "
+                    "Nothing was created, because that would destroy the log."
+                )
+            create(self.path, self._config)
         root = duckdb.connect(str(self.path), config=self._config)
         try:
-            if is_new:
-                self.path.chmod(0o600)
             root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
             root.execute("SET lock_configuration = true").fetchall()
         except BaseException:

@@ -1,9 +1,8 @@
-"""A writer that works without end and tells what it was promised; run as a process that is killed.
+"""A writer in a process of its own, to be killed, or to have its disk taken away."""
 
-Every line on standard output is one acknowledged change, as JSON, printed before the next call begins.
-"""
-
+import asyncio
 import json
+import os
 import resource
 import signal
 import sys
@@ -11,36 +10,23 @@ from pathlib import Path
 
 from serve_app.errors import StoreUnavailable
 from tests.invariants import fingerprint
+from tests.unit.store.story import Story
 from tests.unit.store.workbench import Workbench, block_of, source_files
 
-FILES = source_files(96)
-BLOCK = 16
+
+def live(path, acknowledged):
+    """Live the story; each acknowledged step is on disk in a file of ours before the next begins."""
+    log = os.open(acknowledged, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def acknowledge(position):
+        os.write(log, f"{position + 1}\n".encode())
+        os.fsync(log)
+
+    asyncio.run(Story(path).live(0, acknowledge))
 
 
-def tell(**what):
-    print(json.dumps(what), flush=True)
-
-
-def regenerate_for_ever(bench):
-    """Embed one dataset again and again, telling of every block and every swap."""
-    dataset = bench.register(FILES)
-    tell(dataset=dataset.id)
-    generation = 0
-    while True:
-        generation += 1
-        contents = {file.sample_id: f"{file.sample_id} of {generation}" for file in FILES}
-        claim = bench.start(dataset, force=True)
-        tell(job=claim.job.id, seq=bench.jobs.get(claim.job.id).seq, status="running")
-        for number, start in enumerate(range(0, len(FILES), BLOCK), start=1):
-            block = block_of(FILES[start : start + BLOCK], contents=contents)
-            job = bench.vectors.put_block(claim.job.id, claim.attempt, number, block)
-            tell(job=job.id, seq=job.seq, status=job.status)
-        job = bench.vectors.commit(claim.job.id, claim.attempt)
-        tell(job=job.id, seq=job.seq, status=job.status)
-
-
-def run_out_of_disk(bench):
-    """Fill the space there is in the middle of a job, tell what fails, then get space and finish the job."""
+def run_out_of_disk(bench, moment):
+    """Let the space end while a job stages, or in its swap; tell what fails, then get space and finish the job."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     files = source_files(3000)
     dataset = bench.register(files)
@@ -48,30 +34,41 @@ def run_out_of_disk(bench):
     with bench.database.read() as session:
         before = fingerprint(session, dataset.id)
     claim = bench.start(dataset, force=True)
-    size = bench.database.path.stat().st_size
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 300_000, resource.RLIM_INFINITY))
     blocks = [block_of(files[start : start + 250]) for start in range(0, len(files), 250)]
-    acked, refusal = 0, ""
-    try:
+
+    def end_the_space():
+        size = max(entry.stat().st_size for entry in bench.database.path.parent.iterdir())
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 300_000, resource.RLIM_INFINITY))
+
+    def finish():
         for number, block in enumerate(blocks, start=1):
             bench.vectors.put_block(claim.job.id, claim.attempt, number, block)
-            acked = number
-        bench.vectors.commit(claim.job.id, claim.attempt)
+            told["acked"] = number * 250
+        if moment == "swap":
+            end_the_space()
+        return bench.vectors.commit(claim.job.id, claim.attempt)
+
+    told = {"acked": 0, "refusal": ""}
+    if moment == "stage":
+        end_the_space()
+    try:
+        finish()
     except StoreUnavailable as error:
-        refusal = error.detail
+        told["refusal"] = error.detail
     bench.clock.now += 60
-    counted = bench.jobs.get(claim.job.id).processed
+    told["counted"] = bench.jobs.get(claim.job.id).processed
     with bench.database.read() as session:
-        same = fingerprint(session, dataset.id) == before
-    tell(acked=acked * 250, counted=counted, refusal=refusal, same=same)
+        told["same"] = fingerprint(session, dataset.id) == before
+    print(json.dumps(told), flush=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     bench.clock.now += 60
-    for number, block in enumerate(blocks, start=1):
-        bench.vectors.put_block(claim.job.id, claim.attempt, number, block)
-    tell(status=bench.vectors.commit(claim.job.id, claim.attempt).status)
+    moment = "never"
+    print(json.dumps({"status": finish().status}), flush=True)
     bench.database.close()
 
 
 if __name__ == "__main__":
-    work = {"regenerate": regenerate_for_ever, "disk": run_out_of_disk}[sys.argv[1]]
-    work(Workbench(Path(sys.argv[2])))
+    if sys.argv[1] == "story":
+        live(Path(sys.argv[2]), sys.argv[3])
+    else:
+        run_out_of_disk(Workbench(Path(sys.argv[2])), sys.argv[1])

@@ -51,6 +51,16 @@ def test_a_new_database_is_private_and_sound(path):
     database.close()
 
 
+def test_a_file_left_unfinished_by_a_writer_that_died_making_it_is_in_nobodys_way(path):
+    path.parent.mkdir()
+    for ending in (".new", ".new.wal"):
+        path.with_name(path.name + ending).write_bytes(b"half a header")
+    database = Database(path)
+    assert database.check() == []
+    database.close()
+    assert listing(path.parent) == [path.name]
+
+
 def test_the_embedding_tables_have_the_contracts_columns_first(bench):
     expected = ["sample_id", "dataset_id", "model_name", "vector", "x", "y", "job_id"]
     with bench.database.read() as session:
