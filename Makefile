@@ -6,7 +6,7 @@ STAMP := $(VENV)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-unit test-ray check format serve bench soak clean
+.PHONY: help setup demo test test-faults test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -25,7 +25,7 @@ demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of y
 # One run a kind of test: the last three have a service of their own, and two would share the cores.
 # Of the fault tests, the kills of single processes run here; all of them take eight minutes more than CI has.
 test: setup check ## the whole suite but the long fault tests; what CI runs
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q tests/unit tests/fuzz
 	$(BIN)/pytest -q tests/browser
 	$(BIN)/pytest -q tests/ray
 	$(BIN)/pytest -q tests/e2e
@@ -55,6 +55,9 @@ serve: setup ## run the service on loopback; Ctrl-C stops all of it
 
 bench: setup ## print the benchmark table and write benchmarks/results/
 	$(BIN)/python -m benchmarks
+
+fuzz: setup ## ten minutes of generated requests against every route
+	$(BIN)/python -m tests.fuzz --minutes 10
 
 soak: setup ## half an hour of random faults against a running service
 	$(BIN)/python -m tests.faults.soak --minutes 30

@@ -61,11 +61,12 @@ _NEIGHBOURS = {
         {"sample_id": "tulip/c.png", "file_name": "tulip/c.png", "label": "tulip", "score": 0.41},
     ]
 }
-_EVENT = (
-    f"id: {JOB_ID}:7\r\nevent: progress\r\ndata: "
-    '{"status": "complete", "processed": 5, "total": 5, "message": "4 images embedded, 1 skipped", '
-    f'"job_id": "{JOB_ID}", "skipped": 1, "rate": null, "eta_s": null}}\r\nretry: 1500\r\n\r\n'
-)
+_EVENT = {
+    "event": "progress",
+    "id": f"{JOB_ID}:7",
+    "data": '{"status": "complete", "processed": 5, "total": 5, "message": "4 images embedded, 1 skipped", '
+    f'"job_id": "{JOB_ID}", "skipped": 1, "rate": null, "eta_s": null}}',
+}
 
 
 class Example(NamedTuple):

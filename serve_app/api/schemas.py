@@ -155,6 +155,19 @@ class Point(BaseModel):
     thumbnailPath: str
 
 
+class Progress(BaseModel):
+    """The data of a progress event: the state of a job, or that there is none."""
+
+    status: Literal["idle", "running", "fitting", "complete", "error", "cancelled"]
+    processed: int = Field(description="committed samples, skipped and reused ones included")
+    total: int
+    message: str
+    job_id: str | None
+    skipped: int
+    rate: float | None = Field(description="samples a second")
+    eta_s: float | None
+
+
 class Alive(BaseModel):
     """The process answers, and says that it is Constellate: clients look before they use a port."""
 

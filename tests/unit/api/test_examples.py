@@ -50,6 +50,16 @@ def test_every_operation_has_examples_that_fit_their_schemas(name):
             assert_fits(content["example"], content["schema"])
 
 
+async def test_events_are_as_the_document_says(client, embedded):
+    answer = await client.get(f"/datasets/{embedded['id']}/embeddings/progress")
+    schema = DOCUMENT["paths"]["/datasets/{dataset_id}/embeddings/progress"]["get"]["responses"]["200"]
+    data = schema["content"]["text/event-stream"]["schema"]["properties"]["data"]["contentSchema"]
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
+    assert [event["status"] for event in events] == ["complete"]
+    for event in events:
+        assert_fits(event, data | {"additionalProperties": False})
+
+
 def test_no_example_is_of_an_operation_that_is_gone():
     assert set(examples.EXAMPLES) == set(OPERATIONS)
 
