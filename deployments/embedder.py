@@ -11,8 +11,9 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -109,14 +110,15 @@ class DinoV2:
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
-        try:
-            with self._metrics.decoding():
-                chunk = await asyncio.get_running_loop().run_in_executor(
-                    self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
-                )
-        except ServiceError as error:  # too many open files: the call may be repeated
-            return error
-        block = chunk.block(await self._vectors(model, chunk.pixels))
+        with _ending_when_out_of_memory():
+            try:
+                with self._metrics.decoding():
+                    chunk = await asyncio.get_running_loop().run_in_executor(
+                        self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
+                    )
+            except ServiceError as error:  # too many open files: the call may be repeated
+                return error
+            block = chunk.block(await self._vectors(model, chunk.pixels))
         self._metrics.settled(block)
         return block
 
@@ -125,12 +127,13 @@ class DinoV2:
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
-        with self._metrics.decoding():
-            decoded = await asyncio.get_running_loop().run_in_executor(
-                self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
-            )
-        pixels = [image for image in decoded if not isinstance(image, Refusal)]
-        vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
+        with _ending_when_out_of_memory():
+            with self._metrics.decoding():
+                decoded = await asyncio.get_running_loop().run_in_executor(
+                    self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
+                )
+            pixels = [image for image in decoded if not isinstance(image, Refusal)]
+            vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
         self._metrics.count(embedded=len(pixels), skipped=len(decoded) - len(pixels))
         return [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
 
@@ -154,6 +157,22 @@ class DinoV2:
         """One forward pass over the stacks of several calls; returns their vectors, stack by stack."""
         vectors = await asyncio.get_running_loop().run_in_executor(self._compute, self._embed, np.concatenate(stacks))
         return np.split(vectors, np.cumsum([len(stack) for stack in stacks])[:-1])
+
+
+@contextmanager
+def _ending_when_out_of_memory() -> Iterator[None]:
+    """End the process when it runs out of memory, as the kernel would.
+
+    Its callers then see what they see after any crash: the work is repeated by a successor with a memory of its
+    own, and an image that no process has room for is found and skipped. An error would fail the whole job.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        log.critical("out of memory, this replica ends: %s", error)
+        os._exit(1)
 
 
 def application(settings: Settings, model_name: str, policy: Policy, *, min_replicas: int) -> Application:

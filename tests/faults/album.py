@@ -74,7 +74,7 @@ class Album:
 
     def remember(self, model: str) -> None:
         """Take the stored vectors for the right ones, after comparing some with the model's own."""
-        self.vectors = self._stored()
+        self.vectors = self.stored()
         names = sorted(self.vectors)[:: self.n_images // 6]
         for name, vector in zip(names, _embed_here(model, self.root, names), strict=True):
             assert cosine(self.vectors[name], vector) > 0.99999, name
@@ -83,11 +83,11 @@ class Album:
 
     def exact(self) -> tuple[str, dict[str, bytes]]:
         """The job that made the vectors, and their bits (what invariant I8 compares in the database)."""
-        return self.status()["job_id"], {name: vector.tobytes() for name, vector in self._stored().items()}
+        return self.status()["job_id"], {name: vector.tobytes() for name, vector in self.stored().items()}
 
     def check(self) -> None:
         """Every sample has its own vector, once, all of one job that accounts for every sample."""
-        stored = self._stored()
+        stored = self.stored()
         assert sorted(stored) == sorted(self.vectors)
         wrong = [name for name, vector in stored.items() if not np.allclose(vector, self.vectors[name], atol=1e-3)]
         assert wrong == []
@@ -96,7 +96,8 @@ class Album:
         assert (job["status"], job["processed"], job["total"]) == ("complete", self.n_images, self.n_images)
         assert status["embedding_count"] == self.n_images
 
-    def _stored(self) -> dict[str, np.ndarray]:
+    def stored(self) -> dict[str, np.ndarray]:
+        """The vectors of the export, by sample id."""
         answer = patiently(self.service.http, "GET", f"{self.path}/export")
         table = pq.read_table(io.BytesIO(answer.content))
         ids = table["sample_id"].to_pylist()

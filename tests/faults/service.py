@@ -4,6 +4,7 @@ Every process of a service has the session id of its `constellate serve`, whatev
 that nothing else on the machine is ever touched. Processes are ended by pid only.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -142,6 +143,15 @@ class Service:
     def pids(self, part: str) -> list[int]:
         """The processes of a part, oldest first."""
         return [process.pid for process in self.processes() if re.search(PARTS[part], process.title)]
+
+    def memory_mb(self) -> dict[int, float]:
+        """Resident memory of each process by pid, without what Ray's processes share."""
+        found = {}
+        for process in self.processes():
+            with contextlib.suppress(OSError):
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                found[process.pid] = int(status.partition("RssAnon:")[2].split()[0]) / 1024
+        return found
 
     def kill(self, part: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Signal the one process of a part and return its pid."""

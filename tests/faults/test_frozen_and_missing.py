@@ -14,7 +14,7 @@ from tests.faults.watching import watched
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
-FROZEN_S = 8.0
+FROZEN_S = 6.0
 ANSWER_WITHIN_S = 6.0
 """Store calls wait for five seconds; one is for the way there and back."""
 
@@ -50,7 +50,7 @@ def test_while_the_writer_is_frozen_every_call_is_refused_in_time_and_nothing_is
         assert (ready.status_code, "store" in ready.json()["components"]) == (503, True)
         # The refused cancel was on its way: it takes effect, once, and the job ends as a whole either way.
         end = follower.end()
-        recovery_s = follower.advanced_after(thawed_at)
+        stalled_s = follower.stalled_s(thawed_at)
     assert (end["status"], end["job_id"]) == ("cancelled", job_id)
     assert service.pids("writer") == [pid]
     measured(
@@ -58,7 +58,7 @@ def test_while_the_writer_is_frozen_every_call_is_refused_in_time_and_nothing_is
         read_refused_after_s=read_s,
         write_refused_after_s=write_s,
         healthz_s=healthz_s,
-        progress_after_s=recovery_s,
+        progress_stalled_s=stalled_s,
     )
 
 

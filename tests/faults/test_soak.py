@@ -10,9 +10,9 @@ from tests.faults.report import measured
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
-SECONDS = 45.0
+SECONDS = 30.0
 
 
 def test_nothing_promised_is_lost_to_random_faults(album: Album, tmp_path: Path):
-    figures = torment(album, tmp_path / "acknowledged.jsonl", seconds=SECONDS, period_s=5.0, seed=1)
+    figures = torment(album, tmp_path / "acknowledged.jsonl", seconds=SECONDS, period_s=3.0, seed=1)
     measured(f"random faults for {SECONDS:.0f} s", **figures)

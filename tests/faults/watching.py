@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import httpx
@@ -70,14 +71,15 @@ class Follower:
         assert len(ends) == 1, ends
         return ends[0]
 
-    def advanced_after(self, moment: float) -> float:
-        """The seconds from a moment until progress rose above what had been seen by then."""
-        before = max((seen.event["processed"] for seen in self.seen if seen.at <= moment), default=0)
-        return next(
-            seen.at - moment
-            for seen in self.seen
-            if seen.at > moment and (seen.event["processed"] > before or seen.event["status"] in TERMINAL)
-        )
+    def stalled_s(self, since: float) -> float:
+        """The longest time from a moment on in which progress did not rise; what was on its way then still did."""
+        advances = [since]
+        count = max((seen.event["processed"] for seen in self.seen if seen.at <= since), default=0)
+        for seen in self.seen:
+            if seen.at > since and (seen.event["processed"] > count or seen.event["status"] in TERMINAL):
+                advances.append(seen.at)
+                count = seen.event["processed"]
+        return max(later - earlier for earlier, later in pairwise(advances))
 
     def _run(self) -> None:
         last_id = ""
