@@ -23,13 +23,12 @@ demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of y
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
 # One run a kind of test: the last three have a service of their own, and two would share the cores.
-# Of the fault tests, the kills of single processes run here; all of them take eight minutes more than CI has.
-test: setup check ## the whole suite but the long fault tests; what CI runs
+test: setup check ## the whole suite; what CI runs
 	$(BIN)/pytest -q tests/unit tests/fuzz
 	$(BIN)/pytest -q tests/browser
 	$(BIN)/pytest -q tests/ray
 	$(BIN)/pytest -q tests/e2e
-	$(BIN)/pytest -q tests/faults/test_process_death.py
+	$(BIN)/pytest -q tests/faults
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults

@@ -41,7 +41,7 @@ log = logging.getLogger("constellate.embedder")
 
 APPLICATION = "embedder"
 DEPLOYMENT = "DinoV2"
-RELOAD_S = 10.0
+RELOAD_S = 5.0
 
 _SLUG_LENGTH = 60
 """Of an application's name, which Ray puts into the names of log files: those have 255 bytes at most."""

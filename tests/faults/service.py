@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 START_S = 180.0
 
 PARTS = {
-    "replica": r"embedder.*DinoV2",
+    "replica": r"embedder[#:]DinoV2",
     "JobRunner": r"api.*JobRunner",
     "ingress": r"api.*Ingress",
     "proxy": r"ray::ProxyActor",

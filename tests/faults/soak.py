@@ -1,6 +1,7 @@
 """`python -m tests.faults.soak --minutes 30`: a service, a user, and an enemy that kills something every few seconds.
 
-At quiet points everything acknowledged must be there, every vector right, every invariant true.
+At quiet points everything acknowledged must be there, every vector right, every invariant true, and no part of the
+service may have grown: neither its memory, nor its open files, nor the database.
 """
 
 import argparse
@@ -9,11 +10,12 @@ import shutil
 import time
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import NamedTuple
 
 from tests.faults.album import Album
 from tests.faults.nemesis import torment
 from tests.faults.report import measured
-from tests.faults.service import Service
+from tests.faults.service import PARTS, Service
 from tests.invariants import check_invariants
 from tests.ray.photographs import make_folder
 from tests.tiny_models import make_tiny_checkpoint
@@ -21,6 +23,36 @@ from tests.tiny_models import make_tiny_checkpoint
 N_IMAGES = 240
 ROUND_S = 180.0
 PERIOD_S = 8.0
+GROWTH_MB = 150.0
+GROWTH_FILES = 100
+DATABASE_MB = 100.0
+"""Thirty times the vectors of the album."""
+
+
+class Footprint(NamedTuple):
+    """What the parts of a service take, a process each, and the database on disk."""
+
+    memory_mb: dict[str, float]
+    open_files: dict[str, int]
+    database_mb: float
+
+    @classmethod
+    def of(cls, service: Service) -> "Footprint":
+        """Measure; a part of several processes counts as its largest."""
+        memory_mb = service.memory_mb()
+        pids = {part: service.pids(part) for part in PARTS}
+        return cls(
+            {part: round(max(memory_mb.get(pid, 0.0) for pid in each)) for part, each in pids.items() if each},
+            {part: max(len(os.listdir(f"/proc/{pid}/fd")) for pid in each) for part, each in pids.items() if each},
+            round(service.settings.database_path.stat().st_size / 1e6, 1),
+        )
+
+    def check(self, first: "Footprint") -> None:
+        """Nothing has grown much since the first quiet point."""
+        for part, megabytes in self.memory_mb.items():
+            assert megabytes - first.memory_mb[part] < GROWTH_MB, (part, self, first)
+            assert self.open_files[part] - first.open_files[part] < GROWTH_FILES, (part, self, first)
+        assert self.database_mb < DATABASE_MB, self
 
 
 def soak(base: Path, minutes: float, seed: int) -> None:
@@ -32,6 +64,8 @@ def soak(base: Path, minutes: float, seed: int) -> None:
         album = Album.register(service, make_folder(service.roots / "album", n_images=N_IMAGES))
         album.embed()
         album.remember(service.settings.model)
+        first = Footprint.of(service)
+        print(f"at the start: {first}", flush=True)
         n_round = 0
         while time.monotonic() < deadline:
             seconds = min(ROUND_S, deadline - time.monotonic())
@@ -43,7 +77,9 @@ def soak(base: Path, minutes: float, seed: int) -> None:
                 seed=seed + n_round,
                 whole_service=True,
             )
-            measured(f"soak round {n_round} (seed {seed + n_round})", **figures)
+            now = Footprint.of(service)
+            measured(f"soak round {n_round} (seed {seed + n_round})", **figures, **now._asdict())
+            now.check(first)
             service.stop()
             check_invariants(service.settings.database_path)
             service.start()

@@ -13,8 +13,8 @@ from tests.ray.photographs import make_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
-ROUNDS = 10
-"""Here, through every process; a hundred in one process are `tests/unit/api/test_collisions.py`."""
+ROUNDS = 6
+"""Here, through every process; a hundred in one process are `tests/unit/store/test_collisions.py`."""
 CALLERS = 50
 
 

@@ -10,7 +10,7 @@ from tests.faults.report import measured
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
-SECONDS = 30.0
+SECONDS = 24.0
 
 
 def test_nothing_promised_is_lost_to_random_faults(album: Album, tmp_path: Path):

@@ -18,6 +18,7 @@ from tests.faults.service import REPOSITORY, Service, free_port
 from tests.faults.wait import until
 from tests.faults.watching import watched
 from tests.invariants import check_invariants
+from tests.ray.photographs import make_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -73,11 +74,16 @@ def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, t
     )
 
 
+def await_port(service: Service) -> None:
+    """Wait until the proxy of a service that is starting listens."""
+    until(lambda: service.pids("proxy"), 60)
+    until(lambda: service.status_of("/healthz", timeout_s=1.0) is not None, 60)
+
+
 def start_and_kill_the_main_process(service: Service) -> None:
     """Start, and when the port is taken end the main process alone: the kernel ends the others with it."""
     service.launch()
-    until(lambda: service.pids("proxy"), 60)
-    until(lambda: service.status_of("/healthz", timeout_s=1.0) is not None, 60)
+    await_port(service)
     before = service.processes()
     os.kill(service.pid, signal.SIGKILL)
     until(lambda: not service.is_up, 10)
@@ -86,22 +92,31 @@ def start_and_kill_the_main_process(service: Service) -> None:
     until(lambda: {process.title for process in before if process.is_alive()} <= agents, 10)
 
 
-@pytest.mark.parametrize(("part", "exit_code"), [("raylet", 3), ("gcs", 1)])
-def test_a_service_whose_ray_died_ends_by_itself_and_resumes(album: Album, part: str, exit_code: int):
-    """Without its control store (`gcs`) Ray itself ends the process that runs it, and with 1."""
+def test_a_service_whose_ray_died_ends_by_itself_and_resumes(album: Album):
     service = album.service
     with watched(service.settings.url, album.dataset_id) as (follower, _):
         job_id = album.generate()
         follower.start()
         follower.await_processed(album.n_images // 3)
-        service.kill(part)
-        ended_s = until(lambda: not service.is_up, 60)
-        assert service.exit_code == exit_code
-        until(lambda: {process.title for process in service.processes()} <= {"ray::RuntimeEnvAgent"}, 10)
+        without_raylet_s = end_of_service_without(service, "raylet", exit_code=3)
+        service.launch()
+        await_port(service)
+        # Without its control store Ray itself ends the process that runs it, and with 1.
+        without_gcs_s = end_of_service_without(service, "gcs", exit_code=1)
         service.start()
         end = follower.end()
     assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
-    measured(f"SIGKILL {part}", service_ended_after_s=ended_s)
+    measured("SIGKILL raylet", service_ended_after_s=without_raylet_s)
+    measured("SIGKILL gcs", service_ended_after_s=without_gcs_s)
+
+
+def end_of_service_without(service: Service, part: str, *, exit_code: int) -> float:
+    """Kill a part of Ray; the seconds until the service has ended, leaving nothing that holds anything of ours."""
+    service.kill(part)
+    ended_s = until(lambda: not service.is_up, 60)
+    assert service.exit_code == exit_code
+    until(lambda: {process.title for process in service.processes()} <= {"ray::RuntimeEnvAgent"}, 10)
+    return ended_s
 
 
 def test_a_second_service_on_the_same_data_is_refused_and_names_the_first(album: Album):
@@ -125,15 +140,16 @@ def test_a_stopped_service_leaves_nothing_behind_and_can_resume(album: Album):
     """The last of all fault tests: the job that it leaves half done is what the others have shown to resume."""
     service = album.service
     database = service.settings.database_path
-    with watched(service.settings.url, album.dataset_id) as (follower, _):
-        job_id = album.generate()
+    large = Album.register(service, make_folder(service.roots / "stopped", n_images=300, seed=11))
+    with watched(service.settings.url, large.dataset_id) as (follower, _):
+        job_id = large.generate()
         follower.start()
-        follower.await_processed(album.n_images // 3)
+        follower.await_processed(16)
         acknowledged = follower.processed
         stop_s = service.stop(signal.SIGTERM)
     assert service.exit_code == 0
     gone_s = until(lambda: not service.processes(), 10, lambda: str(service.processes()))
     assert not database.with_name(f"{database.name}.wal").exists()
     check_invariants(database)
-    assert acknowledged <= len(staged_samples(database, job_id)) < album.n_images
+    assert acknowledged <= len(staged_samples(database, job_id)) < large.n_images
     measured("SIGTERM in a job", stopped_after_s=stop_s, last_process_gone_after_s=gone_s)

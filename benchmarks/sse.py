@@ -1,0 +1,145 @@
+"""500 progress streams beside a job: how late an event comes, and what the job loses. `python -m benchmarks.sse`.
+
+Jobs with and without readers take turns on one service whose replicas are warm. The readers are one process of the
+lowest priority on the same machine, so that what the job loses includes what they take from it. An event's delay is
+counted from the moment the first reader, or a poll of the job, showed that many images.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from multiprocessing.queues import Queue
+from pathlib import Path
+from typing import Any
+
+from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
+from benchmarks.throughput import running_service, service_job, warm_up
+from serve_app.client import Client
+
+STATE = re.compile(rb'"status": "(\w+)", "processed": (\d+)')
+Seen = list[tuple[float, int, bool]]
+"""(time, images committed, whether it was the end) of each event of a stream."""
+
+
+async def read_stream(port: int, path: str, is_open: asyncio.Semaphore) -> Seen:
+    """Open a stream and read it to its end; `is_open` counts the streams that have had their first event."""
+    seen: Seen = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+    while line := await reader.readline():
+        if found := STATE.search(line):
+            if not seen:
+                is_open.release()
+            seen.append((time.time(), int(found[2]), found[1] in (b"complete", b"error", b"cancelled")))
+            if seen[-1][2]:
+                break
+    writer.close()
+    return seen
+
+
+def read_streams(port: int, path: str, n_streams: int, results: "Queue[Any]") -> None:
+    """The readers' process: says when all streams are open, and at the end what they saw."""
+    os.nice(19)
+
+    async def read() -> list[Seen]:
+        is_open = asyncio.Semaphore(0)
+        streams = []
+        for _ in range(n_streams):
+            streams.append(asyncio.create_task(read_stream(port, path, is_open)))
+            await is_open.acquire()
+        results.put("open")
+        return await asyncio.gather(*streams)
+
+    results.put(asyncio.run(read()))
+
+
+def watched_job(client: Client, dataset_id: str, port: int, n_streams: int) -> tuple[float, list[Seen]]:
+    """Images/s of a job that many streams follow, and what they saw."""
+    context = multiprocessing.get_context("spawn")
+    results: Queue[Any] = context.Queue()
+    # The streams open onto the end of the last job were it the newest: so they follow one that waits for them.
+    path = f"/datasets/{dataset_id}/embeddings/progress"
+    readers = context.Process(target=read_streams, args=(port, path, n_streams, results))
+    readers.start()
+    if results.get(timeout=120) != "open":
+        raise RuntimeError("the streams did not open")
+    rate, _ = service_job(client, dataset_id)
+    seen: list[Seen] = results.get(timeout=60)
+    readers.join()
+    return rate, seen
+
+
+def delays(seen: list[Seen]) -> tuple[list[float], list[float]]:
+    """Seconds by which streams showed each count after the first of them did; of the ends alone."""
+    first: dict[int, float] = {}
+    for stream in seen:
+        for at, processed, _ in stream:
+            first[processed] = min(at, first.get(processed, at))
+    counts = sorted(first)
+    late: list[float] = []
+    for stream in seen:
+        events = iter(stream)
+        at, processed, _ = next(events)
+        for count in counts:
+            while processed < count:
+                at, processed, _ = next(events)
+            late.append(max(0.0, at - first[count]))
+    ends = [stream[-1][0] for stream in seen]
+    return late, [at - min(ends) for at in ends]
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that this share of them stays below."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+def measure(checkpoint: Path, images: Path, *, n_streams: int, rounds: int) -> dict[str, object]:
+    """Jobs with and without readers in turn."""
+    alone: list[float] = []
+    followed: list[float] = []
+    late: list[float] = []
+    ends: list[float] = []
+    with tempfile.TemporaryDirectory() as folder, running_service(checkpoint, images, "fp32", Path(folder)) as client:
+        warm_up(client, client.register("warm-up", images)["id"], seconds=20)
+        port = int(str(client.url).rpartition(":")[2])
+        for number in range(rounds):
+            # A new dataset each time: the streams wait for its first job instead of ending with an earlier one.
+            alone.append(service_job(client, client.register(f"alone-{number}", images)["id"])[0])
+            rate, seen = watched_job(client, client.register(f"followed-{number}", images)["id"], port, n_streams)
+            followed.append(rate)
+            for total, part in zip((late, ends), delays(seen), strict=True):
+                total += part
+    losses = [1 - with_readers / without for with_readers, without in zip(followed, alone, strict=True)]
+    return {
+        "streams": n_streams,
+        "event_delay_p50_s": round(percentile(late, 0.5), 2),
+        "event_delay_p99_s": round(percentile(late, 0.99), 2),
+        "end_delay_p99_s": round(percentile(ends, 0.99), 2),
+        "job_loses": round(statistics.median(losses), 3),
+        "rounds": {"alone_images_per_s": [round(r, 2) for r in alone], "followed": [round(r, 2) for r in followed]},
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="dinov2-small")
+    parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG photographs")
+    parser.add_argument("--streams", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--checkpoints", type=Path, default=Path("out/benchmarks"))
+    options = parser.parse_args()
+    checkpoint = random_checkpoint(options.checkpoints.resolve(), options.model)
+    result = measure(checkpoint, options.images.resolve(), n_streams=options.streams, rounds=options.rounds)
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
