@@ -17,13 +17,14 @@ from starlette.responses import Response
 from serve_app import files, images
 from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import ThumbnailSize
 from serve_app.errors import DatasetNotFound, InvalidImage, SampleNotFound
 from serve_app.records import Dataset, FileStamp, Sample
 from serve_app.store.datasets import Datasets
 from serve_app.thumbnail_cache import ThumbnailCache
 
-router = APIRouter(prefix="/datasets/{dataset_id}/samples/{sample_id:path}", tags=["datasets"])
+router = APIRouter(prefix=f"/datasets/{{dataset_id}}/samples/{SAMPLE_ID}", tags=["datasets"])
 
 IfNoneMatch = Annotated[Annotated[str, Field(max_length=1024)] | SkipJsonSchema[None], Header()]
 """Entity tags of what the client already has."""

@@ -8,6 +8,7 @@ from fastapi import APIRouter, File, UploadFile
 from serve_app import weights
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
+from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import (
     DiverseCount,
     DuplicateGroups,
@@ -33,9 +34,7 @@ from serve_app.store.vectors import Vectors
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
 
 
-@router.get(
-    "/similarity/{sample_id:path}", responses=problems.documented(NoEmbeddings, DatasetNotFound, SampleNotFound)
-)
+@router.get(f"/similarity/{SAMPLE_ID}", responses=problems.documented(NoEmbeddings, DatasetNotFound, SampleNotFound))
 async def find_similar(
     dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10
 ) -> NeighbourList:
