@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from ray.serve.schema import LoggingConfig
 from deployments.cluster import choose_policy
 from deployments.metrics import ReplicaMetrics
 from serve_app import logs, weights
+from serve_app.batcher import Batcher
 from serve_app.config import Settings
 from serve_app.embedding import Chunk, Pixels, decode_uploads
 from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
@@ -80,10 +81,8 @@ class DinoV2:
         self._model: VisionModel | None = None
         self._refusal: ServiceError = ModelUnavailable(f"model {model_name} is not loaded yet")
         self._tried_at = 0.0
+        self._batcher = Batcher(self._forward, self._compute, max_images=policy.batch_images)
         self._load()
-        batch: Any = self._forward
-        batch.set_max_batch_size(policy.batch_images)
-        batch.set_batch_wait_timeout_s(policy.batch_wait_s)
 
     def _load(self) -> None:
         """Load the model, or remember why not: a replica that failed to start could not tell."""
@@ -138,25 +137,17 @@ class DinoV2:
         return [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
 
     async def _vectors(self, model: "VisionModel", pixels: Pixels) -> Vectors:
-        """(B, D) vectors of (B, S, S, 3) pixels through the dynamic batch; B may be 0 or above the batch size."""
+        """(B, D) vectors of (B, S, S, 3) pixels; B may be 0. Cut small, so that others get their turn in between."""
         if len(pixels) == 0:
             return np.empty((0, model.card.dimension), np.float32)
         size = self._policy.batch_images
-        parts: list[Awaitable[Vectors]] = [
-            self._forward(pixels[start : start + size]) for start in range(0, len(pixels), size)
-        ]
+        parts = [self._batcher.vectors(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         return np.concatenate(await asyncio.gather(*parts))
 
-    def _embed(self, pixels: Pixels) -> Vectors:
-        assert self._model is not None
+    def _forward(self, pixels: Pixels) -> Vectors:
+        assert self._model is not None  # whoever waits for vectors has seen it
         with self._metrics.forward(len(pixels)):
             return self._model.embed(pixels)
-
-    @serve.batch(batch_size_fn=lambda stacks: sum(len(stack) for stack in stacks))
-    async def _forward(self, stacks: list[Pixels]) -> list[Vectors]:
-        """One forward pass over the stacks of several calls; returns their vectors, stack by stack."""
-        vectors = await asyncio.get_running_loop().run_in_executor(self._compute, self._embed, np.concatenate(stacks))
-        return np.split(vectors, np.cumsum([len(stack) for stack in stacks])[:-1])
 
 
 @contextmanager

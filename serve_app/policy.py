@@ -24,6 +24,9 @@ MAX_INITIAL_REPLICAS = 4
 FURTHER_MODELS = 2
 """Models beside the default one that start at once on a CPU; the next waits a minute, until an idle one has left."""
 
+MAX_ONGOING_CALLS = 64
+"""By replica: with few, the router of a caller finds every replica full and sleeps before it tries again."""
+
 MAX_REQUEST_IMAGES = 999
 """Starlette's form parser takes 1000 parts and answers one more with a 400 instead of a 413."""
 CPU_REQUEST_IMAGES = 32
@@ -48,7 +51,6 @@ class Policy:
     decode_threads: int
     chunk_images: int
     batch_images: int
-    batch_wait_s: float
     target_ongoing: int
     max_ongoing: int
     request_images: int
@@ -76,9 +78,8 @@ class Policy:
                 decode_threads=decode_threads,
                 chunk_images=32,
                 batch_images=128,
-                batch_wait_s=0.1,
                 target_ongoing=6,
-                max_ongoing=10,
+                max_ongoing=MAX_ONGOING_CALLS,
                 request_images=MAX_REQUEST_IMAGES,
             )
         replicas = settings.max_replicas or cores
@@ -89,11 +90,10 @@ class Policy:
             gpus_per_replica=0.0,
             torch_threads=max(1, cores // replicas),
             decode_threads=2,
-            chunk_images=16,
-            batch_images=32,
-            batch_wait_s=0.02,
+            chunk_images=4,
+            batch_images=4,
             target_ongoing=2,
-            max_ongoing=3,
+            max_ongoing=MAX_ONGOING_CALLS,
             request_images=min(MAX_REQUEST_IMAGES, CPU_REQUEST_IMAGES * replicas),
         )
 

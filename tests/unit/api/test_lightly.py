@@ -62,7 +62,7 @@ async def test_a_request_without_a_single_image_that_decodes_is_answered_with_em
 async def test_one_request_is_spread_in_chunks_over_the_replicas(client, services):
     await client.post(ROUTE, files=parts(*[png()] * services.policy.request_images))
     assert services.embedder.n_images == services.policy.request_images
-    assert services.embedder.n_calls == services.policy.request_images / services.policy.chunk_images == 4
+    assert services.embedder.n_calls == services.policy.request_images / services.policy.chunk_images > 1
 
 
 @pytest.mark.parametrize(
