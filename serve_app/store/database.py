@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 CLOSE_TIMEOUT_S = 30.0
+QUIET_S = 0.5
+"""What sessions wait at most for a checkpoint to begin, and it for them."""
+CHECKPOINT_RETRY_S = 5.0
 
 
 class Database:
@@ -69,6 +72,8 @@ class Database:
         self._retry_at = 0.0
         self._why_not = ""
         self._checkpoint_due = False
+        self._checkpoint_at = 0.0
+        self._holding_back = False
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -94,12 +99,19 @@ class Database:
                 epoch = self._claim(session)
                 yield session
             self._epoch = epoch
+        if self._checkpoint_due and self._clock() >= self._checkpoint_at:
+            self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file, as far as that is possible now; `check` tries again later."""
+        """Fold the write-ahead log into the file if that is possible now; later writes and `check` make up for it.
+
+        DuckDB refuses while a session still sees rows from before an update, and what it cannot fold in it cannot
+        free: so sessions that are running get a moment to end, and new ones wait for it.
+        """
         self._checkpoint_due = True
-        with self._writing, suppress(ServiceError):
-            cursor = self._enter()
+        self._checkpoint_at = self._clock() + CHECKPOINT_RETRY_S
+        with self._writing, suppress(ServiceError), self._quiet():
+            cursor = self._enter(although_held_back=True)
             try:
                 cursor.execute("CHECKPOINT").fetchall()
                 self._checkpoint_due = False
@@ -162,8 +174,23 @@ class Database:
         finally:
             self._leave(cursor)
 
-    def _enter(self) -> duckdb.DuckDBPyConnection:
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        """Hold back new sessions, and wait for the running ones while they are not too long."""
         with self._state:
+            self._holding_back = True
+            self._state.wait_for(lambda: self._sessions == 0, timeout=QUIET_S)
+        try:
+            yield
+        finally:
+            with self._state:
+                self._holding_back = False
+                self._state.notify_all()
+
+    def _enter(self, *, although_held_back: bool = False) -> duckdb.DuckDBPyConnection:
+        with self._state:
+            if not although_held_back:
+                self._state.wait_for(lambda: not self._holding_back)
             if self._closed:
                 raise StoreUnavailable("The database is closed: the service is stopping or being replaced.")
             if self._root is None:

@@ -13,7 +13,7 @@ import pytest
 import serve_app.store
 from serve_app.errors import ServiceError, StoreUnavailable
 from serve_app.store import schema
-from serve_app.store.database import FIRST_RETRY_S, LAST_RETRY_S, Database
+from serve_app.store.database import CHECKPOINT_RETRY_S, FIRST_RETRY_S, LAST_RETRY_S, Database
 from serve_app.store.failures import reason
 from tests.invariants import check_invariants, documented_queries, fingerprint
 from tests.unit.store.workbench import Clock, Workbench, block_of, source_files
@@ -412,6 +412,49 @@ def test_a_failed_checkpoint_is_made_up_for_by_the_next_check(bench):
     elsewhere.rename(bench.database.path)
     assert log.exists()
     bench.database.check()
+    assert not log.exists()
+
+
+def test_a_checkpoint_waits_for_a_short_read_and_new_reads_wait_for_it(bench):
+    bench.register(source_files(1))
+    log = bench.database.path.with_name(bench.database.path.name + ".wal")
+    reading, read_on = threading.Event(), threading.Event()
+
+    def read():
+        with bench.database.read() as session:
+            session.q("SELECT checks FROM meta")
+            reading.set()
+            read_on.wait()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    reading.wait()
+    bench.database.check()  # an update that the reader must not see
+    folding = threading.Thread(target=bench.database.checkpoint)
+    folding.start()
+    while not bench.database._holding_back:
+        pass
+    late = threading.Thread(target=bench.datasets.all)
+    late.start()
+    read_on.set()
+    for thread in (reader, folding, late):
+        thread.join()
+    assert not log.exists()
+
+
+def test_a_long_read_puts_a_checkpoint_off_and_a_later_write_makes_up_for_it(bench):
+    bench.register(source_files(1))
+    log = bench.database.path.with_name(bench.database.path.name + ".wal")
+    with bench.database.read() as session:
+        session.q("SELECT checks FROM meta")
+        bench.database.check()
+        bench.database.checkpoint()
+        assert log.exists()
+        assert bench.datasets.all()  # nobody is held back for longer than the attempt
+    bench.datasets.begin_scan()
+    assert log.exists()  # nor at every write
+    bench.clock.now += CHECKPOINT_RETRY_S
+    bench.datasets.begin_scan()
     assert not log.exists()
 
 
