@@ -8,14 +8,15 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 ExportFormat = Literal["parquet", "arrow"]
-Page = tuple[bytes, int | None]
+After = TypeVar("After", int, str)
+Page = tuple[bytes, After | None]
 """An Arrow IPC stream and the `after` of the next page, None at the end."""
 
 ARROW_MEDIA_TYPE = "application/vnd.apache.arrow.stream"
@@ -25,7 +26,7 @@ MEDIA_TYPES: dict[ExportFormat, str] = {
 }
 
 
-async def pages(first: Page, read: Callable[[int], Awaitable[Page]]) -> AsyncIterator[bytes]:
+async def pages(first: Page[After], read: Callable[[After], Awaitable[Page[After]]]) -> AsyncIterator[bytes]:
     """The first page, then every other one by its `after`.
 
     The first is read by the caller: its errors still have a status code to go to.

@@ -113,12 +113,15 @@ async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 10
 async def get_coordinates(
     dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
 ) -> StreamingResponse:
-    """The map: JSON, or Arrow where `Accept` names `application/vnd.apache.arrow.stream`."""
+    """The map: JSON, or Arrow where `Accept` names `application/vnd.apache.arrow.stream`.
 
-    async def read(after: int) -> export.Page:
+    A stream that breaks off was overtaken by a newer map: ask again.
+    """
+
+    async def read(after: str | None) -> export.Page[str]:
         return await services.writer.call(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS)
 
-    pages = export.pages(await read(-1), read)
+    pages = export.pages(await read(None), read)
     headers = {"Vary": "Accept", "Cache-Control": "no-store"}
     if export.ARROW_MEDIA_TYPE in accept.lower():
         return StreamingResponse(export.arrow_stream(pages), headers=headers, media_type=export.ARROW_MEDIA_TYPE)
@@ -145,7 +148,7 @@ async def export_embeddings(
     if job_id is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
 
-    async def read(after: int) -> export.Page:
+    async def read(after: int) -> export.Page[int]:
         return await services.writer.call(
             Vectors.export, dataset_id, job_id=job_id, after=after, limit=EXPORT_PAGE_ROWS
         )

@@ -6,7 +6,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from serve_app.errors import Conflict
 from serve_app.records import VectorSet
+from serve_app.store.paging import parse_cursor
 from serve_app.store.schema import embeddings_table
 from serve_app.store.session import Session
 
@@ -89,18 +91,42 @@ def vector_set(session: Session, now: Current) -> VectorSet:
     )
 
 
-def points_page(session: Session, now: Current | None, after: int, limit: int) -> tuple[bytes, int | None]:
-    """A page of the map as an Arrow IPC stream, and the ordinal to go on from."""
-    if now is None:
-        return _ipc(_POINTS.empty_table()), None
+def points_page(session: Session, now: Current, after: str | None, limit: int) -> tuple[bytes, str | None]:
+    """A page of the map as an Arrow IPC stream, and the cursor to go on from; it names the map beside the sample.
+
+    Raises:
+        Conflict: the cursor is of another map.
+    """
+    this_map = _map_version(session, now)
+    start = -1
+    if after is not None:
+        ordinal, _, version = after.partition(" of ")
+        if version != this_map:
+            raise Conflict("The map was made anew while it was read; ask for it again.")
+        start = parse_cursor(ordinal)
     rows = session.arrow(
         f"SELECT s.ordinal, e.sample_id, e.x, e.y, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
         "AND e.x IS NOT NULL AND s.ordinal > ? ORDER BY s.ordinal LIMIT ?",
-        *(now.dataset_id, after, limit + 1),
+        *(now.dataset_id, start, limit + 1),
     )
     page = rows.slice(0, limit)
-    more = page.column("ordinal")[-1].as_py() if rows.num_rows > limit else None
+    more = f"{page.column('ordinal')[-1].as_py()} of {this_map}" if rows.num_rows > limit else None
     return _ipc(page.drop_columns(["ordinal"]).cast(_POINTS)), more
+
+
+def no_points() -> bytes:
+    """The map of a dataset without vectors, as an Arrow IPC stream."""
+    return _ipc(_POINTS.empty_table())
+
+
+def _map_version(session: Session, now: Current) -> str:
+    """What changes with the vectors, with their coordinates and with the order of the samples."""
+    scan_no, placed_by = session.q(
+        "SELECT d.scan_no, max(r.number) FROM datasets d LEFT JOIN jobs r ON r.dataset_id = d.id "
+        "AND r.kind = 'reduce' AND r.status = 'complete' AND r.vectors_job_id = ? WHERE d.id = ? GROUP BY d.scan_no",
+        *(now.job_id, now.dataset_id),
+    )[0]
+    return f"{now.job_id}, map {placed_by or 0}, scan {scan_no}"
 
 
 def export_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:

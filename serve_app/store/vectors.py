@@ -159,19 +159,21 @@ class Vectors:
         with self._database.read() as session:
             return readout.vector_set(session, _require_vectors(session, dataset_id))
 
-    def points(self, dataset_id: str, *, after: int, limit: int) -> tuple[bytes, int | None]:
+    def points(self, dataset_id: str, *, after: str | None, limit: int) -> tuple[bytes, str | None]:
         """A page of the map as one Arrow IPC stream, and the next `after` (None at the end).
 
-        Columns: sample_id, x, y, file_name, label. Empty before any reduction. `after` is -1 at first.
+        Columns: sample_id, x, y, file_name, label. Empty before any reduction. `after` is None at first.
 
         Raises:
             DatasetNotFound: no such dataset.
-            InvalidRequest: the limit is not positive.
+            Conflict: other vectors, coordinates or samples have come since the page before.
+            InvalidRequest: the limit is not positive, or `after` is not what a page gave.
         """
         require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
-            return readout.points_page(session, readout.current(session, dataset_id), after, limit)
+            current = readout.current(session, dataset_id)
+            return readout.points_page(session, current, after, limit) if current else (readout.no_points(), None)
 
     def export(self, dataset_id: str, *, job_id: str, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the dataset as one Arrow IPC stream, and the next `after` (None at the end).

@@ -25,10 +25,10 @@ def skip_of(file, reason):
     return Skip(file.sample_id, file.file_name, reason, reason)
 
 
-def collect(page_of):
+def collect(page_of, after=-1):
     """All rows and the page sizes of a paged Arrow read."""
-    tables, after = [], -1
-    while after is not None:
+    tables = []
+    while not tables or after is not None:
         data, after = page_of(after)
         tables.append(pa.ipc.open_stream(data).read_all())
     return pa.concat_tables(tables), [table.num_rows for table in tables]
@@ -414,7 +414,7 @@ def test_a_sample_that_came_back_has_no_place_until_the_next_reduction(bench):
     points = bench.vectors.read(dataset.id).points
     assert np.isnan(points[0]).all()
     assert np.isfinite(points[1:]).all()
-    table, _ = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=10))
+    table, _ = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=10), None)
     assert table.column("sample_id").to_pylist() == [file.sample_id for file in files[1:]]
 
 
@@ -445,7 +445,7 @@ def test_pages_of_the_map_join_to_the_whole(bench, limit):
     bench.embed(dataset, files)
     bench.reduce(dataset)
     whole = bench.vectors.read(dataset.id)
-    table, sizes = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=limit))
+    table, sizes = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=limit), None)
     assert table.column_names == ["sample_id", "x", "y", "file_name", "label"]
     assert table.column("sample_id").to_pylist() == whole.sample_ids
     assert np.array_equal(np.stack([table.column("x"), table.column("y")], axis=1), whole.points)
@@ -456,9 +456,42 @@ def test_the_map_is_empty_before_any_reduction(bench):
     files = source_files(2)
     dataset = bench.register(files)
     for _ in range(2):
-        table, _ = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=5))
+        table, _ = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=5), None)
         assert (table.num_rows, table.column_names) == (0, ["sample_id", "x", "y", "file_name", "label"])
         bench.embed(dataset, files)
+
+
+@pytest.mark.parametrize("change", ["vectors", "map", "samples", "nothing"])
+def test_pages_of_a_map_that_was_made_anew_are_refused(bench, change):
+    files = source_files(4)
+    dataset = bench.register(files)
+    bench.embed(dataset, files)
+    bench.reduce(dataset)
+    _, after = bench.vectors.points(dataset.id, after=None, limit=2)
+    if change == "vectors":
+        bench.embed(dataset, files)
+        bench.reduce(dataset)
+    elif change == "map":
+        bench.reduce(dataset, np.ones((4, 2)))
+    elif change == "samples":
+        bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
+    else:
+        assert bench.vectors.points(dataset.id, after=after, limit=2)[1] is None
+        return
+    with pytest.raises(Conflict, match="ask for it again"):
+        bench.vectors.points(dataset.id, after=after, limit=2)
+
+
+def test_a_cursor_that_no_page_of_the_map_gave_is_refused(bench):
+    files = source_files(3)
+    dataset = bench.register(files)
+    bench.embed(dataset, files)
+    bench.reduce(dataset)
+    _, after = bench.vectors.points(dataset.id, after=None, limit=1)
+    with pytest.raises(InvalidRequest):
+        bench.vectors.points(dataset.id, after="x" + after, limit=1)
+    with pytest.raises(Conflict):
+        bench.vectors.points(dataset.id, after="0", limit=1)
 
 
 def test_an_export_of_replaced_vectors_is_refused(bench):
@@ -491,7 +524,7 @@ def test_reads_of_an_unknown_dataset_name_it(bench):
     for call in (
         lambda: bench.vectors.status("nope"),
         lambda: bench.vectors.read("nope"),
-        lambda: bench.vectors.points("nope", after=-1, limit=5),
+        lambda: bench.vectors.points("nope", after=None, limit=5),
         lambda: bench.vectors.export("nope", job_id="any", after=-1, limit=5),
     ):
         with pytest.raises(DatasetNotFound, match="nope"):
