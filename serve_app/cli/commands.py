@@ -21,6 +21,11 @@ ADDRESS = ("host", "port", "api_key", "data_dir")
 """The settings that say which service to talk to."""
 
 
+EPILOG = """Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 service or model not available, 130 interrupted.
+
+Environment: every flag under Settings has the variable named beside it; the flag counts where both are given."""
+
+
 class UsageError(Exception):
     """What was asked for makes no sense; the message says what would."""
 
@@ -58,7 +63,7 @@ def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: s
     optional = [p for p in own if p.default is not p.empty]
     command.__signature__ = inspect.Signature([*positional, *optional, *settings])  # type: ignore[attr-defined]
     command.__doc__ = run.__doc__
-    app.command(name or run.__name__)(command)
+    app.command(name or run.__name__, epilog=EPILOG)(command)
 
 
 def exit_code(error: Exception) -> int:

@@ -45,6 +45,10 @@ def cancel(settings: Settings, dataset: DatasetName) -> None:
     """Cancel the running job of a dataset.
 
     The vectors it had before stay as they were. Exit code 0 also when no job runs.
+
+    For example:
+
+        constellate cancel photos
     """
     with connect(settings) as client:
         found = find_dataset(client, dataset)
@@ -69,6 +73,11 @@ def search(
     """Find the images of a dataset that are most similar to an image file.
 
     The score is the cosine of the two vectors: 1 for the same image.
+
+    For example:
+
+        constellate search photos query.jpg
+        constellate search photos query.jpg --limit 3 --json
     """
     if not image.is_file():
         raise UsageError(f"no such file: {image}")
@@ -84,7 +93,12 @@ def duplicates(
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least cosine of two images in a group.")] = 0.95,
     json: Json = False,
 ) -> None:
-    """List groups of images that are nearly the same."""
+    """List groups of images that are nearly the same.
+
+    For example:
+
+        constellate duplicates photos --threshold 0.98
+    """
     with connect(settings) as client:
         groups = client.duplicates(find_dataset(client, dataset)["id"], threshold=threshold)
     if json:
@@ -105,6 +119,10 @@ def outliers(
     """List the images that are least like their nearest neighbours, the strangest first.
 
     The score is the mean cosine to those neighbours.
+
+    For example:
+
+        constellate outliers photos -k 20 --limit 10
     """
     with connect(settings) as client:
         found = client.outliers(find_dataset(client, dataset)["id"], k=k, limit=limit)
@@ -118,7 +136,12 @@ def diverse(
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Images to choose.")] = 50,
     json: Json = False,
 ) -> None:
-    """Choose images that together cover the dataset, for instance to label them first."""
+    """Choose images that together cover the dataset, for instance to label them first.
+
+    For example:
+
+        constellate diverse photos -n 100 --json
+    """
     with connect(settings) as client:
         found = client.diverse(find_dataset(client, dataset)["id"], n=n)
     print_neighbours(found, as_json=json)
@@ -134,6 +157,11 @@ def export(
     """Write a dataset's vectors and map to a Parquet or Arrow file.
 
     Columns: sample_id, file_name, label, model_name, vector, x, y.
+
+    For example:
+
+        constellate export photos
+        constellate export photos --out vectors.arrow
     """
     kind = format or ("arrow" if out and out.suffix == ".arrow" else "parquet")
     with connect(settings) as client:
@@ -159,6 +187,11 @@ def import_vectors(
 
     Columns: sample_id or file_name; vector, a list of float32 or float64 of any length; x and y, or neither.
     Vectors of equal space keys may be compared; others never are. Rows that cannot be used are listed.
+
+    For example:
+
+        constellate import photos photos.parquet
+        constellate import photos clip.parquet --space-key clip-b32/openai --model-name clip-b32
     """
     if not file.is_file():
         raise UsageError(f"no such file: {file}")

@@ -41,6 +41,11 @@ def embed(
 
     After Ctrl-C a service that was already running goes on with the job; one that was started for this
     command is stopped, and the same command later goes on where it was.
+
+    For example:
+
+        constellate embed photos/
+        constellate embed photos/ --model dinov2-small --out vectors.parquet
     """
     root = path.expanduser().resolve()
     if not root.is_dir():

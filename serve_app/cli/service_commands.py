@@ -33,6 +33,11 @@ def serve(
 
     Starts Ray on this machine, or joins the cluster that RAY_ADDRESS names. Jobs that were interrupted go
     on where they stopped.
+
+    For example:
+
+        constellate serve
+        constellate serve --port 9000 --data-dir /data/constellate --dataset-roots /data/photos:/data/scans
     """
     from serve_app import main
 
@@ -53,6 +58,11 @@ def status(settings: Settings, *, json: Json = False) -> None:
     """Show whether the service is ready, and what each dataset has.
 
     Exit code 3 when it does not run or is not ready; the reason is printed.
+
+    For example:
+
+        constellate status
+        constellate status --json
     """
     with connect(settings) as client:
         trouble = _trouble(client)
@@ -100,7 +110,15 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many, the newest first.")] = 20,
     json: Json = False,
 ) -> None:
-    """List the jobs that run and that ran."""
+    """List the jobs that run and that ran.
+
+    The last column says how each ended, or how far it is.
+
+    For example:
+
+        constellate jobs
+        constellate jobs --limit 5 --json
+    """
     with connect(settings) as client:
         found = client.jobs(limit=limit)
         names = {dataset["id"]: dataset["name"] for dataset in client.datasets()}
@@ -136,6 +154,11 @@ def down(
     """Stop the service of a data directory and wait until it is gone.
 
     Running jobs are kept: they go on when the service starts again. Exit code 0 also when nothing runs.
+
+    For example:
+
+        constellate down
+        RAY_ADDRESS=head:6379 constellate down --cluster
     """
     if cluster:
         from serve_app import main

@@ -1,7 +1,9 @@
 """What all commands have in common: help, settings as flags, exit codes, finding the service."""
 
+import functools
 import json
 import re
+import shlex
 import subprocess
 import sys
 import types
@@ -30,6 +32,22 @@ def test_every_command_explains_itself(run, name):
     assert shown.exit_code == 0
     assert "Usage:" in shown.stdout
     assert re.search(r"^ +[A-Z][^.]+\.", shown.stdout, re.M), "a sentence says what the command does"
+    assert re.search(rf"^ +(RAY_ADDRESS=\S+ )?constellate {name}\b", shown.stdout, re.M), "there is an example"
+    assert "Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 service or model not available" in shown.stdout
+    assert "Environment: every flag under Settings" in shown.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_is_a_command_line_that_is_understood(run, name, monkeypatch):
+    """Arguments are parsed and the command itself is not run: nothing is there to run it on."""
+    examples = re.findall(rf"^ +(?:\S+=\S+ )?constellate ({name}\b.*?) *$", run(name, "--help").stdout, re.M)
+    [command] = [command for command in app.registered_commands if command.name == name]
+    seen = []
+    callback = command.callback
+    monkeypatch.setattr(command, "callback", functools.wraps(callback)(lambda **values: seen.append(values)))
+    for example in examples:
+        assert run(*shlex.split(example)).exit_code == 0, example
+    assert len(seen) == len(examples) > 0
 
 
 @pytest.mark.parametrize("name", ["serve", "embed"])
