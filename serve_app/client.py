@@ -110,7 +110,7 @@ class Client:
         return self._started(f"/datasets/{dataset_id}/embeddings/reduce", {})
 
     def import_vectors(
-        self, dataset_id: str, file: Path, *, space_key: str | None = None, model_name: str | None = None
+        self, dataset_id: str, file: str | Path, *, space_key: str | None = None, model_name: str | None = None
     ) -> str:
         """Send vectors made elsewhere, Parquet or Arrow, and return the job's id.
 
@@ -118,7 +118,7 @@ class Client:
         be left out where the file says them, as exports do.
         """
         given = {"space_key": space_key, "model_name": model_name}
-        with file.open("rb") as stream:
+        with Path(file).open("rb") as stream:
             answer = self._call(
                 "POST",
                 f"/datasets/{dataset_id}/embeddings/import",
@@ -158,11 +158,11 @@ class Client:
         path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
         return cast(list[NeighbourInfo], self._call("GET", path, params={"limit": limit}).json()["items"])
 
-    def search(self, dataset_id: str, image: Path, *, limit: int) -> list[NeighbourInfo]:
+    def search(self, dataset_id: str, image: str | Path, *, limit: int) -> list[NeighbourInfo]:
         """The samples most similar to an image file, best first."""
         path = f"/datasets/{dataset_id}/search"
-        with image.open("rb") as stream:
-            answer = self._call("POST", path, params={"limit": limit}, files={"file": (image.name, stream)})
+        with Path(image).open("rb") as stream:
+            answer = self._call("POST", path, params={"limit": limit}, files={"file": (Path(image).name, stream)})
         return cast(list[NeighbourInfo], answer.json()["items"])
 
     def duplicates(self, dataset_id: str, *, threshold: float) -> list[list[NeighbourInfo]]:
@@ -178,9 +178,9 @@ class Client:
         """`n` samples that cover the dataset, in the order chosen."""
         return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", n=n)["items"])
 
-    def export(self, dataset_id: str, target: Path, *, format: Literal["parquet", "arrow"] = "parquet") -> None:
+    def export(self, dataset_id: str, target: str | Path, *, format: Literal["parquet", "arrow"] = "parquet") -> None:
         """Write the dataset's vectors and map to a file; a partial one is never left behind."""
-        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", target, {"format": format})
+        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", Path(target), {"format": format})
 
     def events(self, dataset_id: str, kind: JobKind, *, last_event: str = "") -> Iterator[Progress]:
         """The progress stream of a dataset over one connection; ends quietly when it drops or is refused.

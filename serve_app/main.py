@@ -11,6 +11,8 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -21,6 +23,7 @@ from ray.serve.schema import LoggingConfig
 
 from deployments import embedder as embedder_deployment
 from deployments import writer
+from deployments.bulk import Bulk, BulkState
 from deployments.cluster import choose_policy
 from deployments.ingress import ingress_class
 from deployments.job_runner import JobRunner
@@ -179,6 +182,43 @@ def down(settings: Settings) -> bool:
     try:
         return undeploy()
     finally:
+        ray.shutdown()
+
+
+def bulk(
+    settings: Settings,
+    source: str,
+    out: Path,
+    *,
+    column: str,
+    part_images: int,
+    actors: int,
+    on_part: Callable[[BulkState], object],
+) -> BulkState:
+    """Embed a set (see `Bulk`) on the running service's cluster, that of RAY_ADDRESS, or one for as long as it takes.
+
+    Raises:
+        InvalidRequest, Unavailable: see `Bulk.run`.
+    """
+    record = ServiceRecord.read(settings.data_dir)
+    _raise_file_limit()
+    ray.init(
+        address=record.ray_address if record else os.environ.get("RAY_ADDRESS"),
+        namespace=writer.NAMESPACE,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    is_ours = embedder_deployment.APPLICATION not in ray_serve.status().applications
+    try:
+        if is_ours:
+            ray_serve.start(proxy_location="Disabled")
+            ray_serve.run(embedder(settings), name=embedder_deployment.APPLICATION, route_prefix=None)
+        return Bulk(source, out, column=column, part_images=part_images, actors=actors).run(on_part)
+    finally:
+        if is_ours:
+            ray_serve.delete(embedder_deployment.APPLICATION)
         ray.shutdown()
 
 

@@ -1,11 +1,10 @@
-"""Embedding Atlas' own command with this service as its embedder, where the command is installed.
+"""Embedding Atlas' own command with this service as its embedder.
 
-It is no dependency: it brings a LiteLLM that wants another `openai` package. `pipx install embedding-atlas`
-puts it where this test finds it; tried with 0.26.0.
+It is no dependency: it brings a LiteLLM that wants another `openai` package. It lives in `.venv-recipes`
+(`make recipes`).
 """
 
 import os
-import shutil
 import subprocess
 import zipfile
 from io import BytesIO
@@ -19,12 +18,12 @@ import pytest
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_photograph
 
-COMMAND = shutil.which("embedding-atlas")
+COMMAND = Path(__file__).parents[2] / ".venv-recipes" / "bin" / "embedding-atlas"
 
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.slow,
-    pytest.mark.skipif(COMMAND is None, reason="the command embedding-atlas is not installed"),
+    pytest.mark.skipif(not COMMAND.exists(), reason="the recipes' environment is not there: make recipes"),
 ]
 
 

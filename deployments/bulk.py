@@ -1,0 +1,263 @@
+"""`constellate bulk`: Ray Data in, Parquet out, for sets that are too large for the database.
+
+The source is cut into parts in a fixed order. A part is embedded by a few long-lived actors (`EmbedImages`) and
+appears under its name when it is whole, so that a run that was interrupted goes on with the parts that are missing.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+from pyarrow import fs
+
+from deployments.client import EmbeddingClient, EmbedImages
+from serve_app.errors import InvalidRequest
+from serve_app.policy import SMALL_ACTOR_CPUS
+from serve_app.records import ModelCard
+
+log = logging.getLogger("constellate.bulk")
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+BATCH_IMAGES = 256
+SHARE: dict[str, Any] = {"num_cpus": SMALL_ACTOR_CPUS}
+"""Reading and waiting: the computing is done in the service's replicas."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Inputs that become one output file: image files, or one Parquet file of image bytes."""
+
+    number: int
+    inputs: list[str]
+
+    @property
+    def name(self) -> str:
+        """Of the output file, without suffix."""
+        return f"part-{self.number:05d}"
+
+    def mark(self, card: ModelCard, column: str) -> dict[str, str]:
+        """What the output's schema metadata says: of which space its vectors are and what they were made from."""
+        inputs = hashlib.sha256("\0".join([column, *self.inputs]).encode(errors="surrogateescape")).hexdigest()
+        return {"space_key": card.space_key, "model_name": card.name, "inputs": inputs}
+
+
+@dataclass(slots=True)
+class BulkState:
+    """How far a run is; `reused` of the `done` parts were there already."""
+
+    parts: int
+    done: int = 0
+    reused: int = 0
+    embedded: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the images are.
+
+    `base` is the folder below which names are told; `files` lists image files, or Parquet files when `is_table`.
+    """
+
+    filesystem: fs.FileSystem
+    base: str
+    files: list[str]
+    is_table: bool
+
+    @classmethod
+    def find(cls, source: str) -> "Source":
+        """List a folder or a file: a local path, or the URI of a file system that pyarrow knows (`s3://…`).
+
+        Raises:
+            InvalidRequest: there is nothing to embed.
+        """
+        try:
+            filesystem, path = fs.FileSystem.from_uri(source) if "://" in source else (fs.LocalFileSystem(), source)
+            info = filesystem.get_file_info(path)
+            if info.type == fs.FileType.File:
+                files = [path]
+            else:
+                selector = fs.FileSelector(path, recursive=True)
+                files = [entry.path for entry in filesystem.get_file_info(selector) if entry.is_file]
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise InvalidRequest(f"{source} cannot be listed: {str(error).splitlines()[0]}") from None
+        tables = sorted(file for file in files if file.lower().endswith(".parquet"))
+        images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+        if not tables and not images:
+            raise InvalidRequest(f"{source} has neither images nor Parquet files")
+        if tables and images:
+            raise InvalidRequest(f"{source} has both images and Parquet files: name a folder of one kind")
+        base = path if info.type == fs.FileType.Directory else path.rpartition("/")[0]
+        return cls(filesystem, base.rstrip("/"), tables or images, is_table=bool(tables))
+
+    def parts(self, part_images: int) -> list[Part]:
+        """The parts in their fixed order: so many image files, or a table each."""
+        size = 1 if self.is_table else part_images
+        files = iter(self.files)
+        chunks = iter(lambda: list(islice(files, size)), [])
+        return [Part(number, chunk) for number, chunk in enumerate(chunks)]
+
+    def read(self, part: Part) -> Any:
+        """The part as a Ray dataset."""
+        if self.is_table:
+            [file] = part.inputs
+            numbers = [{"number": number} for number in range(self._open(file).num_row_groups)]
+            # Not `read_parquet`: its listing takes a whole CPU, which a small machine never has to spare.
+            groups = ray.data.from_items(numbers, override_num_blocks=max(1, len(numbers)))
+            read = partial(_read_row_group, file=file, filesystem=self.filesystem)
+            return groups.map_batches(read, batch_size=1, batch_format="pyarrow", **SHARE)
+        return ray.data.read_binary_files(part.inputs, filesystem=self.filesystem, include_paths=True, **SHARE)
+
+    def columns(self, part: Part) -> list[str]:
+        """Of a part that is a table. Raises `InvalidRequest` when it is none."""
+        try:
+            names: list[str] = self._open(part.inputs[0]).schema_arrow.names
+        except (OSError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InvalidRequest(f"{self.relative(part.inputs[0])} cannot be read as Parquet: {reason}") from None
+        return names
+
+    def _open(self, file: str) -> pq.ParquetFile:
+        return pq.ParquetFile(self.filesystem.open_input_file(file))
+
+    def relative(self, path: str) -> str:
+        """A path as the output tells it."""
+        return path.removeprefix(self.base).lstrip("/")
+
+
+def _read_row_group(batch: pa.Table, file: str, filesystem: fs.FileSystem) -> pa.Table:
+    """One row group of a Parquet file, in a task of Ray's."""
+    [number] = batch["number"].to_pylist()
+    return pq.ParquetFile(filesystem.open_input_file(file)).read_row_group(number)
+
+
+@dataclass(slots=True)
+class Bulk:
+    """A run over a source.
+
+    Args:
+        source: see `Source.find`.
+        out: the folder for the parts, `part-00000.parquet` and `part-00000.skipped.jsonl`.
+        column: of a Parquet source, that holds the images' bytes (plain, or in a struct's `bytes`).
+        part_images: image files of a part; a Parquet file is a part whatever its size.
+        actors: that read and wait for vectors.
+    """
+
+    source: str
+    out: Path
+    column: str = "image"
+    part_images: int = 10_000
+    actors: int = 2
+    _found: Source = field(init=False)
+    _card: ModelCard = field(init=False)
+
+    def run(self, on_part: Callable[[BulkState], object] = lambda state: None) -> BulkState:
+        """Embed what is missing; Ray must be connected to the service's cluster.
+
+        Raises:
+            InvalidRequest: the source has no images, or a table no such column.
+            Unavailable: the service does not answer; parts that are done stay.
+        """
+        self._found = Source.find(self.source)
+        self._card = EmbeddingClient().describe()
+        self.out.mkdir(parents=True, exist_ok=True)
+        parts = self._found.parts(self.part_images)
+        self._remove_stale({part.name for part in parts})
+        state = BulkState(len(parts))
+        for part in parts:
+            if self._is_done(part):
+                state.reused += 1
+            else:
+                self._embed(part, state)
+            state.done += 1
+            on_part(state)
+        return state
+
+    def _is_done(self, part: Part) -> bool:
+        """Whether a part is there that was made from the same inputs by the same model."""
+        try:
+            metadata = pq.read_schema(self._path(part.name)).metadata or {}
+        except (OSError, pa.ArrowException):
+            return False
+        wanted = part.mark(self._card, self.column)
+        return all(metadata.get(name.encode()) == value.encode() for name, value in wanted.items())
+
+    def _embed(self, part: Part, state: BulkState) -> None:
+        """Write a part and the list of what it lacks; the part, whose presence is the mark, comes last."""
+        unfinished, skips = self.out / f".{part.name}.unfinished", self.out / f"{part.name}.skipped.jsonl"
+        embedded = skipped = 0
+        writer: pq.ParquetWriter | None = None
+        try:
+            with skips.open("w", encoding="utf-8", errors="backslashreplace") as list_of_skips:
+                for table, refused in self._batches(part):
+                    if writer is None:
+                        schema = table.schema.with_metadata(part.mark(self._card, self.column))
+                        writer = pq.ParquetWriter(unfinished, schema, compression="zstd")
+                    writer.write_table(table.cast(schema))
+                    list_of_skips.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in refused)
+                    embedded += table.num_rows
+                    skipped += len(refused)
+            if writer is None:
+                raise InvalidRequest(f"{part.inputs[0]} has no rows")
+        finally:
+            if writer is not None:
+                writer.close()
+        unfinished.replace(self._path(part.name))
+        state.embedded += embedded
+        state.skipped += skipped
+
+    def _batches(self, part: Part) -> Iterator[tuple[pa.Table, list[dict[str, Any]]]]:
+        """Embedded rows, and the names of refused ones with reason and detail, batch by batch."""
+        column = self.column if self._found.is_table else "bytes"
+        if self._found.is_table and column not in (names := self._found.columns(part)):
+            raise InvalidRequest(
+                f"{self._found.relative(part.inputs[0])} has no column {column!r}; it has {', '.join(names)} (--column)"
+            )
+        embedded = (
+            self._found.read(part)
+            .map_batches(
+                EmbedImages,
+                fn_constructor_args=[column],
+                compute=ray.data.ActorPoolStrategy(size=self.actors),
+                batch_size=BATCH_IMAGES,
+                **SHARE,
+            )
+            .drop_columns([column], **SHARE)
+        )
+        for table in embedded.iter_batches(batch_size=None, batch_format="pyarrow"):
+            yield self._split(table)
+
+    def _split(self, table: pa.Table) -> tuple[pa.Table, list[dict[str, Any]]]:
+        """A batch as rows with vectors, in the columns that imports read, and rows without."""
+        if "path" in table.column_names and not self._found.is_table:
+            names = [self._found.relative(path) for path in table["path"].to_pylist()]
+            table = table.drop_columns(["path"]).add_column(0, "file_name", pa.array(names, pa.string()))
+        is_refused = np.array([reason is not None for reason in table["refusal"].to_pylist()], bool)
+        refused = table.filter(pa.array(is_refused)).drop_columns(["embedding"])
+        good = table.filter(pa.array(~is_refused)).drop_columns(["refusal"])
+        values = [chunk.to_numpy(zero_copy_only=False) for chunk in good["embedding"].chunks]
+        flat = np.concatenate([np.stack(chunk).reshape(-1) for chunk in values if len(chunk)] or [np.empty(0)])
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.astype(np.float32)), self._card.dimension)
+        return good.drop_columns(["embedding"]).append_column("vector", vectors), [
+            {name: value for name, value in row.items() if not isinstance(value, bytes)} for row in refused.to_pylist()
+        ]
+
+    def _path(self, name: str) -> Path:
+        return self.out / f"{name}.parquet"
+
+    def _remove_stale(self, wanted: set[str]) -> None:
+        """Parts of an earlier, longer listing would have their images twice."""
+        for path in self.out.glob("part-[0-9][0-9][0-9][0-9][0-9].*"):
+            if path.name.partition(".")[0] not in wanted:
+                log.info("removing %s: the source has no such part any more", path.name)
+                path.unlink()
