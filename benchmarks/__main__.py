@@ -1,8 +1,8 @@
 """`make bench`: every row of the contract's table, and `benchmarks/results/<date>-<host kind>.json`.
 
-    python -m benchmarks [--quick] [--images FOLDER]
+    python -m benchmarks [--full] [--images FOLDER] [--only PART …]
 
-Each part runs alone, in a process of its own; `--quick` takes fewer rounds and smaller sizes.
+Each part runs alone, in a process of its own. Without `--full`: one round, one model, small sizes.
 """
 
 import argparse
@@ -11,26 +11,21 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rows import ROWS
 from serve_app.photographs import write_tiles
 
 RESULTS = Path(__file__).parent / "results"
 OUT = Path("out/benchmarks")
-
-
-def part(module: str, *flags: str) -> dict[str, Any]:
-    """The JSON that one part prints."""
-    Console(stderr=True).print(f"measuring {module} {' '.join(flags)}", markup=False)
-    run = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *flags], check=True, stdout=subprocess.PIPE)
-    measured: dict[str, Any] = json.loads(run.stdout)
-    return measured
 
 
 def photographs(images: Path | None) -> Path:
@@ -46,59 +41,94 @@ def photographs(images: Path | None) -> Path:
     return folder
 
 
-def host_kind() -> str:
-    """Cores and processor family, no host name."""
-    return f"{os.cpu_count()}-core-{platform.machine()}"
+def machine() -> dict[str, object]:
+    """What the figures were measured on, no host name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory_gib = psutil.virtual_memory().total / 2**30
+    return {
+        "processor": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(memory_gib, 1),
+        "kind": f"{os.cpu_count()}-core-{platform.machine()}",
+        "load_before": round(os.getloadavg()[0], 2),
+    }
 
 
-def measure(*, quick: bool, images: Path) -> dict[str, Any]:
-    """Every part of the table."""
-    rounds = "1" if quick else "3"
-    results: dict[str, Any] = {}
-    for model in ["dinov2-small"] if quick else ["dinov2-small", "dinov2-base"]:
-        precisions = ["fp32"] if quick else ["fp32", "int8", "bf16"]
-        flags = ["--model", model, "--images", str(images), "--rounds", rounds, "--precisions", *precisions]
-        results[f"throughput {model}"] = part("throughput", *flags)
-    results["writer"] = part("writer", "--rows", "5000" if quick else "20000", "--rounds", rounds)
-    sizes = ["10000", "100000"] if quick else ["10000", "100000", "1000000"]
-    results["search"] = part("search", "--rows", *sizes, "--repeats", rounds)
-    results["reduce"] = part("reduce", "--rows", *(["1000", "10000"] if quick else ["1000", "10000", "100000"]))
+def parts(*, full: bool, images: Path) -> dict[str, list[str]]:
+    """Module and flags of every part of the table."""
+    folder = ["--images", str(images)]
+    if not full:
+        small = ["--most", "48", "--rounds", "1", "--quick"]
+        return {
+            "throughput dinov2-small": ["throughput", *folder, *small],
+            "parity": ["parity", *folder, "--most", "32"],
+            "writer": ["writer", "--rows", "5000", "--rounds", "1"],
+            "search": ["search", "--rows", "10000", "100000", "--queries", "30", "--curate"],
+            "reduce": ["reduce", "--rows", "1000", "10000", "--repeats", "1"],
+        }
+    precisions = ["--precisions", "fp32", "int8", "bf16"]
+    return {
+        "throughput dinov2-small": ["throughput", *folder, *precisions],
+        "throughput dinov2-base": ["throughput", *folder, *precisions[:3], "--model", "dinov2-base", "--most", "96"],
+        "parity": ["parity", *folder],
+        "writer": ["writer"],
+        "search": ["search", "--rows", "10000", "100000", "1000000", "--curate"],
+        "reduce": ["reduce", "--rows", "1000", "10000", "100000", "--repeats", "1"],
+        "sse": ["sse", *folder, "--rounds", "1"],
+        "memory": ["memory"],
+    }
+
+
+def measure(wanted: dict[str, list[str]], say: Console) -> dict[str, Any]:
+    """The JSON of every part; a part that fails is a sentence instead, and the others go on."""
+    results: dict[str, Any] = {"gpu": "no GPU here; `python -m benchmarks.gpu` runs where there is one"}
+    for name, (module, *flags) in wanted.items():
+        say.print(f"measuring {name}", markup=False)
+        begin = time.monotonic()
+        command = [sys.executable, "-m", f"benchmarks.{module}", *flags]
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        results[name] = json.loads(run.stdout) if run.returncode == 0 else f"it ended with status {run.returncode}"
+        say.print(f"  took {time.monotonic() - begin:.0f} s", markup=False)
     return results
 
 
-def show(results: dict[str, Any]) -> None:
-    """Print the ratios and figures as one table."""
-    table = Table("row", "figure", "value")
-    for row, measured in results.items():
-        for figure, value in _flat(measured):
-            table.add_row(row, figure, str(value))
-    Console().print(table)
-
-
-def _flat(measured: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for key, value in measured.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{key} · ")
-        elif not isinstance(value, list):
-            rows.append((f"{prefix}{key}", value))
-    return rows
+def show(results: dict[str, Any], host: dict[str, object], say: Console) -> None:
+    """Print every row with its goal and mark."""
+    say.print(
+        f"{host['processor']}, {host['cores']} cores, {host['memory_gib']} GiB, load {host['load_before']} before; "
+        "CPU, 224 px, JPEG decode included; loop in batches of 32, service in passes of 4 (int8: 1); medians",
+        markup=False,
+    )
+    table = Table("row", "measured", "to reach", "")
+    for row in ROWS:
+        table.add_row(row.what, *row.verdict(results))
+    say.print(table)
 
 
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="under three minutes")
+    parser.add_argument("--full", action="store_true", help="every row, within half an hour; else within three minutes")
     parser.add_argument("--images", type=Path, help="a folder of JPEG photographs")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="modules, like throughput or reduce")
     options = parser.parse_args()
-    results = measure(quick=options.quick, images=photographs(options.images))
-    show(results)
+    say = Console(width=None if sys.stdout.isatty() else 160)
+    host = machine()
+    wanted = parts(full=options.full, images=photographs(options.images).resolve())
+    if options.only:
+        wanted = {name: flags for name, flags in wanted.items() if flags[0] in options.only}
+    results = measure(wanted, say)
+    show(results, host, say)
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
-    record = {"measured_at": now.isoformat(timespec="seconds"), "host": host_kind(), "results": results}
-    target = RESULTS / f"{now:%Y-%m-%d}-{host_kind()}.json"
-    target.write_text(json.dumps(record, indent=2) + "\n")
-    print(f"written to {target.relative_to(Path.cwd()) if target.is_relative_to(Path.cwd()) else target}")
+    table = [
+        dict(zip(("row", "measured", "reach", "mark"), (row.what, *row.verdict(results)), strict=True)) for row in ROWS
+    ]
+    record = {"measured_at": now.isoformat(timespec="seconds"), "machine": host, "table": table, "results": results}
+    target = RESULTS / f"{now:%Y-%m-%d}-{host['kind']}{'' if options.full else '-quick'}.json"
+    target.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    say.print(f"written to benchmarks/results/{target.name}", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,27 @@
-"""Images per second of the service over the loop and over the bare forward pass, interleaved in one call.
+"""The service over the loop and over the bare forward pass, and all it does for single images, in one call.
 
     python -m benchmarks.throughput --model dinov2-small --images FOLDER --rounds 3
 
-Every round runs each contender once, in turn, on an otherwise idle machine; the service stays up between
-rounds with its replicas warm, and sleeps while the others run. The ratio is taken round by round.
+Every round runs each contender once, in turn, on an otherwise idle machine; the service of a precision stays up
+between rounds with its replicas warm, and sleeps while the others run. Ratios are taken round by round.
 """
 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import callers
 from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.contenders import image_files
 from serve_app.cli.service import LocalService
@@ -27,20 +29,34 @@ from serve_app.client import Client
 from serve_app.config import Settings
 from serve_app.demo import free_port
 
-FORWARD_VARIANTS = {
-    "forward, one process, all cores": {"processes": 1, "threads": os.cpu_count() or 1, "batch": 8},
-    "forward, one-thread processes, batch 1": {"processes": os.cpu_count() or 1, "threads": 1, "batch": 1},
-    "forward, one-thread processes, batch 4": {"processes": os.cpu_count() or 1, "threads": 1, "batch": 4},
+CORES = os.cpu_count() or 1
+PLAIN = {
+    "forward 1 process": {"processes": 1, "threads": CORES, "batch": 8},
+    "forward processes batch 1": {"processes": CORES, "threads": 1, "batch": 1},
+    "forward processes batch 4": {"processes": CORES, "threads": 1, "batch": 4},
 }
+"""The model of transformers alone: one process with all cores, and one process of one thread a core."""
+QUICK_PLAIN = {name: PLAIN[name] for name in ("forward processes batch 4",)}
+SINGLE = {"processes": 1, "threads": CORES, "batch": 1}
+FORWARD_S = 6.0
 
 
-def contender(name: str, checkpoint: Path, images: Path, **options: float) -> float:
-    """Images/s of a contender, run in processes of its own."""
+def contender(name: str, checkpoint: Path, images: Path, **options: float | str) -> dict[str, float]:
+    """What a contender measured, run in processes of its own; `rate` is its images/s."""
     flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "benchmarks.contenders", name, "--checkpoint", str(checkpoint)]
     output = subprocess.run([*command, "--images", str(images), *flags], check=True, capture_output=True, text=True)
-    measured = json.loads(output.stdout.splitlines()[-1])
-    return float(measured["images"] / measured["seconds"])
+    measured: dict[str, float] = json.loads(output.stdout.splitlines()[-1])
+    return measured | {"rate": measured["images"] / measured["seconds"]}
+
+
+def some_images(images: Path, most: int, target: Path) -> Path:
+    """A folder with at most so many of the images, evenly spread."""
+    files = image_files(images)
+    target.mkdir(parents=True)
+    for number, file in enumerate(files[:: -(-len(files) // most)]):
+        shutil.copy(file, target / f"{number:05d}.jpg")
+    return target
 
 
 @contextmanager
@@ -79,43 +95,70 @@ def warm_up(client: Client, dataset_id: str, seconds: float) -> None:
         service_job(client, dataset_id)
 
 
-def measure(checkpoint: Path, images: Path, *, rounds: int, precisions: list[str]) -> dict[str, list[float]]:
-    """Images/s of every contender, one figure a round."""
-    rates: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for precision in precisions:
-            with running_service(checkpoint, images, precision, Path(folder)) as client:
-                dataset_id = client.register("benchmark", images)["id"]
-                warm_up(client, dataset_id, seconds=25)
-                runs: dict[str, Callable[[], float]] = {
-                    f"loop beside {precision}": lambda: contender("loop", checkpoint, images),
-                    f"service {precision}": lambda: service_job(client, dataset_id)[0],  # noqa: B023
-                }
-                if precision == "fp32":
-                    for name, options in FORWARD_VARIANTS.items():
-                        runs[name] = lambda options=options: contender("forward", checkpoint, images, **options)
-                for _ in range(rounds):
-                    for name, run in runs.items():
-                        rates.setdefault(name, []).append(run())
-    return rates
+def first_map_extra_s(client: Client, dataset_id: str) -> float:
+    """Seconds that the first map of a service takes longer than its second."""
+    times_s = []
+    for _ in range(2):
+        begin = time.perf_counter()
+        client.reduce(dataset_id)
+        *_, progress = client.events(dataset_id, "reduce")
+        if progress.status != "complete":
+            raise RuntimeError(f"the map ended {progress.status}: {progress.message}")
+        times_s.append(time.perf_counter() - begin)
+    return times_s[0] - times_s[1]
 
 
-def report(rates: dict[str, list[float]], precisions: list[str]) -> dict[str, object]:
-    """Medians, and the service's ratios round by round."""
-    medians = {name: round(statistics.median(values), 2) for name, values in rates.items()}
-    ratios: dict[str, float] = {}
-    for precision in precisions:
-        pairs = zip(rates[f"service {precision}"], rates[f"loop beside {precision}"], strict=True)
-        ratios[f"service {precision} over loop"] = round(statistics.median(a / b for a, b in pairs), 3)
-    if "fp32" in precisions:
-        best = max((name for name in rates if name.startswith("forward")), key=medians.__getitem__)
-        pairs = zip(rates["service fp32"], rates[best], strict=True)
-        ratios[f"service fp32 over best {best}"] = round(statistics.median(a / b for a, b in pairs), 3)
-    return {
-        "images_per_s": medians,
-        "ratios": ratios,
-        "rounds": {k: [round(v, 2) for v in r] for k, r in rates.items()},
-    }
+class Contest:
+    """Rounds of one service against the loop and the bare model; `figures` holds a list of one value a round."""
+
+    def __init__(self, checkpoint: Path, images: Path, precision: str, plain: dict[str, dict[str, int]]) -> None:
+        self._checkpoint = checkpoint
+        self._images = images
+        self._precision = precision
+        self._plain = plain if precision == "fp32" else {}
+        self.figures: dict[str, list[float]] = {}
+
+    def _note(self, **figures: float) -> None:
+        for name, value in figures.items():
+            self.figures.setdefault(name, []).append(value)
+
+    def run(self, rounds: int, folder: Path) -> dict[str, list[float]]:
+        """Start a service, warm it up, run the rounds."""
+        begin = time.perf_counter()
+        with running_service(self._checkpoint, self._images, self._precision, folder) as client:
+            self._note(start_s=time.perf_counter() - begin)
+            dataset_id = client.register("benchmark", self._images)["id"]
+            warm_up(client, dataset_id, seconds=10)
+            self._note(first_map_extra_s=first_map_extra_s(client, dataset_id))
+            requests = callers.bodies(self._checkpoint.name, self._images)
+            for _ in range(rounds):
+                self._round(client, dataset_id, requests)
+        return self.figures
+
+    def _round(self, client: Client, dataset_id: str, requests: list[dict[str, str]]) -> None:
+        rate, first_s = service_job(client, dataset_id)
+        loop = contender("loop", self._checkpoint, self._images)["rate"]
+        self._note(service=rate, loop=loop, over_loop=rate / loop, first_batch_s=first_s)
+        own = self._forward(processes=CORES, threads=1, batch=4, own=self._precision)["rate"]
+        self._note(own_forward=own, over_own_forward=rate / own)
+        best = 0.0
+        for name, options in self._plain.items():
+            plain = self._forward(**options)["rate"]
+            best = max(best, plain)
+            self._note(**{name: plain})
+        if not self._plain:
+            return
+        self._note(over_forward=rate / max(best, own), over_plain_forward=rate / best)
+        p50_ms, bare_ms = callers.single_p50_ms(client, requests), self._forward(**SINGLE)["p50_ms"]
+        own_ms = self._forward(processes=1, threads=1, batch=1, own=self._precision)["p50_ms"]
+        self._note(single_ms=p50_ms, bare_ms=bare_ms, own_bare_ms=own_ms)
+        self._note(single_over_bare=p50_ms / bare_ms, single_over_own=p50_ms / own_ms)
+        together = callers.concurrent_rate(client, requests, n_requests=max(128, len(requests)))
+        again = service_job(client, dataset_id)[0]
+        self._note(callers_64=together, callers_over_job=together / again)
+
+    def _forward(self, **options: float | str) -> dict[str, float]:
+        return contender("forward", self._checkpoint, self._images, seconds=FORWARD_S, **options)
 
 
 def main() -> None:
@@ -123,15 +166,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="dinov2-small")
     parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG photographs")
+    parser.add_argument("--most", type=int, default=240, help="images of a run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precisions", nargs="+", default=["fp32"])
+    parser.add_argument("--quick", action="store_true", help="one kind of plain forward pass")
     parser.add_argument("--checkpoints", type=Path, default=Path("out/benchmarks"))
     options = parser.parse_args()
     checkpoint = random_checkpoint(options.checkpoints.resolve(), options.model)
-    images = options.images.resolve()
-    rates = measure(checkpoint, images, rounds=options.rounds, precisions=options.precisions)
-    setting = {"model": options.model, "size_px": 224, "images": len(image_files(images)), "device": "cpu"}
-    print(json.dumps(setting | report(rates, options.precisions), indent=2))
+    setting = {"model": options.model, "size_px": 224, "device": "cpu"}
+    precisions: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as name:
+        images = some_images(options.images, options.most, Path(name) / "images")
+        for precision in options.precisions:
+            contest = Contest(checkpoint, images, precision, QUICK_PLAIN if options.quick else PLAIN)
+            rounds = contest.run(options.rounds, Path(name))
+            medians = {figure: round(statistics.median(values), 3) for figure, values in rounds.items()}
+            listed = {figure: [round(value, 3) for value in values] for figure, values in rounds.items()}
+            precisions[precision] = medians | {"rounds": listed}
+        setting["images"] = len(image_files(images))
+    print(json.dumps(setting | {"precisions": precisions}, indent=2))
 
 
 if __name__ == "__main__":

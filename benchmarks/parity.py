@@ -1,0 +1,54 @@
+"""How close the coarser precisions stay on real weights: `python -m benchmarks.parity --images FOLDER`.
+
+The weights are the backbone that the demo falls back to (`serve_app.offline_weights`). Prints the cosine of each
+image's vector to that of fp32: the mean, and the worst.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.contenders import image_files
+from serve_app import offline_weights
+from serve_app.images import decode
+from serve_app.model import VisionModel
+from serve_app.records import Vectors
+
+PRECISIONS = ("int8", "bf16")
+
+
+def cosines(one: Vectors, other: Vectors) -> Vectors:
+    """(N,) row by row."""
+    norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return np.einsum("nd,nd->n", one, other) / norms
+
+
+def measure(checkpoint: Path, images: Path, most: int) -> dict[str, object]:
+    """Cosines of at most so many images, evenly spread."""
+    files = image_files(images)
+    files = files[:: -(-len(files) // most)]
+    reference = VisionModel.load(checkpoint, name="fp32", device="cpu", precision="fp32")
+    pixels = np.stack([decode(file.read_bytes(), reference.preprocessing) for file in files])
+    expected = reference.embed(pixels)
+    report: dict[str, object] = {"weights": offline_weights.NAME, "images": len(files)}
+    for precision in PRECISIONS:
+        coarse = VisionModel.load(checkpoint, name=precision, device="cpu", precision=precision)
+        near = cosines(expected, coarse.embed(pixels))
+        report[precision] = {"mean": round(float(near.mean()), 5), "worst": round(float(near.min()), 5)}
+    return report
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG photographs")
+    parser.add_argument("--most", type=int, default=240)
+    options = parser.parse_args()
+    checkpoint = offline_weights.prepare(Path("out/benchmarks").resolve())
+    print(json.dumps(measure(checkpoint, options.images, options.most), indent=2))
+
+
+if __name__ == "__main__":
+    main()
