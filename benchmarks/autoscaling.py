@@ -18,6 +18,9 @@ from serve_app.service_record import ServiceRecord
 
 TITLE = "ray::ServeReplica:embedder:DinoV2"
 PATIENCE_S = 150
+WIDTH, BAND, SMOOTH = 640, 110, 4
+"""Pixels of the plot, and of each curve's band; intervals over which a rate is taken."""
+FONT = 'font-family="sans-serif" font-size="13" fill="#333"'
 
 
 def n_replicas(pid: int) -> int:
@@ -62,16 +65,48 @@ def trace(checkpoint: Path, images: Path, folder: Path, interval_s: float) -> li
     return rows
 
 
+def plot(rows: list[dict[str, float | int | str]]) -> str:
+    """An SVG of replicas, images that wait, and images/s over the seconds of the trace."""
+    times = [float(row["t_s"]) for row in rows]
+    done = [float(row["processed"]) for row in rows]
+    rates = [0.0] + [
+        (done[i] - done[max(0, i - SMOOTH)]) / max(times[i] - times[max(0, i - SMOOTH)], 1e-9)
+        for i in range(1, len(rows))
+    ]
+    curves = {
+        "replicas": [float(row["replicas"]) for row in rows],
+        "images waiting": [done[-1] - count for count in done],
+        "images/s": rates,
+    }
+    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH + 170} {3 * BAND + 30}" {FONT}>']
+    for number, (name, values) in enumerate(curves.items()):
+        base, top = (number + 1) * BAND, max(*values, 1e-9)
+        points = " ".join(
+            f"{60 + WIDTH * t / times[-1]:.1f},{base - (BAND - 30) * value / top:.1f}"
+            for t, value in zip(times, values, strict=True)
+        )
+        parts.append(f'<line x1="60" y1="{base}" x2="{60 + WIDTH}" y2="{base}" stroke="#999"/>')
+        parts.append(f'<polyline fill="none" stroke="#2166ac" stroke-width="2" points="{points}"/>')
+        parts.append(f'<text x="{70 + WIDTH}" y="{base - 20}">{name}</text>')
+        parts.append(f'<text x="50" y="{base - BAND + 34}" text-anchor="end">{top:.3g}</text>')
+    parts.append(f'<text x="60" y="{3 * BAND + 20}">0 s</text>')
+    parts.append(f'<text x="{60 + WIDTH}" y="{3 * BAND + 20}" text-anchor="end">{times[-1]:.0f} s after POST</text>')
+    return "\n".join([*parts, "</svg>\n"])
+
+
 def main() -> None:
     """Watch one step and print it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=tuple(ARCHITECTURES), default="dinov2-small")
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--plot", type=Path, help="write an SVG here as well")
     parser.add_argument("--interval-s", type=float, default=1.0)
     options = parser.parse_args()
     checkpoint = random_checkpoint(Path("out/benchmarks").resolve(), options.model)
     with tempfile.TemporaryDirectory() as folder:
         rows = trace(checkpoint, options.images.resolve(), Path(folder), options.interval_s)
+    if options.plot:
+        options.plot.write_text(plot(rows))
     print(json.dumps(rows, indent=1))
 
 
