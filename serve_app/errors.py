@@ -213,3 +213,10 @@ class WorkerCrashed(Unavailable):
     """The process that ran the call died with it; the call may or may not be the cause."""
 
     code = "worker_crashed"
+
+
+class DiskFull(ServiceError):
+    """The disk of the database has no room for what was asked; nothing was begun."""
+
+    status = 507
+    code = "disk_full"

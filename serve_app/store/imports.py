@@ -13,6 +13,7 @@ from serve_app.errors import JobRunning
 from serve_app.records import FileStamp, ImportedRows, Job, RefusedRow, Skip
 from serve_app.store import job_rows, staging
 from serve_app.store.datasets import require_dataset
+from serve_app.store.disk_space import require_space_for
 from serve_app.store.job_rows import JobRow
 from serve_app.store.leases import Leases
 from serve_app.store.marks import write
@@ -51,9 +52,11 @@ class Imports:
             DatasetNotFound: no such dataset.
             JobRunning: a job of it runs; the message is its id.
             InvalidRequest: vectors of this dimension cannot be stored.
+            DiskFull: there is no room for them.
         """
         with self._database.transaction() as session:
             require_dataset(session, dataset_id)
+            require_space_for(session, self._database.path.parent, total, dimension)
             running = job_rows.running_job(session, dataset_id)
             if running is not None:
                 raise JobRunning(running.id)

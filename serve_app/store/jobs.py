@@ -15,6 +15,7 @@ from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
 from serve_app.records import Claim, Job, JobKind, ModelCard, PendingSample, Skip
 from serve_app.store import job_rows
 from serve_app.store.datasets import require_dataset
+from serve_app.store.disk_space import require_space_for
 from serve_app.store.job_rows import COLUMNS, JobRow
 from serve_app.store.leases import Leases
 from serve_app.store.marks import write
@@ -146,6 +147,7 @@ class Jobs:
         Raises:
             StaleAttempt: the job is over or claimed anew.
             InvalidRequest: vectors of the model's dimension cannot be stored.
+            DiskFull: there is no room for those that are missing.
         """
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
@@ -162,6 +164,7 @@ class Jobs:
                 session.q("DELETE FROM job_skips WHERE job_id = ?", job_id)
                 changes |= {"embedded": 0, "reused": 0, "skipped": 0}
             row = job_rows.update(session, row, **changes)
+            require_space_for(session, self._database.path.parent, row.total - row.processed, card.dimension)
         if is_new_dimension:
             self._database.checkpoint()  # new tables do not linger in the write-ahead log
         self._pace.start(job_id, row.processed)

@@ -2,13 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from serve_app.errors import DiskFull
 from tests.invariants import check_invariants
-from tests.unit.store.workbench import Workbench
+from tests.unit.store.workbench import CARD, Workbench, source_files
 
 pytestmark = pytest.mark.faults
 
@@ -67,3 +70,36 @@ def test_missing_permission_is_named_and_nothing_is_changed(path, exists):
     result = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert "permission" in result.stdout, result.stderr
     assert sorted((entry.name, entry.stat().st_size) for entry in path.parent.iterdir()) == before
+
+
+def test_a_job_for_which_there_is_no_room_is_refused_before_anything_is_computed(bench, monkeypatch):
+    files = source_files(1000)
+    dataset = bench.register(files)
+    job = bench.jobs.create(dataset.id, "embed", model_name=CARD.name)
+    claim = bench.jobs.claim("runner", holding=[], lease_s=30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
+    with pytest.raises(DiskFull, match=r"1,000 vectors need about 4 MB .* 1 MB are free"):
+        bench.jobs.begin(job.id, claim.attempt, CARD)
+    assert bench.jobs.get(job.id).seq == claim.job.seq
+    monkeypatch.undo()
+    assert bench.jobs.begin(job.id, claim.attempt, CARD).status == "running"
+
+
+def test_space_that_is_free_inside_the_file_counts(bench, monkeypatch):
+    files = source_files(3000)
+    dataset = bench.register(files)
+    bench.embed(dataset, files)
+    bench.embed(dataset, files, force=True)  # leaves two sets' blocks to be used again
+    job = bench.jobs.create(dataset.id, "embed", model_name=CARD.name, force=True)
+    claim = bench.jobs.claim("runner", holding=[], lease_s=30)
+    with bench.database.read() as session:
+        within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
+    needed = int(2.5 * 3000 * (4 * 384 + 128))
+    assert 0 < within < needed
+    for free, fits in ((needed - within - 1, False), (needed - within, True)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        if fits:
+            bench.jobs.begin(job.id, claim.attempt, CARD)
+        else:
+            with pytest.raises(DiskFull):
+                bench.jobs.begin(job.id, claim.attempt, CARD)
