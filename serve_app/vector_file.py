@@ -50,16 +50,15 @@ class VectorFile:
         with _naming_trouble():
             source = pa.memory_map(f"/dev/fd/{file.fileno()}")
             schema, self.total, self._batches = _open(source, magic)
-        self.key_column = _key_column(schema)
-        self._has_points = _check_columns(schema)
-        self.space_key = _metadata(schema, SPACE_KEY)
-        if not self.total:
-            raise InvalidRequest("the file has no rows")
-        with _naming_trouble():
-            first = next(batch for batch in self._batches() if batch.num_rows)
+            self.key_column = _key_column(schema)
+            self._has_points = _check_columns(schema)
+            self.space_key = _metadata(schema, SPACE_KEY)
+            first = next((batch for batch in self._batches() if batch.num_rows), None)
+            if first is None:
+                raise InvalidRequest("the file has no rows")
             first.validate(full=True)
-        self.dimension = _dimension(first.column("vector"))
-        self.model_name = _metadata(schema, MODEL_NAME) or _first_text(first, MODEL_NAME)
+            self.dimension = _dimension(first.column("vector"))
+            self.model_name = _metadata(schema, MODEL_NAME) or _first_text(first, MODEL_NAME)
 
     def blocks(self) -> Iterator[ImportedRows]:
         """All rows, in blocks of some thousand.

@@ -210,6 +210,7 @@ def shuffled(rows):
         (b"PAR1" + b"\0" * 50, "cannot be read as Parquet or Arrow"),
         (b"ARROW1" + b"\0" * 50, "cannot be read as Parquet or Arrow"),
         (arrow(table())[:300], "cannot be read as Parquet or Arrow"),
+        (arrow(table()).replace(b"vector", b"vect\xffr"), "cannot be read as Parquet or Arrow"),
         (shuffled(table()), "cannot be read as Parquet or Arrow"),
         (parquet(table([])), "no rows"),
         (parquet(table().drop_columns("vector")), "no column vector"),
