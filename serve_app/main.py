@@ -22,7 +22,7 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from deployments import embedder as embedder_deployment
-from deployments import writer
+from deployments import proxy, writer
 from deployments.bulk import Bulk, BulkState
 from deployments.cluster import choose_policy
 from deployments.ingress import ingress_class
@@ -125,7 +125,7 @@ def serve(settings: Settings) -> None:
     _await_port(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     _raise_file_limit()
-    os.environ.update({name: os.environ.get(name, value) for name, value in PROMPT_RECOVERY.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in (PROMPT_RECOVERY | proxy.CALLBACK).items()})
     _set_on_signals(stop)
     started = time.monotonic()
     try:

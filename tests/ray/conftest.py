@@ -10,7 +10,7 @@ import httpx
 import pytest
 import ray
 
-from deployments import writer
+from deployments import proxy, writer
 from serve_app import main
 from serve_app.config import Settings
 from tests.tiny_models import make_tiny_checkpoint
@@ -42,6 +42,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     )
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # Ray's spelling and its least; default 10 s
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
+    os.environ.update(proxy.CALLBACK)
     ray.init(
         num_cpus=2,
         include_dashboard=False,

@@ -63,6 +63,12 @@ def test_the_writer_is_one_named_actor_that_runs_this_code(service: Service):
     assert ray.get(actor.version.remote()) == writer.code_version()
 
 
+@pytest.mark.parametrize("value", ["0.000001", "-1", "nan", b"\xff"])
+def test_a_client_has_no_say_in_how_long_the_proxy_waits(service: Service, value: str | bytes):
+    headers = {"x-request-timeout-seconds": value, "x-request-disconnect-disabled": "?1"}
+    assert service.http.get("/jobs", headers=headers).status_code == 200
+
+
 def test_readyz_embeds_and_writes(service: Service):
     answer = service.http.get("/readyz")
     assert (answer.status_code, answer.json()["status"]) == (200, "ready")
