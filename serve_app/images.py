@@ -12,6 +12,7 @@ Reasons of a `RejectedImage` (those of files that cannot be read at all are in `
     unidentified        not an image of a known format
     format_not_allowed  an image, but of a format that is not decoded here
     too_many_pixels     more pixels, or a longer side, than `ImageLimits` allows; found before decoding
+    too_much_memory     decoding would take more than `ImageLimits.max_memory_bytes`; found before decoding
     truncated           the file ends before its image does
     corrupt             the image data or what surrounds it is damaged
 
@@ -45,14 +46,21 @@ class RejectedImage(RefusedImage):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may ask for. At 50 Mpx the peak is 100 to 500 MB by mode; WebP, decoded twice over, takes 1 GB."""
+    """What one image may ask for. What these admit is decoded in seconds: 50 Mpx took 0.2 to 1.2 s of one core."""
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 50_000_000
     max_side_px: int = 30_000
+    max_memory_bytes: int = 512 * 2**20
 
 
 DEFAULT_LIMITS = ImageLimits()
+
+# What `decode` takes at its peak, in bytes a pixel, measured with 50 Mpx: Pillow decodes WebP twice over, and lays
+# transparency on white in a copy. RGB takes 7, a palette with transparency 8, RGBA 10.5.
+_PEAK_BYTES = 10.6
+_PEAK_BYTES_OF_MODE = {"CMYK": 12.2, "LA": 13.7}
+_PEAK_BYTES_OF_FORMAT = {("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7, ("AVIF", "RGBA"): 14.3}
 
 MAX_THUMBNAIL_PX = 512
 THUMBNAIL_QUALITY = 80
@@ -206,8 +214,20 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
         )
     if at_least_px is not None:
         image.draft(None, (at_least_px, at_least_px))
+    needed_bytes = image.width * image.height * _peak_bytes(image)
+    if needed_bytes > limits.max_memory_bytes:
+        raise RejectedImage(
+            f"too_much_memory: {width}x{height} as {image.format} {image.mode} takes {needed_bytes / 2**20:.0f} MiB "
+            f"to decode, at most {limits.max_memory_bytes // 2**20} are spent; save it smaller or in another format"
+        )
     image.load()
     return image
+
+
+def _peak_bytes(image: Image.Image) -> float:
+    """Bytes a pixel that decoding an opened image takes at its peak."""
+    of_mode = _PEAK_BYTES_OF_MODE.get(image.mode, _PEAK_BYTES)
+    return _PEAK_BYTES_OF_FORMAT.get((image.format or "", image.mode), of_mode)
 
 
 @contextmanager

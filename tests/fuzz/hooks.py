@@ -64,6 +64,8 @@ def before_call(context, case, kwargs):
 @schemathesis.hook
 def filter_failure(context, failure, case, response):
     """Accept that a valid request is refused for what it means, which no schema can state; never for its form."""
+    if type(failure).__name__ == "AcceptedNegativeData" and case.media_type == "multipart/form-data":
+        return False  # a part is bytes: a number in the place of a file has become its digits
     if type(failure).__name__ != "RejectedPositiveData":
         return True
     problem = response.json()

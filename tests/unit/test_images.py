@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from serve_app.errors import InvalidRequest, ModelUnavailable
 from serve_app.images import (
+    DEFAULT_LIMITS,
     MAX_THUMBNAIL_PX,
     ImageLimits,
     Preprocessing,
@@ -315,6 +316,7 @@ def test_a_bomb_is_rejected_before_it_is_decoded(side_px):
         pytest.param(ImageLimits(max_bytes=100), "too_large", id="bytes"),
         pytest.param(ImageLimits(max_pixels=90 * 60 - 1), "too_many_pixels", id="pixels"),
         pytest.param(ImageLimits(max_side_px=89), "too_many_pixels", id="side"),
+        pytest.param(ImageLimits(max_memory_bytes=90 * 60 * 10), "too_much_memory", id="memory"),
     ],
 )
 def test_limits_hold(limits, reason):
@@ -339,6 +341,32 @@ assert decode(file.getvalue(), Preprocessing()).shape == (224, 224, 3)
 assert thumbnail(file.getvalue(), 256)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
+
+
+HEAVY = """
+import re, sys
+from serve_app.images import Preprocessing, RejectedImage, decode
+# Not ru_maxrss: a process begins with that of the one that started it.
+def peak_bytes(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+data = sys.stdin.buffer.read()
+before = peak_bytes()
+try:
+    decode(data, Preprocessing())
+except RejectedImage as error:
+    sys.exit(error.reason)
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.parametrize(("side_px", "is_admitted"), [(5300, True), (5400, False)])
+def test_the_hungriest_format_stays_within_its_memory(side_px, is_admitted):
+    """WebP with transparency."""
+    data = encode(Image.new("RGBA", (side_px, side_px), (0, 128, 128, 100)), "WEBP", lossless=True, quality=0, method=0)
+    ran = subprocess.run([sys.executable, "-c", HEAVY], input=data, capture_output=True)
+    if is_admitted:
+        assert DEFAULT_LIMITS.max_memory_bytes / 2 < int(ran.stdout) < DEFAULT_LIMITS.max_memory_bytes
+    else:
+        assert ran.stderr.strip() == b"too_much_memory"
 
 
 @pytest.mark.parametrize("size", [(1, 20_000), (20_000, 2)], ids=lambda size: f"{size[0]}x{size[1]}")
