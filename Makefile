@@ -8,7 +8,7 @@ RECIPES_STAMP := $(RECIPES)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipes demo test test-faults test-unit test-ray check format serve bench fuzz soak clean
+.PHONY: help setup recipes demo test lane-alone lane-on-ray test-faults test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -34,10 +34,16 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# One run a kind of test: the last three have a service of their own, and two would share the cores.
-test: setup check recipes ## the whole suite; what CI runs
+# Two lanes side by side: most of either is waiting, and the tests without a cluster are through before the fault
+# tests, which watch the clock, begin. Within a lane one run a kind of test: those on Ray have a cluster each.
+test: setup ## the whole suite; what CI runs
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lane-alone lane-on-ray
+
+lane-alone: check
 	$(BIN)/pytest -q tests/unit tests/fuzz
 	$(BIN)/pytest -q tests/browser
+
+lane-on-ray: recipes
 	$(BIN)/pytest -q tests/ray
 	$(BIN)/pytest -q tests/e2e
 	$(BIN)/pytest -q tests/faults
