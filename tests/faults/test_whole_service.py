@@ -22,6 +22,9 @@ from tests.ray.photographs import make_folder
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
+AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+"""Ray's agents take about a minute to give up on their dead cluster; they hold neither port nor file of ours."""
+
 
 def copy_of_database(service: Service, folder: Path) -> Path:
     """The file and its log as they lie there: opening the original would fold the log into it."""
@@ -87,9 +90,7 @@ def start_and_kill_the_main_process(service: Service) -> None:
     before = service.processes()
     os.kill(service.pid, signal.SIGKILL)
     until(lambda: not service.is_up, 10)
-    # Ray's agents take about a minute to give up on their dead cluster; they hold neither port nor file of ours.
-    agents = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
-    until(lambda: {process.title for process in before if process.is_alive()} <= agents, 10)
+    until(lambda: {process.title for process in before if process.is_alive()} <= AGENTS, 10)
 
 
 def test_a_service_whose_ray_died_ends_by_itself_and_resumes(album: Album):
@@ -115,7 +116,7 @@ def end_of_service_without(service: Service, part: str, *, exit_code: int) -> fl
     service.kill(part)
     ended_s = until(lambda: not service.is_up, 60)
     assert service.exit_code == exit_code
-    until(lambda: {process.title for process in service.processes()} <= {"ray::RuntimeEnvAgent"}, 10)
+    until(lambda: {process.title for process in service.processes()} <= AGENTS, 30)
     return ended_s
 
 
@@ -140,7 +141,7 @@ def test_a_stopped_service_leaves_nothing_behind_and_can_resume(album: Album):
     """The last of all fault tests: the job that it leaves half done is what the others have shown to resume."""
     service = album.service
     database = service.settings.database_path
-    large = Album.register(service, make_folder(service.roots / "stopped", n_images=300, seed=11))
+    large = Album.register(service, make_folder(service.roots / "stopped", n_images=400, seed=11))
     with watched(service.settings.url, large.dataset_id) as (follower, _):
         job_id = large.generate()
         follower.start()
