@@ -34,6 +34,7 @@ from serve_app.images import ImageLimits
 from serve_app.policy import Policy
 from serve_app.records import Block, FileTask, ModelCard, Vectors
 from serve_app.services import Refusal
+from serve_app.sources.reading import Reader
 
 if TYPE_CHECKING:
     from serve_app.model import VisionModel
@@ -75,6 +76,7 @@ class DinoV2:
         self._load_model = load
         self._limits = ImageLimits()
         self._metrics = ReplicaMetrics(model_name, policy.batch_images)
+        self._reader = Reader(settings)
         self._readers = ThreadPoolExecutor(policy.decode_threads, thread_name_prefix="read")
         self._callers = ThreadPoolExecutor(policy.max_ongoing, thread_name_prefix="chunk")
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="forward")
@@ -113,13 +115,16 @@ class DinoV2:
             try:
                 with self._metrics.decoding():
                     chunk = await asyncio.get_running_loop().run_in_executor(
-                        self._callers, Chunk.read, root, tasks, model.preprocessing, self._limits, self._readers
+                        self._callers, self._read, root, tasks, model
                     )
             except ServiceError as error:  # too many open files: the call may be repeated
                 return error
             block = chunk.block(await self._vectors(model, chunk.pixels))
         self._metrics.settled(block)
         return block
+
+    def _read(self, root: str, tasks: list[FileTask], model: "VisionModel") -> Chunk:
+        return Chunk.read(self._reader, root, tasks, model.preprocessing, self._limits, self._readers)
 
     async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
         """One vector or refusal an encoded image, in order; see `services.Embedder.embed`."""

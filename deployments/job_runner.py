@@ -12,6 +12,7 @@ from serve_app import logs
 from serve_app.config import Settings
 from serve_app.policy import Policy
 from serve_app.runner import JobLoop
+from serve_app.sources.reading import Reader
 
 log = logging.getLogger("constellate.runner")
 
@@ -28,6 +29,7 @@ class JobRunner:
             WriterHandle(settings),
             EmbedderHandle(settings),
             ReducerHandle(reducer),
+            reader=Reader(settings),
             window=policy.window,
             chunk_images=policy.chunk_images,
         )

@@ -15,6 +15,7 @@ class DatasetInfo(TypedDict):
     name: str
     root: str
     format: str
+    annotations: str | None
     sample_count: int
 
 

@@ -82,8 +82,8 @@ class Client:
         """One dataset."""
         return cast(DatasetInfo, self._call("GET", f"/datasets/{dataset_id}").json())
 
-    def register(self, name: str, root: Path) -> DatasetInfo:
-        """Register a folder; `Refused` (409, with `dataset_id`) when the name is taken."""
+    def register(self, name: str, root: Path | str) -> DatasetInfo:
+        """Register a folder, file or URL; `Refused` (409, with `dataset_id`) when the name is taken."""
         body = {"name": name, "root": str(root), "format": "auto"}
         return cast(DatasetInfo, self._call("POST", "/datasets", body=body, timeout_s=LONG_ANSWER_S).json())
 

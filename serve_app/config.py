@@ -12,6 +12,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from serve_app.errors import InvalidRequest
+from serve_app.urls import is_url, parse, split_roots
+
 PREFIX = "CONSTELLATE_"
 
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
@@ -29,8 +32,11 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address the ingress listens on")
     port: int = Field(8000, ge=1, le=65535, description="port the ingress listens on")
     data_dir: Path = Field(Path("data"), description="holds constellate.duckdb and thumbnails")
-    dataset_roots: tuple[Path, ...] = Field(
-        (Path("."),), description="folders under which datasets may lie, separated by ':'"
+    dataset_roots: tuple[Path | str, ...] = Field(
+        (Path("."),), description="folders and URLs under which datasets may lie, separated by ':'"
+    )
+    allow_private_urls: bool = Field(
+        False, description="let http(s) images and manifests come from private, loopback and link-local addresses"
     )
     model: str = Field("dinov2-base", description="default model of generate")
     device: Literal["auto", "cuda", "mps", "cpu"] = Field("auto", description="cuda, then mps, then cpu when auto")
@@ -48,15 +54,23 @@ class Settings(BaseModel):
     @field_validator("dataset_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
-        return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+        return split_roots(value) if isinstance(value, str) else value
 
-    @field_validator("data_dir", "dataset_roots", mode="after")
+    @field_validator("dataset_roots", mode="after")
     @classmethod
-    def _absolute(cls, value: Path | tuple[Path, ...]) -> Path | tuple[Path, ...]:
-        if isinstance(value, tuple):
-            if not value:
-                raise ValueError("name at least one folder")
-            return tuple(path.expanduser().resolve() for path in value)
+    def _absolute_roots(cls, value: tuple[Path | str, ...]) -> tuple[Path | str, ...]:
+        if not value:
+            raise ValueError("name at least one folder or URL")
+        try:
+            return tuple(
+                str(parse(str(root))) if is_url(str(root)) else Path(root).expanduser().resolve() for root in value
+            )
+        except InvalidRequest as error:
+            raise ValueError(error.detail) from None
+
+    @field_validator("data_dir", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()
 
     @classmethod

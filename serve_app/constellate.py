@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from serve_app.answers import DatasetInfo, EmbeddingsInfo, JobInfo, JobKind, Progress, SkipInfo
 from serve_app.client import Client, Refused
+from serve_app.dataset_sources import absolute, is_of, name_of
 from serve_app.following import follow
 
 T = TypeVar("T")
@@ -64,7 +65,7 @@ class Constellate(Client):
         A job of the folder that runs already is waited for first.
 
         Args:
-            path: the folder; sub-folders become labels.
+            path: the folder, whose sub-folders become labels; or a manifest, tar or Parquet file, or a URL.
             name: of the dataset; the folder's own by default.
             model: the service's default where absent.
             with_map: whether to compute the 2D map too.
@@ -75,7 +76,7 @@ class Constellate(Client):
             Refused: the service says why not, for instance that the folder is outside its roots.
             Unreachable: nothing answers.
         """
-        root = Path(path).expanduser().resolve()
+        root = absolute(str(path))
 
         def finish(job_id: str, kind: JobKind) -> Progress:
             return last_state(self.follow(dataset["id"], job_id, kind), on_progress)
@@ -111,22 +112,22 @@ def last_state(states: Iterator[Progress], on_progress: OnProgress | None = None
 
 
 def open_folder(
-    client: Client, root: Path, name: str | None, wait: Callable[[JobInfo], None]
+    client: Client, root: str, name: str | None, wait: Callable[[JobInfo], None]
 ) -> tuple[DatasetInfo, dict[str, int] | None]:
-    """The dataset of a folder, brought up to date, and what a rescan changed: None when it is new.
+    """The dataset of a folder, file or URL, brought up to date, and what a rescan changed: None when it is new.
 
     Args:
         client: the service.
-        root: the folder, absolute.
+        root: what `dataset_sources.absolute` made of it.
         name: of the dataset; the folder's own by default.
         wait: returns when a job is over; called where one forbids the rescan.
 
     Raises:
         Refused: among others (409, with `dataset_id`) that a dataset of another folder has the name.
     """
-    known = [d for d in client.datasets() if Path(d["root"]) == root and name in (None, d["name"])]
+    known = [d for d in client.datasets() if is_of(d, root) and name in (None, d["name"])]
     if not known:
-        return client.register(name or root.name or "root", root), None
+        return client.register(name or name_of(root), root), None
     dataset_id = known[0]["id"]
     change = after_running_jobs(client, lambda: client.rescan(dataset_id), wait)
     return client.dataset(dataset_id), change

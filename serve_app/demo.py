@@ -51,7 +51,7 @@ def demo(
     model = settings.model if "model" in settings.model_fields_set else choose_model(data_dir / "models", say)
     own = {"port": free_port(settings.host), "data_dir": data_dir, "dataset_roots": (root,), "model": model}
     with interruptible(), LocalService(settings.model_copy(update=own), say) as client:
-        dataset = open_dataset(client, say, root, None)
+        dataset = open_dataset(client, say, str(root), None)
         pipeline = Pipeline(client, say, dataset)
         started_s = time.perf_counter()
         embedded = pipeline.embed(force=True)

@@ -16,9 +16,10 @@ import numpy as np
 
 from serve_app.crash_isolation import Gate, embed_isolating_crashes
 from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
-from serve_app.files import UNKNOWN, stat_files
-from serve_app.records import Block, Claim, FileTask, ModelCard, ObservedFile
+from serve_app.files import UNKNOWN
+from serve_app.records import Block, Claim, FileTask, ModelCard, ObservedFile, PendingSample
 from serve_app.services import Writer
+from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 
@@ -32,8 +33,8 @@ RETRIES = 60
 MAX_BACKOFF_S = 5.0
 MODEL_WAIT_S = 180.0
 WITNESSES = 64
-OUT_OF_REACH = {"not_found", "io_error"}
-"""Skip reasons that a file has when its whole folder is gone."""
+OUT_OF_REACH = {"not_found", "io_error", "permission_denied", "unreachable"}
+"""Skip reasons that a file has when its whole folder is gone, or its bucket."""
 
 
 class FileEmbedder(Protocol):
@@ -62,6 +63,7 @@ class EmbedJob:
         *,
         writer: Writer,
         embedder: FileEmbedder,
+        reader: Reader,
         gate: Gate,
         window: asyncio.Semaphore,
         chunk_images: int,
@@ -72,11 +74,12 @@ class EmbedJob:
         self._root = claim.dataset.root
         self._writer = writer
         self._embedder = embedder
+        self._reader = reader
         self._gate = gate
         self._window = window
         self._chunk_images = chunk_images
         self._block_no = count(1)
-        self._seen: deque[str] = deque(maxlen=WITNESSES)
+        self._seen: deque[PendingSample] = deque(maxlen=WITNESSES)
 
     async def run(self, *, when_begun: Callable[[], Awaitable[None]]) -> None:
         """Carry the job to `complete`, or raise.
@@ -139,13 +142,12 @@ class EmbedJob:
         after = -1
         while page := await self._writer.call(Jobs.pending, self._job_id, after=after, limit=PAGE_SAMPLES):
             after = page[-1].ordinal
-            names = [sample.file_name for sample in page]
-            stats = await asyncio.to_thread(stat_files, self._root, names)
+            stats = await asyncio.to_thread(self._reader.examine, self._root, page)
             observed = [
-                ObservedFile(sample.sample_id, sample.file_name, *stat)
+                ObservedFile(sample.sample_id, sample.file_name, *stat, sample.place)
                 for sample, stat in zip(page, stats, strict=True)
             ]
-            there = [name for name, stat in zip(names, stats, strict=True) if stat != UNKNOWN]
+            there = [sample for sample, stat in zip(page, stats, strict=True) if stat != UNKNOWN]
             self._seen.extend(there[:: len(there) // WITNESSES + 1])
             yield await self._writer.call(Vectors.plan, self._job_id, self._attempt, observed), len(page)
 
@@ -164,8 +166,7 @@ class EmbedJob:
         """
         if not self._seen:
             return  # nothing was ever there; the commit compares how many are gone
-        stats = await asyncio.to_thread(stat_files, self._root, list(self._seen))
-        if all(stat == UNKNOWN for stat in stats):
+        if not await asyncio.to_thread(self._reader.is_any_there, self._root, list(self._seen)):
             raise RootUnavailable(
                 "the dataset's folder is gone or out of reach. If it was removed on purpose, rescan the dataset. "
                 "Earlier embeddings are kept"

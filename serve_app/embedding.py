@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import RefusedImage
-from serve_app.files import read_file
 from serve_app.images import ImageLimits, Preprocessing, decode
 from serve_app.records import Block, FileStamp, FileTask, Skip, Vectors
 from serve_app.services import Refusal
+from serve_app.sources.reading import Reader
 
 Pixels = NDArray[np.uint8]
 """(S, S, 3) uint8 RGB, or (B, S, S, 3) for a batch."""
@@ -29,10 +29,10 @@ class ReadFile:
     skip: Skip | None = None
 
 
-def read_task(root: str, task: FileTask, preprocessing: Preprocessing, limits: ImageLimits) -> ReadFile:
+def read_task(reader: Reader, root: str, task: FileTask, preprocessing: Preprocessing, limits: ImageLimits) -> ReadFile:
     """Read, hash and decode one file; every failure of the file is a skip, never an exception."""
     try:
-        data, stamp = read_file(root, task.file_name, max_bytes=limits.max_bytes)
+        data, stamp = reader.read(root, task, max_bytes=limits.max_bytes)
         if stamp.content_hash in task.known_hashes:
             return ReadFile(task, stamp=stamp)
         return ReadFile(task, stamp=stamp, pixels=decode(data, preprocessing, limits))
@@ -50,10 +50,16 @@ class Chunk:
 
     @classmethod
     def read(
-        cls, root: str, tasks: list[FileTask], preprocessing: Preprocessing, limits: ImageLimits, threads: Executor
+        cls,
+        reader: Reader,
+        root: str,
+        tasks: list[FileTask],
+        preprocessing: Preprocessing,
+        limits: ImageLimits,
+        threads: Executor,
     ) -> "Chunk":
         """Read the tasks in `threads`; blocks until all are done."""
-        files = list(threads.map(lambda task: read_task(root, task, preprocessing, limits), tasks))
+        files = list(threads.map(lambda task: read_task(reader, root, task, preprocessing, limits), tasks))
         chunk = cls(files)
         for file in files:
             if file.pixels is None or file.stamp is None or file.stamp.content_hash in chunk._row_of_hash:

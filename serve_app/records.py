@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Vectors = NDArray[np.float32]
 """(N, D) float32, rows in the order of the ids beside it."""
 
-DatasetFormat = Literal["folder", "coco", "manifest"]
+DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
 JobKind = Literal["embed", "reduce", "import"]
 JobStatus = Literal["running", "complete", "error", "cancelled"]
 
@@ -24,8 +24,10 @@ TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 class SourceFile:
     """One image as a dataset's source lists it.
 
-    `file_name` is the path below the root in the reversible spelling of `files.encode_name`;
-    `size_bytes` and `mtime_ns` are -1 when the file could not be examined.
+    `file_name` is the path below the root in the reversible spelling of `files.encode_name`, or the URL of an
+    image elsewhere; `size_bytes` and `mtime_ns` are -1 when the file could not be examined. Of remote files
+    `mtime_ns` is whatever number changes with the content. `place` says where in a tar or Parquet file the
+    image lies (`sources.reading`); None for a file of its own.
     """
 
     sample_id: str
@@ -33,11 +35,12 @@ class SourceFile:
     label: str | None
     size_bytes: int
     mtime_ns: int
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A registered dataset. `root` is a real, absolute folder; `annotations` a file or None."""
+    """A registered dataset. `root` is a real, absolute folder or a URL; `annotations` a file there or None."""
 
     id: str
     name: str
@@ -107,26 +110,30 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class PendingSample:
-    """A sample that a job has neither staged nor skipped, in `ordinal` order."""
+    """A sample that a job has neither staged nor skipped, in `ordinal` order, as it was listed."""
 
     ordinal: int
     sample_id: str
     file_name: str
+    size_bytes: int
+    mtime_ns: int
+    place: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedFile:
-    """A pending sample's file as it lies on disk now; -1 twice when it could not be examined."""
+    """A pending sample's file: on disk as it is now, elsewhere as listed; -1 twice when it could not be examined."""
 
     sample_id: str
     file_name: str
     size_bytes: int
     mtime_ns: int
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FileTask:
-    """A file to read, hash and embed.
+    """A file to read, hash and embed; size and mark are those of `ObservedFile`.
 
     `known_hashes` are content hashes of vectors in the same space whose files have the same size: a file
     that hashes to one of them needs no forward pass.
@@ -135,6 +142,9 @@ class FileTask:
     sample_id: str
     file_name: str
     known_hashes: frozenset[str] = frozenset()
+    size_bytes: int = -1
+    mtime_ns: int = -1
+    place: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

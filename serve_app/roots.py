@@ -1,38 +1,50 @@
-"""Which folders and annotation files a dataset may be made from: those below `Settings.dataset_roots`.
+"""Which folders, URLs and annotation files a dataset may be made from: those below `Settings.dataset_roots`.
 
 These checks guard registration, against callers; `files` guards every read after it, against the disk.
 """
 
 import errno
 import os
-import re
 import stat
 from pathlib import Path
 
 from serve_app.errors import InvalidRequest, OutsideRoots
+from serve_app.urls import Url, is_url, parse
+
+Roots = tuple[Path | str, ...]
+"""Real paths of folders, and URLs, as `Settings.dataset_roots` holds them."""
 
 MAX_PATH_CHARS = 4096
 _NEVER = tuple(map(Path, ("/proc", "/sys", "/dev")))
-_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 # One constant text: whether something exists outside the roots must not show.
 _OUTSIDE = (
-    "this path is not below a folder that the service may read; start the service with "
-    "CONSTELLATE_DATASET_ROOTS=FOLDER (several separated by ':') to allow it; never /, /proc, /sys or /dev"
+    "this path is not below a folder or URL that the service may read; start the service with "
+    "CONSTELLATE_DATASET_ROOTS=FOLDER or s3://BUCKET (several separated by ':') to allow it; never /, /proc, /sys "
+    "or /dev"
 )
 
 
-def check_root(path: str, roots: tuple[Path, ...]) -> Path:
-    """The real path of a folder that may become a dataset.
+def allows(url: Url, roots: Roots) -> bool:
+    """Whether a URL is one of the roots or below one."""
+    return any(url.is_below(parse(str(root))) for root in roots if is_url(str(root)))
+
+
+def check_root(path: str, roots: Roots) -> Path | Url:
+    """The folder that may become a dataset: its real path, or its URL.
+
+    What is behind a URL shows when it is listed.
 
     Args:
-        path: what the caller asked for; a relative path is below the first root.
-        roots: real paths, as `Settings.dataset_roots` holds them.
+        path: what the caller asked for; a relative path is below the first folder among the roots.
+        roots: the setting.
 
     Raises:
-        OutsideRoots: the path, links resolved, is not below a root; same message whether it exists or not.
-        InvalidRequest: it is a URL, no path at all, no folder, or cannot be read.
+        OutsideRoots: it is not below a root, links resolved; same message whether it exists or not.
+        InvalidRequest: it is no path and no URL, no folder, or cannot be read.
     """
-    real = _real_path(path, roots[0], roots)
+    if is_url(path):
+        return _allowed(path, roots)
+    real = _real_path(path, _first_folder(roots), roots)
     try:
         # The dot needs the right to enter, the listing the right to read.
         os.scandir(os.path.join(real, ".")).close()
@@ -41,13 +53,17 @@ def check_root(path: str, roots: tuple[Path, ...]) -> Path:
     return real
 
 
-def check_annotations(path: str, root: Path, roots: tuple[Path, ...]) -> Path:
-    """The real path of an annotation file; a relative path is below the dataset's `root`.
+def check_annotations(path: str, root: Path | Url, roots: Roots) -> Path | Url:
+    """The real path or URL of an annotation file; a relative path is below the dataset's `root`.
 
     Raises:
         OutsideRoots: as `check_root`.
-        InvalidRequest: it is a URL, no path at all, no regular file, or cannot be read.
+        InvalidRequest: it is no path and no URL, no regular file, or cannot be read.
     """
+    if is_url(path):
+        return _allowed(path, roots)
+    if isinstance(root, Url):
+        return _allowed(f"{root}/{path}", roots)
     real = _real_path(path, root, roots)
     try:
         fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
@@ -60,16 +76,30 @@ def check_annotations(path: str, root: Path, roots: tuple[Path, ...]) -> Path:
     return real
 
 
-def _real_path(path: str, base: Path, roots: tuple[Path, ...]) -> Path:
+def _allowed(text: str, roots: Roots) -> Url:
+    url = parse(text.strip())
+    if not allows(url, roots):
+        raise OutsideRoots(_OUTSIDE)
+    if not url.host:
+        raise InvalidRequest(f"{text!r} names no bucket or host")
+    return url
+
+
+def _first_folder(roots: Roots) -> Path:
+    folder = next((root for root in roots if isinstance(root, Path)), None)
+    if folder is None:
+        raise OutsideRoots(_OUTSIDE)
+    return folder
+
+
+def _real_path(path: str, base: Path, roots: Roots) -> Path:
     """Resolve every link and refuse what lies outside the roots."""
-    if _URL.match(path):
-        raise InvalidRequest("URLs are not supported; give a path on the machine that the service runs on")
     if not path or len(path) > MAX_PATH_CHARS or "\0" in path or not _is_unicode(path):
         raise InvalidRequest(
             f"a path has 1 to {MAX_PATH_CHARS} characters, all of them valid Unicode, none of them NUL"
         )
     real = Path(os.path.realpath(base / path))
-    if not any(real.is_relative_to(root) for root in roots):
+    if not any(real.is_relative_to(root) for root in roots if isinstance(root, Path)):
         raise OutsideRoots(_OUTSIDE)
     if real == Path("/") or any(real.is_relative_to(never) for never in _NEVER):
         raise OutsideRoots(_OUTSIDE)

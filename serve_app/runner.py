@@ -16,6 +16,7 @@ from serve_app.embed_job import EmbedJob, FileEmbedder
 from serve_app.errors import ServiceError, StaleAttempt, Unavailable
 from serve_app.records import Claim
 from serve_app.services import Writer
+from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 
@@ -72,17 +73,26 @@ class JobLoop:
     Args:
         writer: the store; outages are waited out.
         embedder: vectors for files.
+        reader: tells which files are there.
         projector: runs reduce jobs.
         window: chunks in flight over all jobs.
         chunk_images: files sent to a replica in one call.
     """
 
     def __init__(
-        self, writer: Writer, embedder: FileEmbedder, projector: Projector, *, window: int, chunk_images: int
+        self,
+        writer: Writer,
+        embedder: FileEmbedder,
+        projector: Projector,
+        *,
+        reader: Reader,
+        window: int,
+        chunk_images: int,
     ) -> None:
         self.runner_id = uuid.uuid4().hex
         self._writer = PatientWriter(writer)
         self._embedder = embedder
+        self._reader = reader
         self._projector = projector
         self._window = asyncio.Semaphore(window)
         self._gate = Gate()
@@ -184,6 +194,7 @@ class JobLoop:
             claim,
             writer=self._writer,
             embedder=self._embedder,
+            reader=self._reader,
             gate=self._gate,
             window=self._window,
             chunk_images=self._chunk_images,

@@ -24,6 +24,7 @@ from serve_app.records import Block, Skip
 from serve_app.runner import JobLoop
 from serve_app.service_record import ServiceRecord
 from serve_app.services import Refusal, Services
+from serve_app.sources.reading import Reader
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.vectors import Vectors
@@ -107,7 +108,9 @@ class LiveService:
 
     async def run(self):
         store = StoreExecutor(Database(self.settings.database_path))
-        jobs = JobLoop(store, self.embedder, LineProjector(store), window=4, chunk_images=2)
+        jobs = JobLoop(
+            store, self.embedder, LineProjector(store), reader=Reader(self.settings), window=4, chunk_images=2
+        )
         policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
         services = Services(self.settings, policy, store, self.embedder, VectorNeighbours(store), LoopRunner(jobs))
         config = uvicorn.Config(

@@ -13,6 +13,7 @@ from serve_app.progress import ProgressHub
 from serve_app.readiness import Readiness
 from serve_app.served_model import ServedModel
 from serve_app.services import Services
+from serve_app.sources.reading import Reader
 from serve_app.thumbnail_cache import ThumbnailCache
 
 MAX_THUMBNAILS_AT_ONCE = 4
@@ -32,6 +33,7 @@ class Context:
     readiness: Readiness = field(init=False)
     served_model: ServedModel = field(init=False)
     fan_out: FanOut = field(init=False)
+    reader: Reader = field(init=False)
     thumbnails: ThumbnailCache = field(init=False)
     thumbnail_slots: asyncio.Semaphore = field(init=False)
 
@@ -40,6 +42,7 @@ class Context:
         self.readiness = Readiness(self.find_services)
         self.served_model = ServedModel(self.find_services)
         self.fan_out = FanOut(self.find_services)
+        self.reader = Reader(self.settings)
         self.thumbnails = ThumbnailCache(self.settings.data_dir / "thumbnails")
         self.thumbnail_slots = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)
 

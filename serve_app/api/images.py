@@ -20,7 +20,8 @@ from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import ThumbnailSize
 from serve_app.errors import DatasetNotFound, InvalidImage, SampleNotFound
-from serve_app.records import Dataset, FileStamp, Sample
+from serve_app.records import Dataset, FileStamp, SourceFile
+from serve_app.sources.reading import Reader
 from serve_app.store.datasets import Datasets
 from serve_app.thumbnail_cache import ThumbnailCache
 
@@ -43,14 +44,18 @@ def _documented(description: str) -> dict[int | str, dict[str, Any]]:
 
 @router.get("/image", response_class=Response, responses=_documented("the file, byte for byte"))
 async def get_image(
-    dataset_id: str, sample_id: str, services: ServicesNow, if_none_match: IfNoneMatch = None
+    dataset_id: str,
+    sample_id: str,
+    services: ServicesNow,
+    context: ContextNow,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The image file of a sample."""
     dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
-    headers = _headers(sample, await _tag(dataset, sample))
+    headers = _headers(sample, await _tag(context.reader, dataset, sample))
     if _is_known(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
-    data, _ = await asyncio.to_thread(_read, dataset, sample)
+    data, _ = await asyncio.to_thread(_read, context.reader, dataset, sample)
     with _naming(sample):
         content_type = images.sniff_content_type(data)
     return Response(data, headers=headers, media_type=content_type)
@@ -67,16 +72,16 @@ async def get_thumbnail(
 ) -> Response:
     """A small copy of a sample's image, upright and without metadata."""
     dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
-    headers = _headers(sample, await _tag(dataset, sample, str(size_px)))
+    headers = _headers(sample, await _tag(context.reader, dataset, sample, str(size_px)))
     if _is_known(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
     async with context.thumbnail_slots:
-        data = await asyncio.to_thread(_thumbnail, context.thumbnails, dataset, sample, size_px)
+        data = await asyncio.to_thread(_thumbnail, context.reader, context.thumbnails, dataset, sample, size_px)
     return Response(data, headers=headers, media_type=images.sniff_content_type(data))
 
 
-async def _tag(dataset: Dataset, sample: Sample, *variant: str) -> str:
-    [(size_bytes, mtime_ns)] = await asyncio.to_thread(files.stat_files, dataset.root, [sample.file_name])
+async def _tag(reader: Reader, dataset: Dataset, sample: SourceFile, *variant: str) -> str:
+    [(size_bytes, mtime_ns)] = await asyncio.to_thread(reader.examine, dataset.root, [sample])
     if mtime_ns < 0:
         raise SampleNotFound(f"{sample.file_name} is gone or cannot be read; rescan the dataset.")
     return '"' + "-".join((f"{size_bytes:x}", f"{mtime_ns:x}", *variant)) + '"'
@@ -87,7 +92,7 @@ def _is_known(tag: str, if_none_match: str | None) -> bool:
     return any(part in (tag, "*") for part in known)
 
 
-def _headers(sample: Sample, tag: str) -> dict[str, str]:
+def _headers(sample: SourceFile, tag: str) -> dict[str, str]:
     file_name = quote(sample.file_name.rpartition("/")[2], safe="")
     return {
         "ETag": tag,
@@ -97,15 +102,15 @@ def _headers(sample: Sample, tag: str) -> dict[str, str]:
     }
 
 
-def _read(dataset: Dataset, sample: Sample) -> tuple[bytes, FileStamp]:
+def _read(reader: Reader, dataset: Dataset, sample: SourceFile) -> tuple[bytes, FileStamp]:
     try:
-        return files.read_file(dataset.root, sample.file_name, max_bytes=images.DEFAULT_LIMITS.max_bytes)
+        return reader.read(dataset.root, sample, max_bytes=images.DEFAULT_LIMITS.max_bytes)
     except files.UnreadableFile as error:
         raise SampleNotFound(f"{sample.file_name}: {error.detail}") from None
 
 
 @contextmanager
-def _naming(sample: Sample) -> Iterator[None]:
+def _naming(sample: SourceFile) -> Iterator[None]:
     """Say which file cannot be used."""
     try:
         yield
@@ -113,14 +118,14 @@ def _naming(sample: Sample) -> Iterator[None]:
         raise InvalidImage(f"{sample.file_name}: {error.detail}") from None
 
 
-def _thumbnail(cache: ThumbnailCache, dataset: Dataset, sample: Sample, size_px: int) -> bytes:
+def _thumbnail(reader: Reader, cache: ThumbnailCache, dataset: Dataset, sample: SourceFile, size_px: int) -> bytes:
     """The thumbnail of the file as it is now, from the cache where it has been made before."""
-    [(size_bytes, mtime_ns)] = files.stat_files(dataset.root, [sample.file_name])
-    kept = cache.get(cache.key(dataset.id, sample.id, size_bytes, mtime_ns, size_px))
+    [(size_bytes, mtime_ns)] = reader.examine(dataset.root, [sample])
+    kept = cache.get(cache.key(dataset.id, sample.sample_id, size_bytes, mtime_ns, size_px))
     if kept is not None:
         return kept
-    data, stamp = _read(dataset, sample)
+    data, stamp = _read(reader, dataset, sample)
     with _naming(sample):
         made = images.thumbnail(data, size_px)
-    cache.put(cache.key(dataset.id, sample.id, stamp.size_bytes, stamp.mtime_ns, size_px), made)
+    cache.put(cache.key(dataset.id, sample.sample_id, stamp.size_bytes, stamp.mtime_ns, size_px), made)
     return made

@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.records import Neighbour, Sample, Skip
 from serve_app.reduction import Projection
+from serve_app.sources.detection import WantedFormat
 
 MAX_PAGE = 10_000
 MAX_NEIGHBOURS = 1000
@@ -74,9 +75,11 @@ class NewDataset(Body):
 
     name: Name = Field(description="unique among datasets", examples=["flowers"])
     root: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] = Field(
-        description="folder under one of the service's dataset roots", examples=["/data/flowers"]
+        description="folder, URL (s3://, gs://, az://, hf://, a manifest at https://), tar or Parquet file under one "
+        "of the service's dataset roots",
+        examples=["/data/flowers"],
     )
-    format: Literal["auto", "folder", "coco", "manifest"] = "auto"
+    format: WantedFormat = "auto"
     annotations: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
         None, description="COCO or manifest file under the same roots"
     )

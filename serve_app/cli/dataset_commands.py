@@ -13,6 +13,7 @@ from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
 from serve_app.client import Client, Refused
 from serve_app.config import Settings
+from serve_app.dataset_sources import absolute, is_of
 from serve_app.following import follow
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its folder, its name, or its id.")]
@@ -33,8 +34,7 @@ def find_dataset(client: Client, text: str) -> DatasetInfo:
         UsageError: there is none; the message names those there are.
     """
     datasets = client.datasets()
-    folder = str(Path(text).expanduser().resolve())
-    for matches in (lambda d: d["id"] == text, lambda d: d["name"] == text, lambda d: d["root"] == folder):
+    for matches in (lambda d: d["id"] == text, lambda d: d["name"] == text, lambda d: is_of(d, absolute(text))):
         if found := next(filter(matches, datasets), None):
             return found
     names = ", ".join(repr(dataset["name"]) for dataset in datasets[:10])

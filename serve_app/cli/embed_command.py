@@ -15,7 +15,9 @@ from serve_app.cli.output import console, counted
 from serve_app.cli.service import LocalService, connect, interruptible
 from serve_app.client import Client, NothingThere
 from serve_app.config import Settings
+from serve_app.dataset_sources import absolute, is_there, name_of, root_of
 from serve_app.errors import UnknownModel
+from serve_app.urls import is_url, split_roots
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +27,13 @@ def add_to(app: typer.Typer) -> None:
 
 def embed(
     settings: Settings,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder of images; sub-folders become labels.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH",
+            help="A folder of images, whose sub-folders become labels; or a manifest, tar or Parquet file, or a URL.",
+        ),
+    ],
     *,
     name: Annotated[str | None, typer.Option(help="Name of the dataset.", show_default="the folder's name")] = None,
     model: Annotated[
@@ -47,11 +55,11 @@ def embed(
         constellate embed photos/
         constellate embed photos/ --model dinov2-small --out vectors.parquet
     """
-    root = path.expanduser().resolve()
-    if not root.is_dir():
+    root = absolute(path)
+    if not is_there(root):
         raise UsageError(f"no such folder: {path}")
     model = _absolute(model) if model else None
-    target = writable(out or Path(f"{file_stem(name or root.name)}.parquet"))
+    target = writable(out or Path(f"{file_stem(name or name_of(root))}.parquet"))
     with interruptible(), _service(settings, root, model, keep=keep) as (client, is_temporary):
         try:
             _run(client, root, name, model, target)
@@ -67,7 +75,7 @@ def embed(
 
 
 @contextmanager
-def _service(settings: Settings, root: Path, model: str | None, *, keep: bool) -> Iterator[tuple[Client, bool]]:
+def _service(settings: Settings, root: str, model: str | None, *, keep: bool) -> Iterator[tuple[Client, bool]]:
     """The running service, or one for as long as the block lasts; and whether it is of that kind."""
     try:
         service: Client | LocalService = connect(settings)
@@ -77,7 +85,7 @@ def _service(settings: Settings, root: Path, model: str | None, *, keep: bool) -
         yield client, isinstance(service, LocalService) and not keep
 
 
-def _settings_for(settings: Settings, root: Path, model: str | None) -> Settings:
+def _settings_for(settings: Settings, root: str, model: str | None) -> Settings:
     """Settings of a service that may read the folder and has the model loaded first.
 
     Raises:
@@ -85,11 +93,12 @@ def _settings_for(settings: Settings, root: Path, model: str | None) -> Settings
     """
     from serve_app import weights
 
-    if os.pathsep in str(root):
+    allowed = root_of(root)
+    if split_roots(allowed) != [allowed]:
         raise UsageError(f"a service cannot be given a folder with {os.pathsep!r} in its path: {root}")
     wanted = model or settings.model
     weights.locate(wanted)
-    roots = dict.fromkeys((*settings.dataset_roots, root))
+    roots = dict.fromkeys((*settings.dataset_roots, allowed if is_url(allowed) else Path(allowed)))
     return settings.model_copy(update={"dataset_roots": tuple(roots), "model": wanted})
 
 
@@ -103,7 +112,7 @@ def _absolute(model: str) -> str:
         return model  # the service may know better, and says so if not
 
 
-def _run(client: Client, root: Path, name: str | None, model: str | None, target: Path) -> None:
+def _run(client: Client, root: str, name: str | None, model: str | None, target: Path) -> None:
     dataset = open_dataset(client, console(), root, name)
     pipeline = Pipeline(client, console(), dataset)
     embedded = pipeline.embed(model_name=model)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,6 +12,7 @@ from serve_app.cli.progress import watch
 from serve_app.cli.service import raise_if_model_unavailable
 from serve_app.client import Client, Refused
 from serve_app.constellate import after_running_jobs, open_folder
+from serve_app.dataset_sources import name_of
 from serve_app.following import follow
 
 TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import": "Importing"}
@@ -53,8 +53,8 @@ class Pipeline:
         raise JobFailed(f"job {job_id} ended as {last.status}: {last.message}")
 
 
-def open_dataset(client: Client, console: Console, root: Path, name: str | None) -> DatasetInfo:
-    """The dataset of a folder, brought up to date: registered on first use, rescanned afterwards.
+def open_dataset(client: Client, console: Console, root: str, name: str | None) -> DatasetInfo:
+    """The dataset of a folder, file or URL, brought up to date: registered on first use, rescanned afterwards.
 
     Raises:
         UsageError: the name belongs to a dataset of another folder.
@@ -63,7 +63,7 @@ def open_dataset(client: Client, console: Console, root: Path, name: str | None)
         dataset, change = open_folder(client, root, name, waiting_for_jobs(client, console))
     except Refused as refused:
         if refused.status == 409 and "dataset_id" in refused.problem:
-            taken = name or root.name or "root"
+            taken = name or name_of(root)
             raise UsageError(f"a dataset of another folder is called {taken!r}; give this one a --name") from None
         raise
     if change is None:

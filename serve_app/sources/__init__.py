@@ -1,56 +1,33 @@
-"""Where a dataset's images come from: a folder, a COCO annotation file, or a manifest."""
+"""Where a dataset's images come from: a folder or bucket, an annotation file, tars, or Parquet with images in it."""
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import stat_files
+from serve_app.files import UNKNOWN, encode_name, stat_files
 from serve_app.records import DatasetFormat, SourceFile
-from serve_app.sources import coco, folder, manifest
+from serve_app.sources import coco, folder, image_table, manifest, webdataset
+from serve_app.sources.cloud import Bucket
+from serve_app.sources.detection import CONTAINERS, FILE_SUFFIXES, WantedFormat, detect, open_manifest
+from serve_app.sources.examination import examined
 from serve_app.sources.listing import MAX_IMAGES, too_many_images
+from serve_app.sources.reading import Place, open_container
+from serve_app.sources.web import NO_WEB, Web
+from serve_app.urls import WEB, Url
 
-COCO_NAMES = (
-    "annotations.json",
-    "_annotations.coco.json",
-    "instances*.json",
-    "annotations/instances*.json",
-)
-MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "metadata.csv", "metadata.parquet")
-
-
-def detect(
-    root: Path, annotations: Path | None, wanted: Literal["auto", "folder", "coco", "manifest"] = "auto"
-) -> tuple[DatasetFormat, Path | None]:
-    """Find out a dataset's format and its annotation file, or check what the caller says they are.
-
-    Without an annotation file, the names of `COCO_NAMES` and then of `MANIFEST_NAMES` are looked for in
-    `root`, in this order; a file of such a name counts only when it is COCO, or has a column of file names.
-    Where there is none, the dataset is a folder.
-
-    Raises:
-        InvalidRequest: the annotation file suits no format, is missing, or several could be meant.
-    """
-    if wanted == "folder":
-        if annotations is not None:
-            raise InvalidRequest("format 'folder' takes no annotations; leave them out, or use format 'auto'")
-        return "folder", None
-    if annotations is not None:
-        return (wanted if wanted != "auto" else _format_of(annotations)), annotations
-    if wanted in ("auto", "coco") and (found := _well_known_coco(root)):
-        return "coco", found
-    if wanted in ("auto", "manifest") and (found := _well_known_manifest(root)):
-        return "manifest", found
-    if wanted == "auto":
-        return "folder", None
-    names = COCO_NAMES if wanted == "coco" else MANIFEST_NAMES
-    raise InvalidRequest(f"no {wanted} file in the folder (looked for {', '.join(names)}); name it in 'annotations'")
+__all__ = ["FILE_SUFFIXES", "WantedFormat", "detect", "scan"]
 
 
 def scan(
-    root: Path, format: DatasetFormat, annotations: Path | None, *, page_size: int = 2000
+    root: Path | Url,
+    format: DatasetFormat,
+    annotations: Path | Url | None,
+    *,
+    page_size: int = 2000,
+    web: Web = NO_WEB,
 ) -> Iterator[list[SourceFile]]:
     """List a dataset's images page by page.
 
@@ -60,57 +37,84 @@ def scan(
     Raises:
         InvalidRequest: a folder or the annotation file cannot be used, or lists over `MAX_IMAGES` images.
     """
-    pages = _pages(root, format, annotations, page_size)
     n_images = 0
-    for page in pages:
+    for page in _pages(root, format, annotations, page_size, web):
         n_images += len(page)
         if n_images > MAX_IMAGES:
             raise too_many_images()
         yield page
 
 
-def _pages(root: Path, format: DatasetFormat, annotations: Path | None, page_size: int) -> Iterator[list[SourceFile]]:
-    if format == "folder":
-        files = folder.images(root)
+def _pages(
+    root: Path | Url, format: DatasetFormat, annotations: Path | Url | None, page_size: int, web: Web
+) -> Iterator[list[SourceFile]]:
+    if format in CONTAINERS or format == "folder":
+        files = _contained(root, format, annotations) if format in CONTAINERS else _files(root, folder.EXTENSIONS)
         while page := list(islice(files, page_size)):
             yield page
         return
     if annotations is None:
         raise InvalidRequest(f"a {format} dataset needs its annotation file")
-    listed = coco.images(root, annotations) if format == "coco" else manifest.images(annotations)
-    while batch := list(islice(listed, page_size)):
-        stats = stat_files(str(root), [image.file_name for image in batch])
-        yield [SourceFile(*image, *stat) for image, stat in zip(batch, stats, strict=True)]
+    if format == "manifest":
+        with closing(open_manifest(annotations, web)) as file:
+            yield from examined(root, manifest.images(file, annotations.name, web.allows), page_size, web)
+        return
+    if isinstance(root, Url) or isinstance(annotations, Url):
+        raise InvalidRequest("COCO files are read from folders of this machine only; write a manifest instead")
+    yield from examined(root, coco.images(root, annotations), page_size, web)
 
 
-def _format_of(annotations: Path) -> DatasetFormat:
-    """The format of an annotation file that the caller names, by its suffix."""
-    if annotations.suffix.lower() == ".json":
-        return "coco"
-    if annotations.suffix.lower() in manifest.SUFFIXES:
-        return "manifest"
-    raise InvalidRequest(
-        f"cannot tell the format of {annotations.name!r}: a COCO file ends in .json, a manifest in .csv, .tsv or "
-        ".parquet; rename it, or say which it is in 'format'"
-    )
+def _files(root: Path | Url, suffixes: frozenset[bytes]) -> Iterator[SourceFile]:
+    """Every file below the root with one of the suffixes, labelled by its folder."""
+    if isinstance(root, Path):
+        yield from folder.images(root, suffixes)
+        return
+    for name, size_bytes, mark in _bucket(root).walk(suffixes):
+        yield SourceFile(name, name, name.rpartition("/")[0] or None, size_bytes, mark)
 
 
-def _well_known_coco(root: Path) -> Path | None:
-    for pattern in COCO_NAMES:
-        found = [path for path in sorted(root.glob(pattern)) if _is_file(path) and coco.is_coco(path)]
-        if len(found) > 1:
-            names = ", ".join(str(path.relative_to(root)) for path in found)
-            raise InvalidRequest(f"several COCO files are in the folder ({names}); name one in 'annotations'")
-        if found:
-            return found[0]
-    return None
+def _contained(root: Path | Url, format: DatasetFormat, annotations: Path | Url | None) -> Iterator[SourceFile]:
+    """The images in the tars or Parquet files below the root, or in the one that is named."""
+    files = iter([_container(root, annotations)]) if annotations is not None else _files(root, CONTAINERS[format])
+    images = _members if format == "webdataset" else _rows
+    for file in files:
+        yield from images(root, file)
 
 
-def _well_known_manifest(root: Path) -> Path | None:
-    found = (root / name for name in MANIFEST_NAMES)
-    return next((path for path in found if _is_file(path) and manifest.is_manifest(path)), None)
+def _members(root: Path | Url, tar: SourceFile) -> Iterator[SourceFile]:
+    with closing(open_container(root, tar.file_name)) as opened:
+        for member in webdataset.members(opened, tar.file_name):
+            image = f"{tar.file_name}/{member.name}"
+            place = Place("tar", member.offset, member.size_bytes, tar.file_name)
+            yield SourceFile(image, image, member.label, member.size_bytes, tar.mtime_ns, str(place))
 
 
-def _is_file(path: Path) -> bool:
-    """Whether there is a file, and no link on the way from the (real) root that could lead out of it."""
-    return os.path.isfile(path) and os.path.realpath(path) == str(path)
+def _rows(root: Path | Url, table: SourceFile) -> Iterator[SourceFile]:
+    """How many bytes a row's image has shows when it is read; 0 says that its file is there."""
+    with closing(open_container(root, table.file_name)) as opened:
+        for row in image_table.rows(opened, table.file_name):
+            image, place = f"{table.file_name}/{row.number}", Place("row", row.group, row.row, table.file_name)
+            yield SourceFile(image, image, row.label, 0, table.mtime_ns, str(place))
+
+
+def _container(root: Path | Url, annotations: Path | Url) -> SourceFile:
+    """The one tar or Parquet file that is named."""
+    name = _name_below(root, annotations)
+    [stat] = _bucket(root).stat([name]) if isinstance(root, Url) else stat_files(str(root), [name])
+    if stat == UNKNOWN:
+        raise InvalidRequest(f"{name!r} is not there or cannot be read")
+    return SourceFile(name, name, None, *stat)
+
+
+def _name_below(root: Path | Url, annotations: Path | Url) -> str:
+    if isinstance(root, Path) and isinstance(annotations, Path) and annotations.is_relative_to(root):
+        return encode_name(os.fsencode(annotations.relative_to(root)))
+    if isinstance(root, Url) and isinstance(annotations, Url) and annotations.is_below(root):
+        return "/".join(annotations.parts[len(root.parts) :])
+    raise InvalidRequest("a tar or Parquet file must lie below the dataset's root")
+
+
+def _bucket(root: Url) -> Bucket:
+    if root.scheme in WEB:
+        raise InvalidRequest("folders of the web cannot be listed; name a CSV or Parquet manifest there")
+    return Bucket(root)

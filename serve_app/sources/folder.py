@@ -14,15 +14,17 @@ from pathlib import Path
 from serve_app.errors import InvalidRequest
 from serve_app.files import OPEN_FOLDER, encode_name, stat_in
 from serve_app.records import SourceFile
-from serve_app.sources.listing import MAX_IMAGES, too_many_images
+from serve_app.sources.listing import MAX_DEPTH, MAX_IMAGES, is_left_out, too_many_images
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".jpe", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".avif"})
-LEFT_OUT = frozenset({b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information"})
-MAX_DEPTH = 32
 
 
-def images(root: Path) -> Iterator[SourceFile]:
+def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[SourceFile]:
     """Every image below `root`, in the order of their paths' bytes; memory grows with the largest folder.
+
+    Args:
+        root: the folder.
+        suffixes: lower-case endings of the names that count; those of images, unless containers are wanted.
 
     Raises:
         InvalidRequest: a folder cannot be read, or folders nest deeper than `MAX_DEPTH`. An unreadable
@@ -32,14 +34,14 @@ def images(root: Path) -> Iterator[SourceFile]:
         root_fd = os.open(root, OPEN_FOLDER)
     except OSError as error:
         raise InvalidRequest(f"the dataset's folder cannot be opened: {_reason(error)}") from None
-    yield from _walk(root_fd, b"", depth=0)
+    yield from _walk(root_fd, b"", suffixes, depth=0)
 
 
-def _walk(folder_fd: int, folder: bytes, *, depth: int) -> Iterator[SourceFile]:
+def _walk(folder_fd: int, folder: bytes, suffixes: frozenset[bytes], *, depth: int) -> Iterator[SourceFile]:
     """List an open folder, whose path below the root is `folder`, and close it."""
     try:
         label = encode_name(folder) or None
-        for name in _entries(folder_fd, folder):
+        for name in _entries(folder_fd, folder, suffixes):
             path = folder + b"/" + name if folder else name
             if not name.endswith(b"/"):
                 file_name = encode_name(path)
@@ -47,12 +49,12 @@ def _walk(folder_fd: int, folder: bytes, *, depth: int) -> Iterator[SourceFile]:
                 continue
             inner_fd = _enter(folder_fd, path[:-1], depth=depth + 1)
             if inner_fd is not None:
-                yield from _walk(inner_fd, path[:-1], depth=depth + 1)
+                yield from _walk(inner_fd, path[:-1], suffixes, depth=depth + 1)
     finally:
         os.close(folder_fd)
 
 
-def _entries(folder_fd: int, folder: bytes) -> list[bytes]:
+def _entries(folder_fd: int, folder: bytes, suffixes: frozenset[bytes]) -> list[bytes]:
     """Names of the images and, with a slash behind, the sub-folders of a folder.
 
     With the slash, sorting each folder sorts the whole listing by path.
@@ -62,11 +64,11 @@ def _entries(folder_fd: int, folder: bytes) -> list[bytes]:
         with os.scandir(folder_fd) as entries:
             for entry in entries:
                 name = os.fsencode(entry.name)
-                if name.startswith(b".") or name in LEFT_OUT:
+                if is_left_out(name):
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     names.append(name + b"/")
-                elif os.path.splitext(name)[1].lower() in EXTENSIONS:
+                elif os.path.splitext(name)[1].lower() in suffixes:
                     names.append(name)
                 if len(names) > MAX_IMAGES:
                     raise too_many_images()

@@ -4,13 +4,16 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from serve_app.errors import InvalidRequest
 from serve_app.files import UnreadableFile, decode_name, encode_name
 
 UTF8_BOM = b"\xef\xbb\xbf"
 MAX_IMAGES = 1_000_000
+MAX_DEPTH = 32
+LABEL_COLUMNS = ("label", "class", "category")
+LEFT_OUT = frozenset({b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information"})
 
 
 class Listed(NamedTuple):
@@ -24,6 +27,26 @@ class Listed(NamedTuple):
 def too_many_images() -> InvalidRequest:
     """What a dataset of more than `MAX_IMAGES` images is refused with."""
     return InvalidRequest(f"the dataset has more than {MAX_IMAGES:,} images; register its parts as datasets")
+
+
+def label_text(value: object) -> str | None:
+    """A label as text; pandas writes whole numbers of a column with gaps as 3.0 and nan.
+
+    Raises:
+        InvalidRequest: it is neither a text nor a number.
+    """
+    if value is None or value == "" or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, str | int | float):
+        raise InvalidRequest(f"the label must be a text or a number, not {type(value).__name__}")
+    return str(value)
+
+
+def is_left_out(name: bytes) -> bool:
+    """Whether a folder's entry is hidden, or one of those that systems leave behind."""
+    return name.startswith(b".") or name in LEFT_OUT
 
 
 def image_path(text: str, place: str) -> str:
@@ -60,6 +83,11 @@ def open_listing(path: Path) -> BufferedReader:
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise InvalidRequest(f"annotation file {path.name!r} is not a regular file")
+    skip_mark(file)
+    return file
+
+
+def skip_mark(file: IO[bytes]) -> None:
+    """Move a file that was just opened past its UTF-8 mark, if it has one."""
     if file.read(len(UTF8_BOM)) != UTF8_BOM:
         file.seek(0)
-    return file

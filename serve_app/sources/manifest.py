@@ -1,20 +1,19 @@
 """A manifest as a dataset: CSV or Parquet with a column of file names and, if there is one, of labels."""
 
 import csv
-from collections.abc import Iterator
-from io import BufferedReader
+from collections.abc import Callable, Iterator
 from itertools import chain, count, repeat
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest
-from serve_app.sources.listing import Listed, image_path, open_listing
+from serve_app.sources.listing import LABEL_COLUMNS, Listed, image_path, label_text, open_listing
+from serve_app.urls import Url, is_url, parse
 
 NAME_COLUMNS = ("file_name", "filename", "file_path", "path", "image")
-LABEL_COLUMNS = ("label", "class", "category")
 SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 DELIMITERS = (",", ";", "\t")
 MAX_LINE_BYTES = 1 << 20
@@ -38,32 +37,53 @@ def is_manifest(path: Path) -> bool:
     """Whether a file can be read and has a column of file names."""
     try:
         with open_listing(path) as file:
-            next(_rows(file, path.name), None)
+            names_images(file, path.name)
     except InvalidRequest:
         return False
     return True
 
 
-def images(manifest: Path) -> Iterator[Listed]:
+def names_images(file: IO[bytes], name: str) -> None:
+    """Make sure that an open file has a column of file names. Raises `InvalidRequest`."""
+    next(_rows(file, name), None)
+
+
+def images(file: IO[bytes], manifest: str, allows: Callable[[Url], bool] = lambda url: False) -> Iterator[Listed]:
     """The images a manifest names, in its order; `sample_id` is the file name.
+
+    Args:
+        file: the open manifest.
+        manifest: its name, for messages.
+        allows: whether a URL in it may be read.
 
     Raises:
         InvalidRequest: not CSV or Parquet, no column of file names, or a row is unusable.
     """
-    with open_listing(manifest) as file:
-        for place, name, label in _rows(file, manifest.name):
-            if not isinstance(name, str):
-                raise InvalidRequest(f"{place}: the file name must be a text, not {type(name).__name__}")
-            file_name = image_path(name, place)
-            yield Listed(file_name, file_name, _label(label, place))
+    for place, name, label in _rows(file, manifest):
+        if not isinstance(name, str):
+            raise InvalidRequest(f"{place}: the file name must be a text, not {type(name).__name__}")
+        file_name = _url(name, place, allows) if is_url(name) else image_path(name, place)
+        yield Listed(file_name, file_name, _label(label, place))
 
 
-def _rows(file: BufferedReader, name: str) -> Iterator[Row]:
-    is_parquet = name.lower().endswith(".parquet") or file.peek(4).startswith(PARQUET_MAGIC)
+def _url(text: str, place: str, allows: Callable[[Url], bool]) -> str:
+    try:
+        url = parse(text.strip(), with_query=True)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{place}: {error.detail}") from None
+    if not url.host or not url.parts or not allows(url):
+        raise InvalidRequest(f"{place}: this URL is not below one of DATASET_ROOTS; add its host or bucket there")
+    return str(url)
+
+
+def _rows(file: IO[bytes], name: str) -> Iterator[Row]:
+    start = file.tell()
+    is_parquet = name.lower().endswith(".parquet") or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
+    file.seek(start)
     return _parquet_rows(file, name) if is_parquet else _csv_rows(file, name)
 
 
-def _csv_rows(file: BufferedReader, name: str) -> Iterator[Row]:
+def _csv_rows(file: IO[bytes], name: str) -> Iterator[Row]:
     lines = _lines(file, name)
     header = next(lines, "")
     reader = csv.reader(chain([header], lines), delimiter=_delimiter(header), strict=True)
@@ -76,7 +96,7 @@ def _csv_rows(file: BufferedReader, name: str) -> Iterator[Row]:
         raise InvalidRequest(f"line {reader.line_num} of {name!r} is not CSV: {error}") from None
 
 
-def _lines(file: BufferedReader, name: str) -> Iterator[str]:
+def _lines(file: IO[bytes], name: str) -> Iterator[str]:
     for number in count(1):
         line = file.readline(MAX_LINE_BYTES)
         if not line:
@@ -104,7 +124,7 @@ def _cell(row: list[str], position: int | None) -> str | None:
     return row[position] if position is not None and position < len(row) else None
 
 
-def _parquet_rows(file: BufferedReader, name: str) -> Iterator[Row]:
+def _parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
     number = 0
     try:
         parquet = pq.ParquetFile(file)
@@ -139,11 +159,7 @@ def _position(found: list[str], known: tuple[str, ...]) -> int | None:
 
 
 def _label(value: object, place: str) -> str | None:
-    """A label as text; pandas writes whole numbers of a column with gaps as 3.0 and nan."""
-    if value is None or value == "" or value != value:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int | float):
-        raise InvalidRequest(f"{place}: the label must be a text or a number, not {type(value).__name__}")
-    return str(value)
+    try:
+        return label_text(value)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{place}: {error.detail}") from None

@@ -21,7 +21,7 @@ _COLUMNS = "id, name, root, format, annotations, sample_count, created_at"
 
 # Of several listed files with one id, the first counts.
 _SCANNED = (
-    "SELECT sample_id, file_name, label, size_bytes, mtime_ns, row_number() OVER (ORDER BY page, position) - 1 "
+    "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place, row_number() OVER (ORDER BY page, position) - 1 "
     "AS ordinal FROM (SELECT * FROM scan_files WHERE scan_id = ? "
     "QUALIFY row_number() OVER (PARTITION BY sample_id ORDER BY page, position) = 1)"
 )
@@ -58,8 +58,8 @@ class Datasets:
                 return
             session.bind("listed", _listed(files))
             session.q(
-                "INSERT INTO scan_files SELECT ?, ?, position, sample_id, file_name, label, size_bytes, mtime_ns "
-                "FROM listed",
+                "INSERT INTO scan_files SELECT ?, ?, position, sample_id, file_name, label, size_bytes, mtime_ns, "
+                "place FROM listed",
                 scan_id,
                 page,
             )
@@ -180,17 +180,18 @@ class Datasets:
         page = [Sample(*row[1:]) for row in rows[:limit]]
         return page, str(rows[limit - 1][0]) if len(rows) > limit else None
 
-    def sample(self, dataset_id: str, sample_id: str) -> tuple[Dataset, Sample]:
-        """One sample with its dataset. Raises `DatasetNotFound`, `SampleNotFound`."""
+    def sample(self, dataset_id: str, sample_id: str) -> tuple[Dataset, SourceFile]:
+        """One sample as it was listed, with its dataset. Raises `DatasetNotFound`, `SampleNotFound`."""
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             row = session.row(
-                "SELECT sample_id, file_name, label FROM samples WHERE dataset_id = ? AND sample_id = ?",
+                "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place FROM samples "
+                "WHERE dataset_id = ? AND sample_id = ?",
                 *(dataset_id, sample_id),
             )
         if row is None:
             raise SampleNotFound(f"dataset '{dataset.name}' has no sample '{sample_id}'")
-        return dataset, Sample(*row)
+        return dataset, SourceFile(*row)
 
 
 def require_dataset(session: Session, dataset_id: str) -> Dataset:
@@ -215,6 +216,7 @@ def _listed(files: list[SourceFile]) -> pa.Table:
             "label": pa.array([file.label for file in files], pa.string()),
             "size_bytes": pa.array([file.size_bytes for file in files], pa.int64()),
             "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
+            "place": pa.array([file.place for file in files], pa.string()),
         }
     )
 
@@ -234,8 +236,8 @@ def _require_scan(session: Session, scan_id: str) -> None:
 def _take_scan(session: Session, scan_id: str, dataset_id: str) -> int:
     """Make the scan the dataset's samples and return their number."""
     count = session.value(
-        "INSERT INTO samples (dataset_id, ordinal, sample_id, file_name, label, size_bytes, mtime_ns) "
-        f"SELECT ?, ordinal, sample_id, file_name, label, size_bytes, mtime_ns FROM ({_SCANNED}) ORDER BY ordinal",
+        "INSERT INTO samples (dataset_id, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place) SELECT "
+        f"?, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place FROM ({_SCANNED}) ORDER BY ordinal",
         dataset_id,
         scan_id,
     )

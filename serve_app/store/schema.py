@@ -97,6 +97,12 @@ def _staged_points(session: Session) -> None:
     )
 
 
+def _place_in_container(session: Session) -> None:
+    """Where in a tar or Parquet file an image lies."""
+    session.q("ALTER TABLE samples ADD COLUMN place VARCHAR")
+    session.q("ALTER TABLE scan_files ADD COLUMN place VARCHAR")
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -107,6 +113,7 @@ class Migration(NamedTuple):
 MIGRATIONS: tuple[Migration, ...] = (
     Migration("first tables", _first_tables),
     Migration("points of imports", _staged_points),
+    Migration("place in a container", _place_in_container),
 )
 
 

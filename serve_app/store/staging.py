@@ -66,7 +66,8 @@ def pending_between(session: Session, row: JobRow, after: int, last: int) -> lis
     """Unsettled samples whose ordinal is in (after, last]."""
     # Before `Jobs.begin` the job has staged nothing, so any table will do.
     rows = session.q(
-        "SELECT ordinal, sample_id, file_name FROM samples s WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
+        "SELECT ordinal, sample_id, file_name, size_bytes, mtime_ns, place FROM samples s "
+        "WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
         f"AND {unsettled_condition(row.dimension or BASE_DIMENSION)} ORDER BY ordinal",
         *(row.dataset_id, after, last, row.id, row.id),
     )
@@ -157,6 +158,9 @@ def tasks(session: Session, space: Space, observed: list[ObservedFile]) -> list[
             file.sample_id,
             file.file_name,
             frozenset(by_size.get(file.size_bytes, [])) | ({own[file.sample_id]} if file.sample_id in own else set()),
+            file.size_bytes,
+            file.mtime_ns,
+            file.place,
         )
         for file in sorted(observed, key=lambda file: file.size_bytes)
     ]

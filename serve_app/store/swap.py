@@ -11,8 +11,8 @@ from serve_app.store.schema import dimensions, embeddings_table
 from serve_app.store.session import Session
 from serve_app.store.staging import Space, unsettled_condition
 
-GONE_REASONS = ("not_found",)
-"""Skip reasons of files that were listed and are no longer there."""
+GONE_REASONS = ("not_found", "unreachable")
+"""Skip reasons of files that were listed and are no longer there, or whose storage does not answer."""
 
 
 def commit(session: Session, row: JobRow, space: Space) -> JobRow:

@@ -53,7 +53,9 @@ class Vectors:
             files = [file for file in by_id.values() if file.sample_id in pending]
             if row.force:
                 ordered = sorted(files, key=lambda file: file.size_bytes)
-                return [FileTask(file.sample_id, file.file_name) for file in ordered]
+                return [
+                    FileTask(f.sample_id, f.file_name, frozenset(), f.size_bytes, f.mtime_ns, f.place) for f in ordered
+                ]
             reused = staging.stage_unchanged(session, space, files) if files else set()
             if reused:
                 row = _advance(session, row, block_no=row.last_block, reused=len(reused))

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from serve_app import runner
+from serve_app.config import Settings
 from serve_app.errors import ModelUnavailable, StaleAttempt, StoreUnavailable, Unavailable, WorkerCrashed
 from serve_app.files import UnreadableFile, read_file
 from serve_app.records import Block, Claim, FileTask, Job, ModelCard, Skip
 from serve_app.runner import JobLoop
 from serve_app.sources import scan
+from serve_app.sources.reading import Reader
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
@@ -100,7 +102,9 @@ class World:
         return await self.store.call(Jobs.create, dataset_id, "embed", model_name="fake", **fields)
 
     def loop(self, embedder: FakeEmbedder, *, writer: object = None) -> JobLoop:
-        return JobLoop(writer or self.store, embedder, FakeProjector(), window=4, chunk_images=4)
+        return JobLoop(
+            writer or self.store, embedder, FakeProjector(), reader=Reader(Settings()), window=4, chunk_images=4
+        )
 
     async def run_to_end(self, embedder: FakeEmbedder, job: Job, *, writer: object = None) -> Job:
         running = asyncio.create_task(self.loop(embedder, writer=writer).run())

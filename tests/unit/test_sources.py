@@ -20,6 +20,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.files import decode_name
 from serve_app.records import SourceFile
 from serve_app.sources import folder, manifest
+from serve_app.sources.listing import open_listing
 
 NOBODY = 65534
 
@@ -484,7 +485,7 @@ def test_a_long_manifest_is_read_as_a_stream(root):
     peaks = []
     for n_rows in (2_000, 20_000):
         path = write_csv(root, "file_name,label\n" + "".join(f"{number}.jpg,cat\n" for number in range(n_rows)))
-        peaks.append(peak_bytes_of(manifest.images(path)))
+        peaks.append(peak_bytes_of(manifest.images(open_listing(path), path.name)))
     assert peaks[1] < 1.5 * peaks[0]
 
 

@@ -64,7 +64,7 @@ UNUSABLE = [
     {"name": "n", "root": "x", "extra": 1},
     {"name": "n", "root": "a\0b"},
     {"name": "n", "root": ["x"]},
-    {"name": "n", "root": "https://example.org/images"},
+    {"name": "n", "root": "ftp://example.org/images"},
     {"name": "n", "root": "x", "annotations": ""},
     {"name": "n", "root": "missing"},
     {"name": "n", "root": "flowers/rose/a.png"},
@@ -103,7 +103,7 @@ async def test_a_validation_error_lists_where_and_why_but_never_the_input(client
 async def test_a_listing_that_fails_half_way_leaves_nothing(client, services, root, monkeypatch):
     [page] = sources.scan(root / "flowers", "folder", None)
 
-    def broken(*args):
+    def broken(*args, **kwargs):
         yield page
         raise StoreUnavailable("the disk is gone")
 

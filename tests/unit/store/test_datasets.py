@@ -100,7 +100,7 @@ def test_a_taken_name_is_refused_with_the_id_of_its_dataset(bench):
 def test_names_that_look_like_sql_are_kept_verbatim(bench, text):
     dataset = bench.register([SourceFile(text, text, text, 1, 1)], name=text)
     assert bench.datasets.by_name(text).name == text
-    assert bench.datasets.sample(dataset.id, text)[1] == Sample(text, text, text)
+    assert bench.datasets.sample(dataset.id, text)[1] == SourceFile(text, text, text, 1, 1)
 
 
 def test_a_dropped_or_unknown_scan_asks_to_try_again(bench):

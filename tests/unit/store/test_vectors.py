@@ -249,7 +249,8 @@ def test_a_changed_mtime_asks_to_read_the_file_and_knows_what_it_held(bench):
     touched = replace(files[1], mtime_ns=99)
     claim = bench.start(dataset)
     tasks = bench.plan(claim, [files[0], touched, files[2]])
-    assert tasks == [FileTask(touched.sample_id, touched.file_name, frozenset({stamp_of(touched).content_hash}))]
+    known = frozenset({stamp_of(touched).content_hash})
+    assert tasks == [FileTask(touched.sample_id, touched.file_name, known, touched.size_bytes, 99)]
     job = bench.vectors.put_block(
         claim.job.id, claim.attempt, 1, replace(block_of([]), known=[(touched.sample_id, stamp_of(touched))])
     )

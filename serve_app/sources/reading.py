@@ -1,0 +1,197 @@
+"""The bytes of one image, wherever its dataset lies: a folder, a bucket, the web, a tar or a Parquet file.
+
+Files in folders are examined and read as they are now. Everything else counts as it was listed until the next
+rescan, so a job asks a bucket for each image once and for nothing else; what it reads meanwhile is stored under
+the listed mark, and the next listing with another mark has it read again.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+from serve_app import files
+from serve_app.config import Settings
+from serve_app.errors import InvalidRequest
+from serve_app.files import UNKNOWN, UnreadableFile
+from serve_app.records import FileStamp
+from serve_app.sources.cloud import Bucket
+from serve_app.sources.image_table import RowGroups
+from serve_app.sources.web import Web
+from serve_app.sources.webdataset import check_header
+from serve_app.urls import WEB, Url, is_url, parse
+
+TAR_HEADER_BYTES = 512
+
+
+class Listed(Protocol):
+    """A file as it was listed: `SourceFile`, `PendingSample`, `FileTask`."""
+
+    @property
+    def file_name(self) -> str: ...  # noqa: D102
+    @property
+    def size_bytes(self) -> int: ...  # noqa: D102
+    @property
+    def mtime_ns(self) -> int: ...  # noqa: D102
+    @property
+    def place(self) -> str | None: ...  # noqa: D102
+
+
+class Place(NamedTuple):
+    """Where in a container an image lies.
+
+    In a tar `at` is the offset of its bytes and `within` their number; in a Parquet file they are the row group
+    and the row in it. `container` is a file name below the root.
+    """
+
+    kind: str
+    at: int
+    within: int
+    container: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.at} {self.within} {self.container}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """The place that `str` spelled."""
+        kind, at, within, container = text.split(" ", 3)
+        return cls(kind, int(at), int(within), container)
+
+
+class Reader:
+    """Reads images; one a process, for the connections and row groups it keeps. Safe to use from threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
+        self._row_groups = RowGroups()
+
+    def read(self, root: str, file: Listed, *, max_bytes: int) -> tuple[bytes, FileStamp]:
+        """Read an image once; the stamp's hash is of exactly the bytes returned.
+
+        Raises:
+            UnreadableFile: with its reason; see there.
+            Unavailable: this process has too many files open.
+        """
+        if file.place is None and not is_url(root) and not is_url(file.file_name):
+            return files.read_file(root, file.file_name, max_bytes=max_bytes)
+        data = self._bytes(root, file, max_bytes)
+        if not data:
+            raise UnreadableFile("empty: the file holds no bytes")
+        # A row of a Parquet file was listed without its size, and is known again by what was listed.
+        size_bytes = file.size_bytes if file.place is not None else len(data)
+        return data, FileStamp(hashlib.sha256(data).hexdigest(), size_bytes, file.mtime_ns)
+
+    def examine(self, root: str, listed: Sequence[Listed]) -> list[tuple[int, int]]:
+        """Size and change mark of each file: of those in folders as they are now, of others as listed."""
+        if is_url(root):
+            return [(file.size_bytes, file.mtime_ns) for file in listed]
+        own = [file.place is None and not is_url(file.file_name) for file in listed]
+        names = [file.file_name for file, is_own in zip(listed, own, strict=True) if is_own]
+        stats = iter(files.stat_files(root, names))
+        return [
+            next(stats) if is_own else (file.size_bytes, file.mtime_ns)
+            for file, is_own in zip(listed, own, strict=True)
+        ]
+
+    def is_any_there(self, root: str, listed: Sequence[Listed]) -> bool:
+        """Whether one of the files, or the container of one, can be examined now; asks the storage."""
+        names = {Place.parse(file.place).container if file.place else file.file_name for file in listed}
+        below = sorted(name for name in names if not is_url(name))
+        there = _stat_below(root, below, self._web)
+        there += [_stat(parse(name, with_query=True), self._web) for name in sorted(names.difference(below))]
+        return any(stat != UNKNOWN for stat in there)
+
+    def _bytes(self, root: str, file: Listed, max_bytes: int) -> bytes:
+        if file.place is not None:
+            place = Place.parse(file.place)
+            if place.kind == "row":
+                key = (root, place.container, file.mtime_ns)
+                data = self._row_groups.image(key, lambda: _open_below(root, place.container), place.at, place.within)
+                return _limited(data, max_bytes)
+            return _member(root, place, max_bytes)
+        if not is_url(file.file_name):
+            url = _url(root)
+            if url.scheme not in WEB:
+                return _bucket(root).read(file.file_name, max_bytes=max_bytes)
+            return self._web.read(url.child(file.file_name), max_bytes=max_bytes)
+        url = _url(file.file_name)
+        if url.scheme in WEB:
+            return self._web.read(url, max_bytes=max_bytes)
+        if not self._web.allows(url):
+            raise UnreadableFile("permission_denied: the URL is not below DATASET_ROOTS")
+        return _bucket(str(url.parent)).read(url.name, max_bytes=max_bytes)
+
+
+def open_container(root: Path | Url, name: str) -> IO[bytes]:
+    """Open a tar or Parquet file of a dataset for reading at any place.
+
+    Raises:
+        InvalidRequest: it cannot be opened.
+    """
+    if isinstance(root, Url):
+        return _bucket(str(root)).open(name)
+    try:
+        return os.fdopen(files.open_beneath(str(root), name), "rb")
+    except UnreadableFile as error:
+        raise InvalidRequest(f"{name!r} cannot be opened: {error.detail}") from None
+
+
+def _open_below(root: str, name: str) -> IO[bytes]:
+    """`open_container` for a reader, whose failures are skips."""
+    if not is_url(root):
+        return os.fdopen(files.open_beneath(root, name), "rb")
+    try:
+        return _bucket(root).open(name)
+    except InvalidRequest as error:
+        raise UnreadableFile(f"unreachable: {error.detail}") from None
+
+
+def _member(root: str, place: Place, max_bytes: int) -> bytes:
+    """A tar's member, read with the header before it."""
+    if place.within > max_bytes:
+        raise UnreadableFile(f"too_large: the image has {place.within:,} bytes, more than {max_bytes:,}")
+    start, n_bytes = place.at - TAR_HEADER_BYTES, place.within + TAR_HEADER_BYTES
+    if is_url(root):
+        both = _bucket(root).read(place.container, start=start, n_bytes=n_bytes, max_bytes=n_bytes)
+    else:
+        fd = files.open_beneath(root, place.container)
+        try:
+            both = os.pread(fd, n_bytes, start)
+        finally:
+            os.close(fd)
+    check_header(both[:TAR_HEADER_BYTES], place.within)
+    return both[TAR_HEADER_BYTES:]
+
+
+def _limited(data: bytes, max_bytes: int) -> bytes:
+    if len(data) > max_bytes:
+        raise UnreadableFile(f"too_large: the image has {len(data):,} bytes, more than {max_bytes:,}")
+    return data
+
+
+def _stat_below(root: str, names: list[str], web: Web) -> list[tuple[int, int]]:
+    if not is_url(root):
+        return files.stat_files(root, names)
+    url = parse(root)
+    if url.scheme in WEB:
+        return [web.stat(url.child(name)) for name in names]
+    return _bucket(root).stat(names)
+
+
+def _stat(url: Url, web: Web) -> tuple[int, int]:
+    return web.stat(url) if url.scheme in WEB else _bucket(str(url.parent)).stat([url.name])[0]
+
+
+def _url(text: str) -> Url:
+    try:
+        return parse(text, with_query=True)
+    except InvalidRequest as error:
+        raise UnreadableFile(f"unsafe_name: {error.detail}") from None
+
+
+@lru_cache(maxsize=1024)
+def _bucket(url: str) -> Bucket:
+    return Bucket(parse(url))

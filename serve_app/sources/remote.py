@@ -1,0 +1,106 @@
+"""What is the same for everything that is not on this machine's disks: how files are read and what errors mean."""
+
+import errno
+import hashlib
+import io
+from collections.abc import Callable
+from typing import Protocol
+
+from serve_app.errors import InvalidRequest
+from serve_app.files import UnreadableFile
+
+READ_AHEAD_BYTES = 1 << 20
+_PERMISSION = (
+    *("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "HTTP STATUS 403", "HTTP STATUS 401"),
+    *("PERMISSION_DENIED", "UNAUTHENTICATED", "AUTHORIZATIONPERMISSION", "FORBIDDEN"),
+)
+_MISSING = ("NO_SUCH_BUCKET", "NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "NOT_FOUND", "HTTP STATUS 404")
+_DETAILS = {
+    "not_found": "it is not there",
+    "permission_denied": "the service may not read it; give its credentials the right to, in its environment",
+    "unreachable": "the storage does not answer; try again later",
+}
+
+
+class Source(Protocol):
+    """A file that can be read at any place; `pyarrow.NativeFile` is one."""
+
+    def read(self, nbytes: int, /) -> bytes: ...  # noqa: D102
+
+    def seek(self, position: int, whence: int = 0, /) -> int: ...  # noqa: D102
+
+    def size(self) -> int: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102
+
+
+class RawFile(io.RawIOBase):
+    """A `Source` as Python's raw file: what `BufferedReader`, tarfile, csv and ijson want.
+
+    The buffer in front of it is large: a new request costs a round trip, in which a megabyte comes anyway.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+        self._size = source.size()
+        self._position = 0
+
+    def readable(self) -> bool:  # noqa: D102
+        return True
+
+    def seekable(self) -> bool:  # noqa: D102
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:  # noqa: D102
+        self._position = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence])
+        return self._position
+
+    def tell(self) -> int:  # noqa: D102
+        return self._position
+
+    def readinto(self, buffer: "memoryview", /) -> int:  # type: ignore[override]  # noqa: D102
+        wanted = min(len(buffer), self._size - self._position)
+        if wanted <= 0:
+            return 0
+        self._source.seek(self._position)
+        data = self._source.read(wanted)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def close(self) -> None:  # noqa: D102
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+
+def reason_of(error: OSError) -> str:
+    """The skip reason that a storage library's error stands for."""
+    text = str(error).upper()
+    if isinstance(error, FileNotFoundError) or any(mark in text for mark in _MISSING):
+        return "not_found"
+    if isinstance(error, PermissionError) or error.errno == errno.EACCES or any(mark in text for mark in _PERMISSION):
+        return "permission_denied"
+    return "unreachable"
+
+
+def unreadable(error: OSError) -> UnreadableFile:
+    """A file's failure as its skip; the library's own text names hosts and request ids and is not shown."""
+    reason = reason_of(error)
+    return UnreadableFile(f"{reason}: {_DETAILS[reason]}")
+
+
+def unusable(error: OSError, what: str) -> InvalidRequest:
+    """The failure of a folder or annotation file as the answer to a registration."""
+    return InvalidRequest(f"{what} cannot be read: {_DETAILS[reason_of(error)]}")
+
+
+def change_mark(text: str) -> int:
+    """A number that stands for an entity tag or version where a time of change would: 62 bits of its hash."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
+
+
+def reading(open_source: Callable[[], Source]) -> io.BufferedReader:
+    """Open a source for buffered reading. Raises whatever `open_source` raises."""
+    return io.BufferedReader(RawFile(open_source()), READ_AHEAD_BYTES)

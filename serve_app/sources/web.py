@@ -1,0 +1,215 @@
+"""Images and manifests of the web, fetched so that nobody can make the service ask its own network.
+
+Every connection goes to an address that was looked up once and found public: the check and the connection
+use the same address, so a name that changes between two look-ups (DNS rebinding) gains nothing. Redirects
+are followed by hand, and each hop passes the same checks as the first. No proxy of the environment is used.
+"""
+
+import ipaddress
+import socket
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
+from typing import IO, Any
+from urllib.parse import urljoin
+
+import httpcore
+
+from serve_app.errors import InvalidRequest
+from serve_app.files import UNKNOWN, UnreadableFile
+from serve_app.roots import Roots, allows
+from serve_app.sources.remote import change_mark
+from serve_app.urls import Url, parse
+
+CONNECT_S = 10.0
+READ_S = 20.0
+TOTAL_S = 60.0
+MAX_REDIRECTS = 5
+MAX_MANIFEST_BYTES = 1 << 30
+POOL = 32
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_PRIVATE = (
+    "unreachable: its host is at a private, loopback or link-local address, which the service does not ask; "
+    "CONSTELLATE_ALLOW_PRIVATE_URLS=true allows it"
+)
+
+
+class PinnedBackend(httpcore.SyncBackend):
+    """Connects to the address that it has checked."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Look a host up once, and connect to one of its addresses if all of them may be asked.
+
+        Raises:
+            UnreadableFile: one of them may not.
+            httpcore.ConnectError: there is none, or none answers.
+        """
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise httpcore.ConnectError(str(error)) from None
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        if not self._allow_private and not all(map(is_public, addresses)):
+            raise UnreadableFile(_PRIVATE)
+        problem = httpcore.ConnectError("no address")
+        for address in addresses:
+            try:
+                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                problem = httpcore.ConnectError(str(error))
+        raise problem
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address is one of the Internet's; IPv4 addresses inside IPv6 ones count as themselves."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast
+
+
+class Web:
+    """GET and HEAD of URLs below the roots.
+
+    Args:
+        roots: the setting; each hop of a redirect is held against it.
+        allow_private: also connect to addresses that are not public.
+    """
+
+    def __init__(self, roots: Roots, *, allow_private: bool) -> None:
+        self._roots = roots
+        self._pool = httpcore.ConnectionPool(
+            max_connections=POOL, keepalive_expiry=15, network_backend=PinnedBackend(allow_private=allow_private)
+        )
+
+    def allows(self, url: Url) -> bool:
+        """Whether a URL, of the web or of a bucket, is below the roots."""
+        return allows(url, self._roots)
+
+    def read(self, url: Url, *, max_bytes: int) -> bytes:
+        """The bytes at a URL.
+
+        Raises:
+            UnreadableFile: not_found, permission_denied, unreachable or too_large.
+        """
+        with self._response("GET", url) as response:
+            return b"".join(_limited(response, max_bytes))
+
+    def open(self, url: Url) -> IO[bytes]:
+        """A copy of what is at a URL, for reading at any place; gone when closed.
+
+        Raises:
+            InvalidRequest: it cannot be fetched, or has more than `MAX_MANIFEST_BYTES`.
+        """
+        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        try:
+            with self._response("GET", url) as response:
+                file.writelines(_limited(response, MAX_MANIFEST_BYTES))
+        except UnreadableFile as error:
+            file.close()
+            raise InvalidRequest(f"{url.name!r} cannot be fetched: {error.detail}") from None
+        file.seek(0)
+        return file
+
+    def stat(self, url: Url) -> tuple[int, int]:
+        """Size and change mark (entity tag, else time of change); -1 twice where the server does not tell."""
+        try:
+            with self._response("HEAD", url) as response:
+                size_bytes = int(_header(response, b"content-length") or -1)
+                mark = _mark(response)
+        except (UnreadableFile, ValueError):
+            return UNKNOWN
+        return (size_bytes, mark) if size_bytes >= 0 and mark is not None else UNKNOWN
+
+    @contextmanager
+    def _response(self, method: str, url: Url) -> Iterator[httpcore.Response]:
+        """The answer with status 200 at the end of all redirects."""
+        timeouts = {"connect": CONNECT_S, "read": READ_S, "write": READ_S, "pool": TOTAL_S}
+        headers = {"Host": url.host, "Accept-Encoding": "identity", "User-Agent": "constellate"}
+        for _ in range(MAX_REDIRECTS + 1):
+            if not self.allows(url):
+                raise UnreadableFile("permission_denied: the URL, or one it redirects to, is not below DATASET_ROOTS")
+            try:
+                asked = self._pool.stream(
+                    method, str(url), headers=list(headers.items()), extensions={"timeout": timeouts}
+                )
+                with asked as response:
+                    if response.status not in _REDIRECTS:
+                        _require_ok(response.status)
+                        yield response
+                        return
+                    url = _next(url, _header(response, b"location"))
+                    headers["Host"] = url.host
+            except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+                raise UnreadableFile(f"unreachable: the server does not answer ({type(error).__name__})") from None
+        raise UnreadableFile(f"unreachable: more than {MAX_REDIRECTS} redirects")
+
+
+def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
+    """The body's pieces, up to a number of bytes and a time."""
+    n_bytes = 0
+    deadline = time.monotonic() + TOTAL_S
+    declared = _header(response, b"content-length") or "0"
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise UnreadableFile(f"too_large: the file has {int(declared):,} bytes, more than {max_bytes:,}")
+    for piece in response.iter_stream():
+        n_bytes += len(piece)
+        if n_bytes > max_bytes:
+            raise UnreadableFile(f"too_large: the file has more than {max_bytes:,} bytes")
+        if time.monotonic() > deadline:
+            raise UnreadableFile(f"unreachable: the server took more than {TOTAL_S:.0f} s")
+        yield piece
+
+
+def _next(url: Url, location: str | None) -> Url:
+    try:
+        target = parse(urljoin(str(url), location or ""), with_query=True)
+    except (InvalidRequest, ValueError):
+        raise UnreadableFile("unreachable: the server redirects to what is no URL") from None
+    if (url.scheme, target.scheme) != ("http", "https") and url.scheme != target.scheme:
+        raise UnreadableFile("unreachable: the server redirects to a less safe kind of URL")
+    return target
+
+
+def _require_ok(status: int) -> None:
+    if status in (404, 410):
+        raise UnreadableFile("not_found: it is not there")
+    if status in (401, 403, 407):
+        raise UnreadableFile("permission_denied: the server does not give it to the service")
+    if status != 200:
+        raise UnreadableFile(f"unreachable: the server answered with HTTP status {status}")
+
+
+def _mark(response: httpcore.Response) -> int | None:
+    tag = _header(response, b"etag")
+    if tag:
+        return change_mark(tag)
+    try:
+        return int(parsedate_to_datetime(_header(response, b"last-modified") or "").timestamp()) * 10**9
+    except (TypeError, ValueError):
+        return None
+
+
+def _header(response: httpcore.Response, name: bytes) -> str | None:
+    return next((value.decode("latin-1") for key, value in response.headers if key.lower() == name), None)
+
+
+NO_WEB = Web((), allow_private=False)
+"""For datasets that name no URL."""
