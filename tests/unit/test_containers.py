@@ -269,7 +269,7 @@ def test_a_failed_read_is_tried_again(root):
 
     with pytest.raises(UnreadableFile, match="unreachable"):
         groups.image("key", gone, 0, 0)
-    assert groups.image("key", lambda: open(path, "rb"), 0, 0) == b"x"
+    assert groups.image("key", lambda: open(path, "rb"), 0, 0) == b"x"  # noqa: SIM115
 
 
 def test_rows_without_a_usable_image_are_skipped_with_a_reason(root, reader, monkeypatch):
