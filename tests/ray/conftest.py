@@ -13,6 +13,7 @@ import ray
 from deployments import proxy, writer
 from serve_app import main
 from serve_app.config import Settings
+from tests import s3_server
 from tests.tiny_models import make_tiny_checkpoint
 
 
@@ -32,13 +33,26 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def s3_url() -> Iterator[str]:
+    """A real S3 server on loopback, in the environment that the cluster's processes inherit."""
+    with s3_server.running() as url:
+        os.environ.update(s3_server.environment(url))
+        yield url
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, s3_url: str) -> Iterator[Service]:
     base = tmp_path_factory.mktemp("service")
     roots = base / "images"
     roots.mkdir()
     model = make_tiny_checkpoint(base / "tiny-dinov2")
     settings = Settings.from_environment(
-        {}, data_dir=base / "data", dataset_roots=(roots,), model=str(model), port=free_port(), device="cpu"
+        {},
+        data_dir=base / "data",
+        dataset_roots=(roots, "s3://photos", "s3://leaving"),
+        model=str(model),
+        port=free_port(),
+        device="cpu",
     )
     os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # Ray's spelling and its least; default 10 s
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
