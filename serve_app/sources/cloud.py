@@ -12,13 +12,12 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import pyarrow.fs as pafs
 
 from serve_app.errors import InvalidRequest
 from serve_app.files import UNKNOWN, UnreadableFile, decode_name, encode_name
 from serve_app.sources.listing import MAX_DEPTH, is_left_out
-from serve_app.sources.remote import change_mark, reading, unreadable, unusable
+from serve_app.sources.remote import FAILURES, change_mark, reading, unreadable, unusable
 from serve_app.urls import Url
 
 CONNECT_S = 10.0
@@ -81,7 +80,12 @@ FILE_SYSTEMS: dict[str, Callable[[str], pafs.FileSystem]] = {"s3": _s3, "gs": _g
 
 @lru_cache(maxsize=32)
 def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
-    return FILE_SYSTEMS[scheme](bucket)
+    try:
+        return FILE_SYSTEMS[scheme](bucket)
+    except ImportError:
+        raise InvalidRequest(
+            f"this pyarrow was built without {scheme}://; the wheels have it: pip install --force-reinstall pyarrow"
+        ) from None
 
 
 class Bucket:
@@ -99,7 +103,7 @@ class Bucket:
         """
         try:
             yield from self._walk(_file_system(self._url.scheme, self._url.host), self._base, suffixes, depth=0)
-        except OSError as error:
+        except FAILURES as error:
             raise unusable(error, "the dataset's folder") from None
 
     def _walk(self, system: pafs.FileSystem, folder: str, suffixes: frozenset[bytes], *, depth: int) -> Iterator[Found]:
@@ -116,26 +120,12 @@ class Bucket:
                 below = info.path[len(self._base) + 1 :].encode("utf-8", "surrogateescape")
                 yield Found(encode_name(below), *_stat(info))
 
-    def exists(self) -> bool:
-        """Whether anything lies below the URL.
-
-        Raises:
-            InvalidRequest: the storage does not say.
-        """
-        try:
-            infos = _file_system(self._url.scheme, self._url.host).get_file_info(pafs.FileSelector(self._base))
-        except FileNotFoundError:
-            return False
-        except OSError as error:
-            raise unusable(error, f"root {str(self._url)!r}") from None
-        return bool(infos)
-
     def stat(self, names: list[str]) -> list[tuple[int, int]]:
         """Size and change mark of each object; -1 twice for what is not there or cannot be examined."""
         try:
             system = _file_system(self._url.scheme, self._url.host)
             return [_stat(info) for info in system.get_file_info([self._path(name) for name in names])]
-        except OSError:
+        except FAILURES:
             return [UNKNOWN] * len(names)
 
     def read(self, name: str, *, start: int = 0, n_bytes: int | None = None, max_bytes: int) -> bytes:
@@ -150,8 +140,8 @@ class Bucket:
                 if wanted > max_bytes:
                     raise UnreadableFile(f"too_large: the file has {wanted:,} bytes, more than {max_bytes:,}")
                 return bytes(file.read_at(wanted, start))
-        except (OSError, pa.ArrowException) as error:
-            raise unreadable(error if isinstance(error, OSError) else OSError(str(error))) from None
+        except FAILURES as error:
+            raise unreadable(error) from None
 
     def open(self, name: str) -> io.BufferedReader:
         """An object for reading at any place.
@@ -162,7 +152,7 @@ class Bucket:
         system = _file_system(self._url.scheme, self._url.host)
         try:
             return reading(lambda: system.open_input_file(self._path(name)))
-        except OSError as error:
+        except FAILURES as error:
             raise unusable(error, repr(name)) from None
 
     def _path(self, name: str) -> str:

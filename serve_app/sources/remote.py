@@ -6,10 +6,15 @@ import io
 from collections.abc import Callable
 from typing import Protocol
 
+import httpx
+import pyarrow as pa
+
 from serve_app.errors import InvalidRequest
 from serve_app.files import UnreadableFile
 
 READ_AHEAD_BYTES = 1 << 20
+FAILURES = (OSError, pa.ArrowException, httpx.HTTPError)
+"""What storage libraries raise; the hub's speaks through httpx."""
 _PERMISSION = (
     *("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "HTTP STATUS 403", "HTTP STATUS 401"),
     *("PERMISSION_DENIED", "UNAUTHENTICATED", "AUTHORIZATIONPERMISSION", "FORBIDDEN"),
@@ -63,8 +68,11 @@ class RawFile(io.RawIOBase):
         wanted = min(len(buffer), self._size - self._position)
         if wanted <= 0:
             return 0
-        self._source.seek(self._position)
-        data = self._source.read(wanted)
+        try:
+            self._source.seek(self._position)
+            data = self._source.read(wanted)
+        except FAILURES as error:
+            raise unreadable(error) from None
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
@@ -75,23 +83,24 @@ class RawFile(io.RawIOBase):
         super().close()
 
 
-def reason_of(error: OSError) -> str:
+def reason_of(error: Exception) -> str:
     """The skip reason that a storage library's error stands for."""
     text = str(error).upper()
     if isinstance(error, FileNotFoundError) or any(mark in text for mark in _MISSING):
         return "not_found"
-    if isinstance(error, PermissionError) or error.errno == errno.EACCES or any(mark in text for mark in _PERMISSION):
+    refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM)
+    if refused or any(mark in text for mark in _PERMISSION):
         return "permission_denied"
     return "unreachable"
 
 
-def unreadable(error: OSError) -> UnreadableFile:
+def unreadable(error: Exception) -> UnreadableFile:
     """A file's failure as its skip; the library's own text names hosts and request ids and is not shown."""
     reason = reason_of(error)
     return UnreadableFile(f"{reason}: {_DETAILS[reason]}")
 
 
-def unusable(error: OSError, what: str) -> InvalidRequest:
+def unusable(error: Exception, what: str) -> InvalidRequest:
     """The failure of a folder or annotation file as the answer to a registration."""
     return InvalidRequest(f"{what} cannot be read: {_DETAILS[reason_of(error)]}")
 

@@ -194,6 +194,36 @@ async def test_a_url_below_no_root_is_never_asked_for(monkeypatch):
             )
 
 
+def test_a_file_that_breaks_off_while_it_is_listed_says_so(s3, bucket, monkeypatch):
+    s3_server.fill(s3, bucket, {"a.tar": tar_of([("1.jpg", bytes(5_000_000)), ("2.jpg", b"two")])})
+
+    class Failing:
+        def __init__(self, file):
+            self.size, self.close, self.seek, self.read = file.size, file.close, file.seek, self.first
+
+        def first(self, n_bytes):
+            self.read = self.second
+            return bytes(n_bytes) if n_bytes < 3 else tar_of([("1.jpg", bytes(5_000_000))])[:n_bytes]
+
+        def second(self, n_bytes):
+            raise OSError("AWS Error SLOW_DOWN at 10.0.0.1")
+
+    real = cloud.reading
+    monkeypatch.setattr(cloud, "reading", lambda open_source: real(lambda: Failing(open_source())))
+    with pytest.raises(InvalidRequest, match="does not answer") as caught:
+        listed(f"s3://{bucket}", "webdataset")
+    assert "10.0.0.1" not in caught.value.detail
+
+
+def test_a_pyarrow_without_a_cloud_says_how_to_get_one(monkeypatch):
+    def missing(bucket):
+        raise ImportError("not built with support for 'GcsFileSystem'")
+
+    monkeypatch.setitem(cloud.FILE_SYSTEMS, "gs", missing)
+    with pytest.raises(InvalidRequest, match="pip install"):
+        listed("gs://bucket-of-nobody")
+
+
 # The other clouds: what their file systems are made with
 
 
