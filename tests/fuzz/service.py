@@ -16,6 +16,7 @@ from serve_app.config import Settings
 from serve_app.embedding import Chunk, decode_uploads
 from serve_app.images import ImageLimits, Preprocessing
 from serve_app.services import Refusal
+from serve_app.sources.reading import Reader
 from tests.live_service import FakeFileEmbedder, LiveService
 from tests.ray.photographs import make_folder
 
@@ -27,8 +28,9 @@ BUSY = "busy"
 class DecodingEmbedder(FakeFileEmbedder):
     """Reads and decodes as a replica does; the vector is a function of the pixels."""
 
-    def __init__(self, model):
+    def __init__(self, model, settings):
         super().__init__(model)
+        self._reader = Reader(settings)
         self._threads = ThreadPoolExecutor(2)
 
     async def embed(self, model, images):
@@ -40,7 +42,9 @@ class DecodingEmbedder(FakeFileEmbedder):
         if Path(root).name == BUSY:
             await asyncio.Event().wait()
         self._check(model)
-        chunk = await asyncio.to_thread(Chunk.read, root, tasks, Preprocessing(), ImageLimits(), self._threads)
+        chunk = await asyncio.to_thread(
+            Chunk.read, self._reader, root, tasks, Preprocessing(), ImageLimits(), self._threads
+        )
         vectors = [self.model.vector(pixels.tobytes()) for pixels in chunk.pixels]
         return chunk.block(np.stack(vectors) if vectors else np.empty((0, self.model.card.dimension), np.float32))
 
@@ -70,7 +74,7 @@ class FuzzedService(LiveService):
         super().__init__(
             Settings(data_dir=base / "state", dataset_roots=(self.roots,), port=free_port(), api_key=API_KEY)
         )
-        self.embedder = DecodingEmbedder(self.embedder.model)
+        self.embedder = DecodingEmbedder(self.embedder.model, self.settings)
         self.tally = None
 
     def application(self, services):
