@@ -31,7 +31,10 @@ log = logging.getLogger("constellate.writer")
 NAME = "duckdb-writer"
 NAMESPACE = "constellate"
 RESOURCE = "duckdb_writer"
-"""Optional custom resource: start the node that holds the file with `--resources='{"duckdb_writer": 1}'`."""
+"""Optional custom resource: start the node that holds the file with `--resources='{"duckdb_writer": 1}'`.
+
+Where that node may come up after the service, `Settings.pin_writer` makes the writer wait for it.
+"""
 
 MAX_CONCURRENCY = 256
 FIGURES_S = 5.0
@@ -107,7 +110,7 @@ def find_or_start(settings: Settings) -> ActorHandle[Any]:
     existing = _find()
     if existing is not None:
         return existing
-    resources = {RESOURCE: 1.0} if RESOURCE in ray.cluster_resources() else {}
+    is_pinned = settings.pin_writer or RESOURCE in ray.cluster_resources()
     options: dict[str, Any] = {
         "name": NAME,
         "namespace": NAMESPACE,
@@ -117,7 +120,7 @@ def find_or_start(settings: Settings) -> ActorHandle[Any]:
         "max_task_retries": 0,
         "max_concurrency": MAX_CONCURRENCY,
         "num_cpus": SMALL_ACTOR_CPUS,
-        "resources": resources,
+        "resources": {RESOURCE: 1.0} if is_pinned else {},
         "scheduling_strategy": "DEFAULT",
     }
     actor_class: Any = ray.remote(DuckDBWriter)

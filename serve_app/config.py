@@ -47,6 +47,9 @@ class Settings(BaseModel):
     gpus_per_replica: float | None = Field(
         None, ge=0, le=16, description="GPUs of one DINOv2 replica, fractions allowed; 1 where there are GPUs"
     )
+    pin_writer: bool = Field(
+        False, description="keep the database on a node with the Ray resource duckdb_writer, and wait for that node"
+    )
     api_key: str | None = Field(
         None, min_length=1, description="when set, every route but /healthz wants Authorization: Bearer"
     )

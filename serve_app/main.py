@@ -17,6 +17,7 @@ from typing import Any
 
 import ray
 from ray import serve as ray_serve
+from ray.exceptions import RayTaskError
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
@@ -30,9 +31,11 @@ from deployments.job_runner import JobRunner
 from deployments.reducer import Reducer
 from deployments.searcher import Searcher
 from serve_app.config import Settings
-from serve_app.errors import Unavailable
+from serve_app.errors import ServiceError, Unavailable
 from serve_app.policy import INGRESS_REPLICAS, SMALL_ACTOR_CPUS
+from serve_app.records import Backup
 from serve_app.service_record import FILE_NAME, ServiceRecord
+from serve_app.store.backups import Backups
 
 log = logging.getLogger("constellate")
 
@@ -220,6 +223,19 @@ def bulk(
         if is_ours:
             ray_serve.delete(embedder_deployment.APPLICATION)
         ray.shutdown()
+
+
+def backup(settings: Settings, ray_address: str) -> Backup:
+    """Have the writer of the service on this cluster copy its database; jobs go on meanwhile. Raises `ServiceError`."""
+    ray.init(address=ray_address, namespace=writer.NAMESPACE, logging_level=logging.WARNING)
+    try:
+        actor: Any = writer.find_or_start(settings)
+        made: Backup = ray.get(actor.call.remote(Backups.create.__qualname__, (), {}))
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, ServiceError) else error from None
+    finally:
+        ray.shutdown()
+    return made
 
 
 def undeploy() -> bool:

@@ -65,7 +65,9 @@ class Policy:
             n_gpus: GPUs Ray schedules on.
         """
         cores = max(1, math.floor(n_cpus))
-        if n_gpus >= 1 and settings.device in ("auto", "cuda"):
+        # Whoever states both means GPUs, also those of nodes that the cluster starts only when a replica asks for one.
+        expects_gpus = settings.device == "cuda" and bool(settings.gpus_per_replica)
+        if expects_gpus or (n_gpus >= 1 and settings.device in ("auto", "cuda")):
             share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
             replicas = settings.max_replicas or max(1, math.floor(n_gpus / share) if share else int(n_gpus))
             decode_threads = max(2, cores // replicas)

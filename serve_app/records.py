@@ -260,6 +260,15 @@ class StoreFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class Backup:
+    """A copy of the database in `DATA_DIR/backups`, itself a whole database."""
+
+    path: str
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class VectorSet:
     """All vectors of a dataset, in sample order, with the job that made them.
 

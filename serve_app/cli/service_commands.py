@@ -1,10 +1,11 @@
-"""Commands about the service as a whole: serve, status, jobs, down."""
+"""Commands about the service as a whole: serve, status, jobs, backup, down."""
 
 import os
 import signal
 import threading
 import time
-from typing import Annotated
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,7 +14,11 @@ from serve_app.cli.output import Json, print_json, print_table
 from serve_app.cli.service import POLL_S, STOP_S, UNTIL_EOF, connect
 from serve_app.client import Client, Refused
 from serve_app.config import Settings
+from serve_app.errors import Unavailable
 from serve_app.service_record import ServiceRecord
+
+if TYPE_CHECKING:  # brings numpy, which no help text needs
+    from serve_app.records import Backup
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     add_command(app, serve, *Settings.model_fields)
     add_command(app, status, *ADDRESS)
     add_command(app, jobs, *ADDRESS)
+    add_command(app, backup, "data_dir")
     add_command(app, down, "data_dir")
 
 
@@ -142,6 +148,51 @@ def jobs(
             for job in found
         ),
     )
+
+
+def backup(
+    settings: Settings,
+    *,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Of the one deployed with `serve deploy` on the cluster of RAY_ADDRESS.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Copy the database to DATA_DIR/backups, while the service runs or when it is down.
+
+    Jobs go on meanwhile. To restore, put the copy into an empty data directory as constellate.duckdb and start the
+    service there; jobs that were running in it go on.
+
+    For example:
+
+        constellate backup
+        RAY_ADDRESS=auto constellate backup --cluster
+    """
+    record = ServiceRecord.read(settings.data_dir)
+    if cluster or record:
+        from serve_app import main
+
+        address = record.ray_address if record and not cluster else os.environ.get("RAY_ADDRESS", "auto")
+        made = main.backup(settings, address)
+    else:
+        made = _backup_here(settings)
+    if json:
+        print_json(asdict(made))
+    else:
+        print(f"{made.path}: {made.size_bytes / 1e6:.1f} MB in {made.seconds:.1f} s")
+
+
+def _backup_here(settings: Settings) -> "Backup":
+    from serve_app.store.backups import Backups
+    from serve_app.store.database import Database
+
+    if not settings.database_path.exists():
+        raise Unavailable(f"there is no database in {settings.data_dir} and no service runs for it")
+    database = Database(settings.database_path)
+    try:
+        return Backups(database).create()
+    finally:
+        database.close()
 
 
 def down(

@@ -23,7 +23,7 @@ import duckdb
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
 from serve_app.store import boot, failures, schema
 from serve_app.store.creation import create
-from serve_app.store.session import Session
+from serve_app.store.session import Session, quoted
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +54,12 @@ class Database:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = path
+        self.backups = path.parent / "backups"
         self.problems: list[str] = []
         self._config: dict[str, Any] = {
             "threads": threads,
             # At connect, because the write-ahead log is replayed before any SET.
             "memory_limit": f"{memory_limit_mb}MB",
-            "enable_external_access": "false",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
@@ -113,15 +113,24 @@ class Database:
         """
         self._checkpoint_due = True
         self._checkpoint_at = self._clock() + CHECKPOINT_RETRY_S
-        with self._writing, suppress(ServiceError), self._quiet():
-            cursor = self._enter(although_held_back=True)
-            try:
-                cursor.execute("CHECKPOINT").fetchall()
-                self._checkpoint_due = False
-            except duckdb.Error as error:
-                raise self._translate(error) from error
-            finally:
-                self._leave(cursor)
+        with self._writing, suppress(ServiceError), self._quiet(), self.autocommit(although_held_back=True) as session:
+            session.q("CHECKPOINT")
+            self._checkpoint_due = False
+
+    @contextmanager
+    def autocommit(self, *, although_held_back: bool = False) -> Iterator[Session]:
+        """A session whose statements are transactions of their own, for what cannot run inside one.
+
+        Raises:
+            StoreUnavailable: the file cannot be opened, or a statement failed for want of disk or memory.
+        """
+        cursor = self._enter(although_held_back=although_held_back)
+        try:
+            yield Session(cursor)
+        except duckdb.Error as error:
+            raise self._translate(error) from error
+        finally:
+            self._leave(cursor)
 
     def check(self) -> list[str]:
         """Read and write once for real and return `problems`.
@@ -267,6 +276,9 @@ class Database:
         root = duckdb.connect(str(self.path), config=self._config)
         try:
             root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
+            # The only other files that SQL may ever reach are backups.
+            root.execute(f"SET allowed_directories = [{quoted(f'{self.backups}/')}]").fetchall()
+            root.execute("SET enable_external_access = false").fetchall()
             root.execute("SET lock_configuration = true").fetchall()
         except BaseException:
             root.close()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
+from serve_app.store.backups import Backups
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.health import Health
@@ -53,7 +54,7 @@ class StoreExecutor:
         pace = Pace(clock)
         jobs = Jobs(database, pace, clock)
         imports = Imports(database, pace, jobs.leases)
-        parts = (Datasets(database), jobs, imports, Vectors(database, pace), Health(database))
+        parts = (Datasets(database), jobs, imports, Vectors(database, pace), Health(database), Backups(database))
         self._database = database
         self._methods: dict[str, Callable[..., object]] = {
             f"{type(part).__name__}.{name}": getattr(part, name)

@@ -31,7 +31,10 @@ def stage_table(dimension: int) -> str:
 
 def dimensions(session: Session) -> list[int]:
     """The dimensions for which there are tables."""
-    names = session.q("SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'embeddings%' ORDER BY table_name")
+    names = session.q(
+        "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
+        "AND table_name LIKE 'embeddings%' ORDER BY table_name"
+    )
     found = [_EMBEDDINGS_NAME.fullmatch(name) for (name,) in names]
     return [int(match[1] or BASE_DIMENSION) for match in found if match]
 

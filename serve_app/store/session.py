@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 
 
+def quoted(text: str) -> str:
+    """A text as an SQL literal, for the few statements that take no parameters."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 class Session:
     """Runs statements and fetches every result whole.
 

@@ -50,3 +50,9 @@ def test_the_window_asks_for_every_replica_the_bound_allows(n_gpus: int):
     policy = Policy.choose(settings(), n_cpus=16, n_gpus=n_gpus)
     assert policy.window / policy.target_ongoing > policy.max_replicas - 1
     assert policy.batch_images >= policy.chunk_images
+
+
+def test_gpus_that_are_still_to_come_are_counted_on_when_both_settings_say_so():
+    policy = Policy.choose(Settings(device="cuda", gpus_per_replica=1, max_replicas=8), n_cpus=4, n_gpus=0)
+    assert (policy.max_replicas, policy.gpus_per_replica, policy.batch_images) == (8, 1.0, 128)
+    assert Policy.choose(Settings(device="cuda", max_replicas=8), n_cpus=4, n_gpus=0).gpus_per_replica == 0

@@ -1,0 +1,93 @@
+"""Three nodes on one machine (reliability.md, K9): work spreads, the writer stays at its file, a node may die."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.state import list_actors
+
+from deployments import writer
+from serve_app.config import Settings
+from serve_app.files import read_file
+from serve_app.images import ImageLimits, decode
+from serve_app.model import VisionModel
+from tests.faults.opened_files import OpenedFiles
+from tests.faults.report import measured
+from tests.faults.wait import until
+from tests.faults.watching import Follower
+from tests.ray.client import export_table, generate, register
+from tests.ray.photographs import make_folder
+
+pytestmark = [pytest.mark.ray, pytest.mark.faults]
+
+N_IMAGES = 320
+IN_FLIGHT = 5 * 16 + 128
+"""Chunks of one window and the rows gathered for one commit: what a job loop that dies has not staged yet."""
+
+
+def nodes_of(deployment: str) -> dict[int, str]:
+    """The process and node of each living replica."""
+    replicas = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
+    return {actor.pid: actor.node_id for actor in replicas if f"{deployment}#" in (actor.name or "")}
+
+
+def writer_state() -> dict[str, Any]:
+    actor: Any = ray.get_actor(writer.NAME, namespace=writer.NAMESPACE)
+    state: dict[str, Any] = ray.get(actor.whoami.remote())
+    return state
+
+
+def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service: Settings, http: httpx.Client):
+    root = make_folder(service.dataset_roots[0] / "album", n_images=N_IMAGES)
+    until(lambda: len(nodes_of("DinoV2")) == 2, 60)
+    homes = nodes_of("DinoV2")
+    assert set(homes.values()) == {node.node_id for node in cluster.worker_nodes}
+    writer_before = writer_state()
+    assert writer_before["node_id"] == home.node_id
+    [victim] = cluster.worker_nodes - {home}
+    dataset_id = register(http, root)
+    with OpenedFiles(root) as opened:
+        generate(http, dataset_id)
+        follower = Follower(service.url, dataset_id).start()
+        follower.await_processed(N_IMAGES // 4)
+        committed, died_at = follower.processed, time.monotonic()
+        cluster.remove_node(victim, allow_graceful=False)
+        end = follower.end()
+        counts = opened.counts()
+
+    assert (end["status"], end["processed"], end["skipped"]) == ("complete", N_IMAGES, 0)
+    assert writer_state() == writer_before
+    stored = export_table(http, dataset_id)
+
+    again = sum(counts.values()) - N_IMAGES
+    assert 0 <= again <= min(IN_FLIGHT, N_IMAGES - committed)
+    vectors = dict(zip(stored["sample_id"].to_pylist(), stored["vector"].to_pylist(), strict=True))
+    assert len(vectors) == N_IMAGES == stored.num_rows
+    names = sorted(vectors)
+    right = embed_here(service.model, root, names)
+    wrong = [
+        name for name, vector in zip(names, right, strict=True) if not np.allclose(vectors[name], vector, atol=1e-3)
+    ]
+    assert wrong == []
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    assert victim.node_id not in alive
+    assert set(nodes_of("DinoV2").values()) <= alive
+    measured(
+        "a node of three dies",
+        committed_before=committed,
+        progress_after_s=follower.advanced_after(died_at),
+        images_again=again,
+        job_after_death_s=follower.seen[-1].at - died_at,
+    )
+
+
+def embed_here(model: str, root: Path, names: list[str]) -> np.ndarray:
+    """(N, D) vectors of files by the model in this process."""
+    vision = VisionModel.load(Path(model), name="here", device="cpu", threads=1)
+    files = [read_file(str(root), name, max_bytes=10**7)[0] for name in names]
+    return vision.embed(np.stack([decode(data, vision.preprocessing, ImageLimits()) for data in files]))

@@ -1,0 +1,81 @@
+"""`deploy/`: what can be checked of a cluster's files without one."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from deployments import writer
+from serve_app.config import Settings
+from tests.ray.test_config_file import CONFIG, unknown_keys
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = {
+    document["kind"]: document for document in yaml.safe_load_all((ROOT / "deploy" / "kuberay.yaml").read_text())
+}
+SPEC = DOCUMENTS["RayService"]["spec"]
+GROUPS = {group["groupName"]: group for group in SPEC["rayClusterConfig"]["workerGroupSpecs"]}
+SERVE_CONFIG = yaml.safe_load(SPEC["serveConfigV2"])
+DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
+
+
+def test_serve_accepts_the_configuration_of_the_ray_service_and_drops_no_key():
+    ServeDeploySchema.model_validate(SERVE_CONFIG)
+    assert unknown_keys(SERVE_CONFIG, ServeDeploySchema) == []
+
+
+def test_both_configurations_deploy_the_same_things():
+    def shape(config: dict[str, Any]) -> dict[str, Any]:
+        return {
+            application["name"]: (application["import_path"], [d["name"] for d in application["deployments"]])
+            for application in config["applications"]
+        }
+
+    assert shape(SERVE_CONFIG) == shape(CONFIG)
+    assert SERVE_CONFIG["http_options"].keys() == CONFIG["http_options"].keys()
+
+
+@pytest.mark.parametrize("application", SERVE_CONFIG["applications"], ids=lambda application: application["name"])
+def test_the_arguments_are_settings_that_keep_the_database_in_one_place(application: dict[str, Any]):
+    settings = Settings.model_validate(application["args"])
+    assert settings.pin_writer
+    mounts = GROUPS["writer"]["template"]["spec"]["containers"][0]["volumeMounts"]
+    assert str(settings.data_dir) in {mount["mountPath"] for mount in mounts}
+
+
+def test_one_pod_has_the_writers_resource_and_its_volume():
+    claim = DOCUMENTS["PersistentVolumeClaim"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOncePod"]
+    holders = []
+    for name, group in GROUPS.items():
+        claims = [v.get("persistentVolumeClaim", {}).get("claimName") for v in group["template"]["spec"]["volumes"]]
+        if writer.RESOURCE in group["rayStartParams"].get("resources", "") or claim["metadata"]["name"] in claims:
+            holders.append(name)
+    assert holders == ["writer"]
+    assert [GROUPS["writer"][key] for key in ("replicas", "minReplicas", "maxReplicas")] == [1, 1, 1]
+    assert SPEC["upgradeStrategy"]["type"] == "None"
+
+
+def test_the_head_runs_nothing_of_ours_and_every_pod_knows_the_key():
+    head = SPEC["rayClusterConfig"]["headGroupSpec"]
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    for group in (head, *GROUPS.values()):
+        names = {variable["name"] for variable in group["template"]["spec"]["containers"][0]["env"]}
+        assert {"CONSTELLATE_API_KEY", "HF_HUB_OFFLINE"} <= names
+
+
+def test_everything_the_image_copies_is_there_and_not_ignored():
+    admitted = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    for sources in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.M):
+        for source in sources.split():
+            assert (ROOT / source).exists(), source
+            assert source in admitted, source
+
+
+def test_the_image_installs_what_setup_installs_and_runs_as_nobody_special():
+    assert "--constraint constraints.txt --editable ." in DOCKERFILE
+    assert re.search(r"^USER 1000$", DOCKERFILE, re.M)
+    assert re.search(r'^ENTRYPOINT \["tini", "--"\]$', DOCKERFILE, re.M)
