@@ -35,17 +35,12 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
-<<<<<<< HEAD
 # Two lanes side by side: most of either is waiting, and the tests without a cluster are through before the fault
 # tests, which watch the clock, begin. Within a lane one run a kind of test: those on Ray have a cluster each.
 test: setup ## the whole suite; what CI runs
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lane-alone lane-on-ray
 
 lane-alone: check
-=======
-# One run a kind of test: the last ones have a service of their own, and two would share the cores.
-test: setup check recipes ## the whole suite; what CI runs
->>>>>>> c7215b9 (Back the database up while it is in use, pin the writer, and describe a cluster whole)
 	$(BIN)/pytest -q tests/unit tests/fuzz
 	$(BIN)/pytest -q tests/browser
 
