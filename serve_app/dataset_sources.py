@@ -31,7 +31,7 @@ def root_of(source: str) -> str:
     if is_url(source):
         url = parse(source)
         return str(url.parent if _is_file_of_images(source) else url)
-    return os.path.dirname(source) if _is_file_of_images(source) and not os.path.isdir(source) else source
+    return os.path.dirname(source) if _is_file_of_images(source) else source
 
 
 def is_of(dataset: DatasetInfo, source: str) -> bool:
@@ -42,4 +42,5 @@ def is_of(dataset: DatasetInfo, source: str) -> bool:
 
 
 def _is_file_of_images(source: str) -> bool:
-    return os.path.splitext(source)[1].lower() in FILE_SUFFIXES
+    named_so = os.path.splitext(source)[1].lower() in FILE_SUFFIXES
+    return named_so and (is_url(source) or not os.path.isdir(source))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests import s3_server
-from tests.ray.client import embed, finish, generate, register
+from tests.ray.client import embed, finish, generate
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder
 from tests.ray.test_embedding_job import vectors_by_id
@@ -37,6 +37,12 @@ def write_parquet(path: Path, images: dict[str, bytes]) -> None:
     pq.write_table(pa.table({"image": struct, "label": [name[:3] for name in images]}), path, row_group_size=4)
 
 
+def register_source(service: Service, root: str) -> str:
+    answer = service.http.post("/datasets", json={"name": root, "root": root})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["id"]
+
+
 def test_the_same_images_have_the_same_vectors_wherever_they_lie(service: Service, s3_url: str):
     images = photographs(service.roots / "here")
     s3_server.fill(s3_url, "photos", {f"set/{name}": data for name, data in images.items()})
@@ -53,9 +59,7 @@ def test_the_same_images_have_the_same_vectors_wherever_they_lie(service: Servic
         (str(service.roots / "tars"), 6, {name: f"a.tar/{name}" for name in images}),
         (str(service.roots / "tables" / "a.parquet"), 0, {name: f"a.parquet/{i}" for i, name in enumerate(images)}),
     ):
-        answer = service.http.post("/datasets", json={"name": root, "root": root})
-        assert answer.status_code == 201, answer.text
-        dataset_id = answer.json()["id"]
+        dataset_id = register_source(service, root)
         job_id = generate(service.http, dataset_id)
         end = finish(service.http, dataset_id)
         assert (end["status"], end["processed"], end["skipped"]) == ("complete", 6, 0), end
@@ -74,7 +78,7 @@ def test_the_same_images_have_the_same_vectors_wherever_they_lie(service: Servic
 def test_a_bucket_that_vanishes_leaves_the_vectors(service: Service, s3_url: str):
     images = photographs(service.roots / "leaving")
     system = s3_server.fill(s3_url, "leaving", images)
-    dataset_id = register(service.http, Path("leaving"), root="s3://leaving")
+    dataset_id = register_source(service, "s3://leaving")
     generate(service.http, dataset_id)
     assert finish(service.http, dataset_id)["status"] == "complete"
     before = vectors_by_id(service, dataset_id)
