@@ -80,7 +80,6 @@ def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service
     measured(
         "a node of three dies",
         committed_before=committed,
-        progress_after_s=follower.advanced_after(died_at),
         images_again=again,
         job_after_death_s=follower.seen[-1].at - died_at,
     )
