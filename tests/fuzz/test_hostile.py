@@ -227,25 +227,26 @@ def test_a_body_without_a_length_is_counted_on_the_wire(http_client):
 
 
 def test_an_image_over_each_limit_has_a_reason_of_its_own(service, http_client, album):
-    """Bytes, pixels, side: found before anything is decoded, in a folder as in an upload."""
+    """Bytes, pixels, side, memory: found before anything is decoded, in a folder as in an upload."""
     folder = service.roots / "limits"
     folder.mkdir()
     (folder / "good.png").write_bytes(picture(4))
-    bombs = {"pixels.png": (8000, 6300), "side.png": (30_001, 1)}
-    for name, size in bombs.items():
-        Image.new("1", size).save(folder / name)
+    Image.new("1", (8000, 6300)).save(folder / "pixels.png")
+    Image.new("1", (30_001, 1)).save(folder / "side.png")
+    Image.new("RGBA", (5400, 5400), (0, 128, 128, 100)).save(folder / "memory.webp", lossless=True, quality=0, method=0)
+    bombs = {"pixels.png": "too_many_pixels", "side.png": "too_many_pixels", "memory.webp": "too_much_memory"}
     with (folder / "bytes.png").open("wb") as file:
         file.truncate(64 * MIB + 1)
     dataset_id = register(http_client, folder)
-    assert run(http_client, dataset_id)["skipped"] == 3
+    assert run(http_client, dataset_id)["skipped"] == 4
     skipped = http_client.get(f"/datasets/{dataset_id}/embeddings/skipped").json()["items"]
     reasons = {skip["file_name"]: skip["reason"] for skip in skipped}
-    assert reasons == {"pixels.png": "too_many_pixels", "side.png": "too_many_pixels", "bytes.png": "too_large"}
-    for name in bombs:
+    assert reasons == bombs | {"bytes.png": "too_large"}
+    for name, reason in bombs.items():
         upload = {"file": (name, (folder / name).read_bytes())}
         answer = http_client.post(f"/datasets/{album}/search", files=upload)
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid_image")
-        assert "too_many_pixels" in answer.json()["detail"]
+        assert reason in answer.json()["detail"]
     upload = {"file": ("large.png", b"x" * (10 * MIB))}
     answer = http_client.post(f"/datasets/{album}/search", files=upload)
     assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
