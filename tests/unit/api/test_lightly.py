@@ -140,7 +140,8 @@ async def test_a_full_service_says_when_to_come_back(client, services):
     services.embedder.gate = asyncio.Event()
     full = parts(*[png()] * services.policy.request_images)
     waiting = [asyncio.create_task(client.post(ROUTE, files=full)) for _ in range(2)]
-    while services.embedder.n_images < 2 * services.policy.request_images:
+    window = services.policy.max_replicas * services.policy.target_ongoing
+    while services.embedder.n_calls < 2 * window:  # admitted, and as much of it under way as may be
         await asyncio.sleep(0)
     answer = await client.post(ROUTE, files=parts(png()))
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (429, "saturated", "5")
