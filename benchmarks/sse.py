@@ -82,7 +82,7 @@ def delays(seen: list[Seen]) -> tuple[list[float], list[float]]:
     for stream in seen:
         for at, processed, _ in stream:
             first[processed] = min(at, first.get(processed, at))
-    counts = sorted(first)
+    counts = sorted(count for count in first if count)  # the state before the job came when the stream was opened
     late: list[float] = []
     for stream in seen:
         events = iter(stream)
