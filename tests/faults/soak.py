@@ -78,7 +78,7 @@ def soak(base: Path, minutes: float, seed: int) -> None:
                 whole_service=True,
             )
             now = Footprint.of(service)
-            measured(f"soak round {n_round} (seed {seed + n_round})", **figures, **now._asdict())
+            measured(f"soak round {n_round} (seed {seed + n_round})", **(figures | now._asdict()))
             now.check(first)
             service.stop()
             check_invariants(service.settings.database_path)
