@@ -122,7 +122,8 @@ async def test_a_saturated_service_is_a_429_that_says_when_to_come_back(client, 
     services.embedder.gate = asyncio.Event()
     full = [uri(png())] * services.policy.request_images
     waiting = [asyncio.create_task(create(client, input=full)) for _ in range(2)]
-    while services.embedder.n_images < 2 * services.policy.request_images:
+    window = services.policy.max_replicas * services.policy.target_ongoing
+    while services.embedder.n_calls < 2 * window:  # admitted, and as much of it under way as may be
         await asyncio.sleep(0)
     answer = await create(client)
     assert_refused(answer, 429, "saturated", "try again later")
