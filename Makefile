@@ -8,7 +8,7 @@ RECIPES_STAMP := $(RECIPES)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipes demo test lane-alone lane-on-ray test-faults test-unit test-ray check format serve bench fuzz soak clean
+.PHONY: help setup recipes demo test lane-1 lane-2 test-faults test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -35,20 +35,20 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# Two lanes side by side: most of either is waiting, and the tests without a cluster are through before the fault
-# tests, which watch the clock, begin. Within a lane one run a kind of test: those on Ray have a cluster each.
+# Two lanes side by side, for most of either is waiting. Within a lane one run a kind of test: those on Ray have a
+# cluster each, and the clusters of one lane are not found from the other.
 test: setup ## the whole suite; what CI runs
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lane-alone lane-on-ray
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lane-1 lane-2
 
-lane-alone: check
+lane-1: check
 	$(BIN)/pytest -q tests/unit tests/fuzz
 	$(BIN)/pytest -q tests/browser
+	RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q tests/e2e
+	RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q tests/cluster
 
-lane-on-ray: recipes
+lane-2: recipes
 	$(BIN)/pytest -q tests/ray
-	$(BIN)/pytest -q tests/e2e
 	$(BIN)/pytest -q tests/faults
-	$(BIN)/pytest -q tests/cluster
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults

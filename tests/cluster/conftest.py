@@ -19,8 +19,8 @@ from tests.invariants import check_invariants
 from tests.ray.conftest import free_port
 from tests.tiny_models import make_tiny_checkpoint
 
-QUICK_VERDICT = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "4"}
-"""A node that does not answer for two seconds counts as dead; by default it takes fifteen."""
+QUICK_VERDICT = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "10"}
+"""A node that does not answer for five seconds counts as dead; by default it takes fifteen."""
 
 
 @pytest.fixture(scope="session")

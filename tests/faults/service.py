@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import httpx
 
+from serve_app.cli.service import UNTIL_EOF
 from serve_app.config import PREFIX, Settings
 from serve_app.service_record import ServiceRecord
 from tests.faults.wait import until
@@ -97,10 +98,10 @@ class Service:
         """Start and return at once."""
         with self.log.open("ab") as log:
             self._serve = subprocess.Popen(
-                [sys.executable, "-m", "serve_app.cli", "serve"],
+                [sys.executable, "-m", "serve_app.cli", "serve", UNTIL_EOF],  # or it outlives tests that are killed
                 cwd=REPOSITORY,
                 env=self.environment(self.settings),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
