@@ -34,6 +34,30 @@ def total(series: Series, metric: str, **labels: str) -> float | None:
     return sum(found) if found else None
 
 
+def increase(before: Series, now: Series, metric: str, **labels: str) -> float:
+    """What a counter gained, process by process: one that has left since takes nothing away."""
+    then = {(name, *sorted(has.items())): value for name, has, value in before}
+    return sum(
+        value - then.get((name, *sorted(has.items())), 0.0)
+        for name, has, value in now
+        if name == metric and labels.items() <= has.items()
+    )
+
+
+def settled(timeout_s: float = 30.0) -> Series:
+    """What is exported once nothing of ours changes any more: processes export what they count every second."""
+    deadline = time.monotonic() + timeout_s
+    series = scrape()
+    while True:
+        time.sleep(2.5)
+        earlier, series = series, scrape()
+        if [sample for sample in earlier if _is_ours(sample[0])] == [
+            sample for sample in series if _is_ours(sample[0])
+        ]:
+            return series
+        assert time.monotonic() < deadline, "the metrics never settle"
+
+
 def await_series(is_there: Callable[[Series], bool], timeout_s: float = 30.0) -> Series:
     """Scrape until the condition holds, and return what was scraped."""
     deadline = time.monotonic() + timeout_s
@@ -42,6 +66,10 @@ def await_series(is_there: Callable[[Series], bool], timeout_s: float = 30.0) ->
         assert time.monotonic() < deadline, ours
         time.sleep(0.3)
     return series
+
+
+def _ours(series: Series) -> Series:
+    return [sample for sample in series if _is_ours(sample[0])]
 
 
 def _is_ours(name: str) -> bool:

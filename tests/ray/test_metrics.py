@@ -8,7 +8,7 @@ from httpx_sse import connect_sse
 
 from tests.ray.client import embed, finish, generate, register
 from tests.ray.conftest import Service
-from tests.ray.exporters import Series, await_series, scrape, total
+from tests.ray.exporters import Series, await_series, increase, scrape, settled, total
 from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.ray
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.ray
 MODEL = "tiny-dinov2"
 
 
-def images(series: Series, status: str) -> float:
-    return total(series, "ray_dino_images_total", model=MODEL, status=status) or 0
+def images(before: Series, now: Series, status: str) -> float:
+    return increase(before, now, "ray_dino_images_total", model=MODEL, status=status)
 
 
-def rows(series: Series, outcome: str) -> float:
-    return total(series, "ray_writer_rows_total", outcome=outcome) or 0
+def rows(before: Series, now: Series, outcome: str) -> float:
+    return increase(before, now, "ray_writer_rows_total", outcome=outcome)
 
 
 def test_a_job_is_counted_image_by_image_and_row_by_row(service: Service):
     root = make_folder(service.roots / "counted", n_images=40)
     for name in ("a.jpg", "b.jpg"):
         (root / name).write_bytes(b"not an image")
-    before = scrape()
+    before = settled()
 
     dataset_id, _ = embed(service.http, root)
     shutil.move(root / "a.jpg", root / "c.jpg")
@@ -37,12 +37,10 @@ def test_a_job_is_counted_image_by_image_and_row_by_row(service: Service):
     generate(service.http, dataset_id)
     assert finish(service.http, dataset_id)["status"] == "complete"
 
-    after = await_series(lambda now: images(now, "skipped") - images(before, "skipped") == 4)
-    assert images(after, "embedded") - images(before, "embedded") == 40
-    assert images(after, "known") - images(before, "known") == 1
-    after = await_series(lambda now: rows(now, "skipped") - rows(before, "skipped") == 4)
-    assert rows(after, "embedded") - rows(before, "embedded") == 40
-    assert rows(after, "reused") - rows(before, "reused") == 40
+    await_series(lambda now: (images(before, now, "embedded"), images(before, now, "skipped")) == (40, 4))
+    after = await_series(lambda now: (rows(before, now, "embedded"), rows(before, now, "skipped")) == (40, 4))
+    assert images(before, after, "known") == 1
+    assert rows(before, after, "reused") == 40
     for status in ("embedded", "known", "skipped"):
         tags = next(has for name, has, _ in after if name == "ray_dino_images_total" and has["status"] == status)
         assert (tags["deployment"], tags["application"]) == ("DinoV2", "embedder")
