@@ -44,16 +44,14 @@ def increase(before: Series, now: Series, metric: str, **labels: str) -> float:
     )
 
 
-def settled(timeout_s: float = 30.0) -> Series:
-    """What is exported once nothing of ours changes any more: processes export what they count every second."""
+def settled(*metrics: str, timeout_s: float = 30.0) -> Series:
+    """What is exported once these metrics change no more: processes export what they count every second."""
     deadline = time.monotonic() + timeout_s
     series = scrape()
     while True:
         time.sleep(2.5)
         earlier, series = series, scrape()
-        if [sample for sample in earlier if _is_ours(sample[0])] == [
-            sample for sample in series if _is_ours(sample[0])
-        ]:
+        if _only(metrics, earlier) == _only(metrics, series):
             return series
         assert time.monotonic() < deadline, "the metrics never settle"
 
@@ -68,8 +66,8 @@ def await_series(is_there: Callable[[Series], bool], timeout_s: float = 30.0) ->
     return series
 
 
-def _ours(series: Series) -> Series:
-    return [sample for sample in series if _is_ours(sample[0])]
+def _only(metrics: tuple[str, ...], series: Series) -> Series:
+    return [sample for sample in series if sample[0] in metrics]
 
 
 def _is_ours(name: str) -> bool:

@@ -28,7 +28,7 @@ def test_a_job_is_counted_image_by_image_and_row_by_row(service: Service):
     root = make_folder(service.roots / "counted", n_images=40)
     for name in ("a.jpg", "b.jpg"):
         (root / name).write_bytes(b"not an image")
-    before = settled()
+    before = settled("ray_dino_images_total", "ray_writer_rows_total")
 
     dataset_id, _ = embed(service.http, root)
     shutil.move(root / "a.jpg", root / "c.jpg")
