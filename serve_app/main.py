@@ -6,9 +6,7 @@ The only module of `serve_app` that knows Ray. `api` and `embedder` are what `se
 
 import logging
 import os
-import resource
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -30,11 +28,12 @@ from deployments.ingress import ingress_class
 from deployments.job_runner import JobRunner
 from deployments.reducer import Reducer
 from deployments.searcher import Searcher
+from serve_app import preflight
 from serve_app.config import Settings
 from serve_app.errors import ServiceError, Unavailable
 from serve_app.policy import INGRESS_REPLICAS, SMALL_ACTOR_CPUS
 from serve_app.records import Backup
-from serve_app.service_record import FILE_NAME, ServiceRecord
+from serve_app.service_record import ServiceRecord
 from serve_app.store.backups import Backups
 
 log = logging.getLogger("constellate")
@@ -55,7 +54,6 @@ HEALTH_CHECK_S = 1.0
 """How soon Serve misses a replica that was killed."""
 
 RAY_CHECK_S = 1.0
-KILLED_PORT_S = 15.0
 
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
 QUIET = LoggingConfig(encoding="JSON", enable_access_log=False)
@@ -124,10 +122,10 @@ def serve(settings: Settings) -> None:
         Unavailable: the port is taken, or another service uses the data directory.
     """
     stop = threading.Event()
-    _check_data_dir(settings)
-    _await_port(settings)
+    preflight.check_data_dir(settings)
+    preflight.await_port(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _raise_file_limit()
+    preflight.raise_file_limit()
     os.environ.update({name: os.environ.get(name, value) for name, value in (PROMPT_RECOVERY | proxy.CALLBACK).items()})
     _set_on_signals(stop)
     started = time.monotonic()
@@ -204,7 +202,7 @@ def bulk(
         InvalidRequest, Unavailable: see `Bulk.run`.
     """
     record = ServiceRecord.read(settings.data_dir)
-    _raise_file_limit()
+    preflight.raise_file_limit()
     ray.init(
         address=record.ray_address if record else os.environ.get("RAY_ADDRESS"),
         namespace=writer.NAMESPACE,
@@ -258,46 +256,6 @@ def _stop() -> None:
             undeploy()
         ray.shutdown()
     print("Stopped.", flush=True)
-
-
-def _check_data_dir(settings: Settings) -> None:
-    other = ServiceRecord.read(settings.data_dir)
-    if other is not None:
-        raise Unavailable(
-            f"the data directory is in use by the service at {other.url} (pid {other.pid}); "
-            "stop it with `constellate down` or choose another directory with --data-dir"
-        )
-
-
-def _await_port(settings: Settings) -> None:
-    """Check the port; after a service that was killed, give the processes that die with it the time to."""
-    was_killed = (settings.data_dir / FILE_NAME).exists()
-    deadline = time.monotonic() + (KILLED_PORT_S if was_killed else 0.0)
-    while True:
-        try:
-            return _check_port(settings)
-        except Unavailable:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.2)
-
-
-def _check_port(settings: Settings) -> None:
-    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise Unavailable(
-                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
-                "stop what uses it (`constellate down`) or choose another port with --port"
-            ) from None
-
-
-def _raise_file_limit() -> None:
-    """Streams and Ray's processes need more open files than the usual 1,024."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard))
 
 
 def _announce(settings: Settings, dashboard_url: str | None, seconds: float) -> None:

@@ -1,0 +1,56 @@
+"""What has to be true of this machine before a service starts on it: a data directory, a port and files to open."""
+
+import resource
+import socket
+import time
+
+from serve_app.config import Settings
+from serve_app.errors import Unavailable
+from serve_app.service_record import FILE_NAME, ServiceRecord
+
+KILLED_PORT_S = 15.0
+
+
+def check_data_dir(settings: Settings) -> None:
+    """Raises `Unavailable`: another service uses the data directory."""
+    other = ServiceRecord.read(settings.data_dir)
+    if other is not None:
+        raise Unavailable(
+            f"the data directory is in use by the service at {other.url} (pid {other.pid}); "
+            "stop it with `constellate down` or choose another directory with --data-dir"
+        )
+
+
+def await_port(settings: Settings) -> None:
+    """Check the port; after a service that was killed, give the processes that die with it the time to.
+
+    Raises:
+        Unavailable: something else listens there.
+    """
+    was_killed = (settings.data_dir / FILE_NAME).exists()
+    deadline = time.monotonic() + (KILLED_PORT_S if was_killed else 0.0)
+    while True:
+        try:
+            return _check_port(settings)
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _check_port(settings: Settings) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise Unavailable(
+                f"cannot listen on {settings.host}:{settings.port} ({error.strerror}); "
+                "stop what uses it (`constellate down`) or choose another port with --port"
+            ) from None
+
+
+def raise_file_limit() -> None:
+    """Streams and Ray's processes need more open files than the usual 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard))
