@@ -121,6 +121,12 @@ def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, File
     return data, FileStamp(hashlib.sha256(data).hexdigest(), found.st_size, found.st_mtime_ns)
 
 
+def check_size(n_bytes: int, max_bytes: int, *, what: str = "file") -> None:
+    """Refuse what is known to be larger than may be read. Raises `UnreadableFile`: too_large."""
+    if n_bytes > max_bytes:
+        raise UnreadableFile(f"too_large: the {what} has {n_bytes:,} bytes, more than {max_bytes:,}")
+
+
 def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
     """Size in bytes and mtime in ns of each file, in order; -1 twice for what is not a readable regular file.
 
@@ -197,8 +203,7 @@ def _is_symlink(folder_fd: int, name: bytes) -> bool:
 
 def _read_all(fd: int, *, expected_bytes: int, max_bytes: int) -> bytes:
     """Read to the end; the size a file had when opened is only a hint."""
-    if expected_bytes > max_bytes:
-        raise UnreadableFile(f"too_large: the file has {expected_bytes:,} bytes, more than {max_bytes:,}")
+    check_size(expected_bytes, max_bytes)
     chunks = [os.read(fd, expected_bytes + 1)]
     n_bytes = len(chunks[0])
     while chunks[-1]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow.fs as pafs
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UNKNOWN, UnreadableFile, decode_name, encode_name
+from serve_app.files import UNKNOWN, check_size, decode_name, encode_name
 from serve_app.sources.listing import MAX_DEPTH, is_left_out
 from serve_app.sources.remote import FAILURES, change_mark, reading, unreadable, unusable
 from serve_app.urls import Url
@@ -137,8 +137,7 @@ class Bucket:
         try:
             with _file_system(self._url.scheme, self._url.host).open_input_file(self._path(name)) as file:
                 wanted = file.size() if n_bytes is None else n_bytes
-                if wanted > max_bytes:
-                    raise UnreadableFile(f"too_large: the file has {wanted:,} bytes, more than {max_bytes:,}")
+                check_size(wanted, max_bytes)
                 return bytes(file.read_at(wanted, start))
         except FAILURES as error:
             raise unreadable(error) from None

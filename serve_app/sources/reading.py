@@ -110,7 +110,8 @@ class Reader:
             if place.kind == "row":
                 key = (root, place.container, file.mtime_ns)
                 data = self._row_groups.image(key, lambda: _open_below(root, place.container), place.at, place.within)
-                return _limited(data, max_bytes)
+                files.check_size(len(data), max_bytes, what="image")
+                return data
             return _member(root, place, max_bytes)
         if not is_url(file.file_name):
             url = _url(root)
@@ -151,8 +152,7 @@ def _open_below(root: str, name: str) -> IO[bytes]:
 
 def _member(root: str, place: Place, max_bytes: int) -> bytes:
     """A tar's member, read with the header before it."""
-    if place.within > max_bytes:
-        raise UnreadableFile(f"too_large: the image has {place.within:,} bytes, more than {max_bytes:,}")
+    files.check_size(place.within, max_bytes, what="image")
     start, n_bytes = place.at - TAR_HEADER_BYTES, place.within + TAR_HEADER_BYTES
     if is_url(root):
         both = _bucket(root).read(place.container, start=start, n_bytes=n_bytes, max_bytes=n_bytes)
@@ -164,12 +164,6 @@ def _member(root: str, place: Place, max_bytes: int) -> bytes:
             os.close(fd)
     check_header(both[:TAR_HEADER_BYTES], place.within)
     return both[TAR_HEADER_BYTES:]
-
-
-def _limited(data: bytes, max_bytes: int) -> bytes:
-    if len(data) > max_bytes:
-        raise UnreadableFile(f"too_large: the image has {len(data):,} bytes, more than {max_bytes:,}")
-    return data
 
 
 def _stat_below(root: str, names: list[str], web: Web) -> list[tuple[int, int]]:

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 import httpcore
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UNKNOWN, UnreadableFile
+from serve_app.files import UNKNOWN, UnreadableFile, check_size
 from serve_app.roots import Roots, allows
 from serve_app.sources.remote import change_mark
 from serve_app.urls import Url, parse
@@ -167,8 +167,8 @@ def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
     n_bytes = 0
     deadline = time.monotonic() + TOTAL_S
     declared = _header(response, b"content-length") or "0"
-    if declared.isdigit() and int(declared) > max_bytes:
-        raise UnreadableFile(f"too_large: the file has {int(declared):,} bytes, more than {max_bytes:,}")
+    if declared.isdigit():
+        check_size(int(declared), max_bytes)
     for piece in response.iter_stream():
         n_bytes += len(piece)
         if n_bytes > max_bytes:

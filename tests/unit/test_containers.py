@@ -118,6 +118,22 @@ def test_ids_and_places_are_found_again_after_the_tar_was_written_anew(root, rea
     assert contents(reader, root, after)[1:] == [b"one", b"two"]
 
 
+class Counted(io.FileIO):
+    """A file that counts what is read from it."""
+
+    n_bytes = 0
+
+    def readinto(self, buffer):
+        n_bytes = super().readinto(buffer)
+        self.n_bytes += n_bytes
+        return n_bytes
+
+    def read(self, n_bytes=-1):
+        data = super().read(n_bytes)
+        self.n_bytes += len(data)
+        return data
+
+
 def test_listing_a_tar_reads_headers_only_and_keeps_none(root):
     path = root / "big.tar"
     with tarfile.open(path, "w") as tar:
@@ -126,20 +142,13 @@ def test_listing_a_tar_reads_headers_only_and_keeps_none(root):
             info.size = 20_000
             tar.addfile(info, io.BytesIO(bytes(20_000)))
 
-    class Counted(io.FileIO):
-        n_bytes = 0
-
-        def readinto(self, buffer):
-            n_bytes = super().readinto(buffer)
-            Counted.n_bytes += n_bytes
-            return n_bytes
-
+    file = Counted(path)
     tracemalloc.start()
-    n_images = sum(1 for _ in webdataset.members(io.BufferedReader(Counted(path), 512), path.name))
+    n_images = sum(1 for _ in webdataset.members(io.BufferedReader(file, 512), path.name))
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert n_images == 3000
-    assert Counted.n_bytes < path.stat().st_size / 10
+    assert file.n_bytes < path.stat().st_size / 10
     assert peak_bytes < 500_000
 
 
@@ -227,21 +236,9 @@ def test_a_binary_column_holds_images_too(root, reader, kind):
 def test_listing_reads_no_image(root):
     write_images(root / "a.parquet", [os.urandom(100_000) for _ in range(50)], row_group_size=10, label=["x"] * 50)
 
-    class Counted(io.FileIO):
-        n_bytes = 0
-
-        def readinto(self, buffer):
-            n_bytes = super().readinto(buffer)
-            Counted.n_bytes += n_bytes
-            return n_bytes
-
-        def read(self, n_bytes=-1):
-            data = super().read(n_bytes)
-            Counted.n_bytes += len(data)
-            return data
-
-    assert len(list(image_table.rows(Counted(root / "a.parquet"), "a.parquet"))) == 50
-    assert Counted.n_bytes < 500_000
+    file = Counted(root / "a.parquet")
+    assert len(list(image_table.rows(file, "a.parquet"))) == 50
+    assert file.n_bytes < 500_000
 
 
 def test_a_row_group_is_read_once_for_all_who_want_its_rows(root):
