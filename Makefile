@@ -41,14 +41,13 @@ test: setup ## the whole suite; what CI runs
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lane-1 lane-2
 
 lane-1: check
-	$(BIN)/pytest -q tests/unit tests/fuzz
-	$(BIN)/pytest -q tests/browser
-	RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q tests/e2e
-	RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q tests/cluster
+	@$(call each,'tests/unit tests/fuzz' tests/browser tests/e2e tests/cluster)
 
 lane-2: recipes
-	$(BIN)/pytest -q tests/ray
-	$(BIN)/pytest -q tests/faults
+	@$(call each,tests/ray tests/faults)
+
+# A kind that fails does not keep the next from running.
+each = rc=0; for kind in $(1); do echo "$$kind"; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q $$kind || rc=1; done; exit $$rc
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults
