@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import weakref
 from collections.abc import AsyncIterator, Callable
 from contextvars import Context
 from functools import lru_cache
@@ -97,8 +96,7 @@ class ProgressHub:
         self._find_services = find_services
         self._poll_interval_s = poll_interval_s
         self._max_streams = max_streams
-        # Held weakly: a response dropped before its first byte never runs a `finally`, yet frees its place.
-        self._watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self._watches: set[Watch] = set()
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._allowance = 0.0
@@ -110,6 +108,8 @@ class ProgressHub:
 
     def watch(self, dataset_id: str, kind: JobKind) -> Watch:
         """Open a stream; its first state is read after this call, so that it shows a job created before.
+
+        Its place is taken until `Watch.close`.
 
         Raises:
             Overloaded: too many streams are open.

@@ -1,6 +1,8 @@
 """Routes of progress: Server-Sent Events (contract, section 4)."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
@@ -50,34 +52,41 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 class ProgressStream(Response):
-    """A stream that gives its place at the hub back however it ends.
+    """A stream that takes its place at the hub when it is served, not before, and gives it back however it ends.
 
+    A response that is dropped before its first byte, for its client has gone, has none to give back.
     Two tasks a stream: on Serve each waits in two processes, and there are hundreds of them.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, open_watch: Callable[[], Watch]) -> None:
+        self._open_watch = open_watch
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["Content-Length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream until the job has ended or the client has gone."""
-        client = asyncio.create_task(self._close_when_gone(receive))
+        """Serve the stream until the job has ended or the client has gone.
+
+        Raises:
+            Overloaded: too many streams are open; nothing was sent.
+        """
+        watch = self._open_watch()
+        client = asyncio.create_task(_close_when_gone(watch, receive))
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for event in progress_events(self._watch):
+            async for event in progress_events(watch):
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
             client.cancel()
-            self._watch.close()
+            watch.close()
 
-    async def _close_when_gone(self, receive: Receive) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._watch.close()
+
+async def _close_when_gone(watch: Watch, receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    watch.close()
 
 
 @router.get("/progress", response_class=Response, responses=_DOCUMENTED)
@@ -104,4 +113,4 @@ async def _stream(
         [job] = await services.writer.call(Jobs.latest, [(dataset_id, kind)])
         if has_seen_end(job, last_event_id):
             return Response(status_code=204)
-    return ProgressStream(context.progress.watch(dataset_id, kind))
+    return ProgressStream(partial(context.progress.watch, dataset_id, kind))
