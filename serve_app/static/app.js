@@ -32,6 +32,8 @@ class App {
     /** @type {Progress | null} */
     this._ended = null;
     this._loading = new AbortController();
+    /** @type {Promise<unknown>} */
+    this._starting = Promise.resolve();
     this.stage = new Stage({ onOpen: (item) => this.panel.open(item), onLasso: (items) => this._lasso(items) });
     this.panel = new Panel(byId("panel"), {
       onHighlight: (highlight) => this.stage.highlight(highlight),
@@ -159,9 +161,10 @@ class App {
 
   /** @param {string} model empty for the service's default */
   _embed(model) {
-    return this._try(async () => {
-      const { job_id } = await api.generate(this._id, model ? { model_name: model } : {});
-      sessionStorage.setItem(STARTED, job_id);
+    return this._try(() => {
+      const started = api.generate(this._id, model ? { model_name: model } : {});
+      this._starting = started.then(({ job_id }) => sessionStorage.setItem(STARTED, job_id)).catch(() => undefined);
+      return started;
     });
   }
 
@@ -198,6 +201,7 @@ class App {
    */
   async _end(kind, state, isNews) {
     if (kind === "embed") this._ended = state;
+    await this._starting; // a short job may end before the answer to the request that began it
     const isOurs = state.job_id !== null && sessionStorage.getItem(STARTED) === state.job_id;
     if (isOurs) sessionStorage.removeItem(STARTED);
     if (isOurs && state.status === "complete") await this._try(() => api.reduce(this._id, this.work.layout()));

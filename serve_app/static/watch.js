@@ -67,6 +67,7 @@ export class Watch {
   async _run(datasetId, signal) {
     let retryMs = FIRST_RETRY_MS;
     while (!signal.aborted) {
+      const nudged = new Promise((resolve) => (this._wake = () => resolve(undefined)));
       try {
         const jobs = await api.listJobs();
         if (signal.aborted) return;
@@ -74,11 +75,11 @@ export class Watch {
         this._back();
         const running = this._tell(jobs.filter((job) => job.dataset_id === datasetId));
         if (running && datasetId) await this._stream(datasetId, streamOf(running), signal);
-        else await this._rest(POLL_MS, signal);
+        else await Promise.race([pause(POLL_MS, signal), nudged]);
       } catch {
         if (signal.aborted) return;
         this._away(retryMs);
-        await this._rest(retryMs, signal);
+        await Promise.race([pause(retryMs, signal), nudged]);
         retryMs = Math.min(2 * retryMs, MAX_RETRY_MS);
       }
     }
@@ -138,13 +139,5 @@ export class Watch {
     if (!this._isAway) return;
     this._isAway = false;
     this._events.onBack();
-  }
-
-  /**
-   * @param {number} ms
-   * @param {AbortSignal} signal
-   */
-  _rest(ms, signal) {
-    return Promise.race([pause(ms, signal), new Promise((resolve) => (this._wake = () => resolve(undefined)))]);
   }
 }

@@ -70,7 +70,9 @@ def jobs(service):
     async def list_jobs():
         for job in service.jobs:
             service.advance(job)
-        return service.jobs
+        as_of_now = [dict(job) for job in service.jobs]
+        await asyncio.sleep(service.listing_s)
+        return as_of_now
 
     def begin(id, kind):
         job = service.start_job(id, kind)

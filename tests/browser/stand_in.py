@@ -30,6 +30,7 @@ class StandIn:
         self.jobs = []
         self.api_key = None
         self.job_s = 1.0
+        self.listing_s = 0.0
         self.fail_with = None
         self.skip = 0
         self.requests = []

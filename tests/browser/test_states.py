@@ -47,6 +47,18 @@ def test_vectors_without_a_map_offer_to_make_it(visit, service):
     expect(visit.page.locator("#map-count")).to_have_text("200 points")
 
 
+def test_a_job_started_while_the_page_looks_for_jobs_is_seen_by_the_next_look(visit, service):
+    service.add(Album("meadow", 200), is_mapped=False)
+    service.listing_s, service.job_s = 1.0, 30.0
+    visit.open()
+    start = visit.page.locator("#map-message").get_by_role("button", name="Compute vectors")
+    expect(start).to_be_visible()
+    with visit.page.expect_request(re.compile(r"/jobs(\?.*)?$")):
+        pass
+    start.click()
+    expect(visit.page.locator("#map-message")).to_contain_text("Computing vectors", timeout=3000)
+
+
 def test_a_failed_job_says_why_and_can_be_tried_again(visit, service, shoot):
     service.add(Album("meadow", 200), is_mapped=False)
     service.fail_with = "The model's weights cannot be had: copy them to the models folder."
