@@ -71,7 +71,7 @@ format: setup ## rewrite to the project's style
 serve: setup ## run the service on loopback; Ctrl-C stops all of it
 	@exec $(BIN)/constellate serve
 
-bench: setup ## print the benchmark table; FULL=1 measures every row (half an hour); IMAGES=/path
+bench: setup ## print the benchmark table; FULL=1 measures every row (an hour); IMAGES=/path
 	$(BIN)/python -m benchmarks $(if $(FULL),--full) $(if $(IMAGES),--images '$(IMAGES)')
 
 fuzz: setup ## ten minutes of generated requests against every route

@@ -2,7 +2,8 @@
 
     python -m benchmarks [--full] [--images FOLDER] [--only PART …]
 
-Each part runs alone, in a process of its own. Without `--full`: one round, one model, small sizes.
+Each part runs alone, in a process of its own. Without `--full`: one round, one model, small sizes. Parts named with
+`--only` take their places in the record of the same day and leave its other parts as they are.
 """
 
 import argparse
@@ -75,22 +76,43 @@ def parts(*, full: bool, images: Path) -> dict[str, list[str]]:
         "writer": ["writer"],
         "search": ["search", "--rows", "10000", "100000", "1000000", "--curate"],
         "reduce": ["reduce", "--rows", "1000", "10000", "100000", "--repeats", "1"],
-        "sse": ["sse", *folder, "--rounds", "1"],
+        "sse": ["sse", *folder],
         "memory": ["memory"],
     }
 
 
-def measure(wanted: dict[str, list[str]], say: Console) -> dict[str, Any]:
-    """The JSON of every part; a part that fails is a sentence instead, and the others go on."""
-    results: dict[str, Any] = {"gpu": "no GPU here; `python -m benchmarks.gpu` runs where there is one"}
-    for name, (module, *flags) in wanted.items():
-        say.print(f"measuring {name}", markup=False)
-        begin = time.monotonic()
-        command = [sys.executable, "-m", f"benchmarks.{module}", *flags]
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        results[name] = json.loads(run.stdout) if run.returncode == 0 else f"it ended with status {run.returncode}"
-        say.print(f"  took {time.monotonic() - begin:.0f} s", markup=False)
-    return results
+class Record:
+    """A file of `benchmarks/results`: written after every part, so that what was measured is never lost."""
+
+    def __init__(self, file: Path, host: dict[str, object], *, goes_on: bool) -> None:
+        self._file = file
+        self._host = host
+        self.results: dict[str, Any] = {"gpu": "no GPU here; `python -m benchmarks.gpu` runs where there is one"}
+        if goes_on and file.is_file():
+            self.results |= json.loads(file.read_text())["results"]
+
+    def put(self, part: str, result: dict[str, Any] | str) -> None:
+        """Take a part's figures, or the sentence that says why there are none."""
+        self.results[part] = result
+        columns = ("row", "measured", "reach", "mark")
+        record = {
+            "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": self._host,
+            "table": [dict(zip(columns, (row.what, *row.verdict(self.results)), strict=True)) for row in ROWS],
+            "results": self.results,
+        }
+        self._file.parent.mkdir(exist_ok=True)
+        self._file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def measure(module: str, flags: list[str]) -> dict[str, Any] | str:
+    """What a part prints; a sentence when it fails, and the others go on."""
+    load = round(os.getloadavg()[0], 2)
+    run = subprocess.run([sys.executable, "-m", f"benchmarks.{module}", *flags], stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        return f"it ended with status {run.returncode}"
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result | {"load_before": load}
 
 
 def show(results: dict[str, Any], host: dict[str, object], say: Console) -> None:
@@ -109,26 +131,24 @@ def show(results: dict[str, Any], host: dict[str, object], say: Console) -> None
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--full", action="store_true", help="every row, within half an hour; else within three minutes")
+    parser.add_argument("--full", action="store_true", help="every row, in about an hour; else in three minutes")
     parser.add_argument("--images", type=Path, help="a folder of JPEG photographs")
-    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="modules, like throughput or reduce")
+    parser.add_argument("--only", nargs="+", default=[], metavar="PART", help="parts or their modules")
     options = parser.parse_args()
     say = Console(width=None if sys.stdout.isatty() else 160)
     host = machine()
     wanted = parts(full=options.full, images=photographs(options.images).resolve())
     if options.only:
-        wanted = {name: flags for name, flags in wanted.items() if flags[0] in options.only}
-    results = measure(wanted, say)
-    show(results, host, say)
-    RESULTS.mkdir(exist_ok=True)
-    now = datetime.now(UTC)
-    table = [
-        dict(zip(("row", "measured", "reach", "mark"), (row.what, *row.verdict(results)), strict=True)) for row in ROWS
-    ]
-    record = {"measured_at": now.isoformat(timespec="seconds"), "machine": host, "table": table, "results": results}
-    target = RESULTS / f"{now:%Y-%m-%d}-{host['kind']}{'' if options.full else '-quick'}.json"
-    target.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    say.print(f"written to benchmarks/results/{target.name}", markup=False)
+        wanted = {name: flags for name, flags in wanted.items() if {name, flags[0]} & set(options.only)}
+    today = f"{datetime.now(UTC):%Y-%m-%d}-{host['kind']}{'' if options.full else '-quick'}.json"
+    record = Record(RESULTS / today, host, goes_on=bool(options.only))
+    for name, (module, *flags) in wanted.items():
+        say.print(f"measuring {name}", markup=False)
+        begin = time.monotonic()
+        record.put(name, measure(module, flags))
+        say.print(f"  took {time.monotonic() - begin:.0f} s", markup=False)
+    show(record.results, host, say)
+    say.print(f"written to benchmarks/results/{today}", markup=False)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ MAX_PAUSE_S = 5.0
 MAX_STREAMS = 300
 """Of one process; two of them hold the 500 that are promised, and more while one of them is away."""
 RETRY_MS = 1500
-PING_S = 15.0
+PING_S = 30.0
 PING = b": ping\r\n"
 """A comment line that keeps an idle connection alive.
 
@@ -34,7 +34,7 @@ Without the usual blank line behind it: once an event has had an `id`, httpx-sse
 blank line for an event without data. The next event or ping follows on a line of its own either way.
 """
 
-EVENTS_PER_S = 50.0
+EVENTS_PER_S = 10.0
 """Of progress, over all streams of a process: on Serve an event costs this process and the proxy a millisecond."""
 
 

@@ -18,7 +18,7 @@ ANSWER_S = 60.0
 # Listing a large folder on a slow disk, and comparing every image with every other, take their time.
 LONG_ANSWER_S = 600.0
 # The service pings its streams every 15 s: after three missed pings nobody is there.
-STREAM_SILENCE_S = 45.0
+STREAM_SILENCE_S = 90.0
 
 
 class Unreachable(Exception):

@@ -5,8 +5,8 @@
 
 import { Problem, request } from "./api.js";
 
-/** The service pings every 15 s: a stream silent for three pings is dead. */
-const SILENCE_MS = 45_000;
+/** The service pings every 30 s: a stream silent for three pings is dead. */
+const SILENCE_MS = 90_000;
 const FIRST_PAUSE_MS = 500;
 const MAX_PAUSE_MS = 15_000;
 
