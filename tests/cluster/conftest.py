@@ -17,6 +17,7 @@ from serve_app.config import Settings
 from tests.faults.wait import until
 from tests.invariants import check_invariants
 from tests.ray.conftest import free_port
+from tests.ray.exporters import EXPORTED_EVERY_S
 from tests.tiny_models import make_tiny_checkpoint
 
 QUICK_VERDICT = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "10"}
@@ -26,7 +27,8 @@ QUICK_VERDICT = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A head for nothing but the cluster, and one node with room for replicas."""
-    os.environ.update(QUICK_VERDICT, RAY_metrics_report_interval_ms="1000", OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    os.environ.update(QUICK_VERDICT, OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1")
+    os.environ["RAY_metrics_report_interval_ms"] = f"{1000 * EXPORTED_EVERY_S:.0f}"  # noqa: SIM112  # Ray's spelling
     cluster = Cluster()
     cluster.add_node(num_cpus=0, include_dashboard=True, dashboard_port=free_port())
     try:

@@ -14,6 +14,7 @@ from deployments import proxy, writer
 from serve_app import main
 from serve_app.config import Settings
 from tests import s3_server
+from tests.ray.exporters import EXPORTED_EVERY_S
 from tests.tiny_models import make_tiny_checkpoint
 
 
@@ -54,7 +55,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, s3_url: str) -> Iterator[S
         port=free_port(),
         device="cpu",
     )
-    os.environ["RAY_metrics_report_interval_ms"] = "1000"  # noqa: SIM112  # Ray's spelling and its least; default 10 s
+    os.environ["RAY_metrics_report_interval_ms"] = f"{1000 * EXPORTED_EVERY_S:.0f}"  # noqa: SIM112  # Ray's spelling
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
     os.environ.update(proxy.CALLBACK)
     ray.init(

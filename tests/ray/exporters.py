@@ -10,6 +10,10 @@ from typing import Any
 import httpx
 import ray
 
+EXPORTED_EVERY_S = 4.0
+"""What a node shows of a process is forgotten after twice this time: on a busy machine exports come late, and of one
+second's series some were always missing."""
+
 _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -44,25 +48,25 @@ def increase(before: Series, now: Series, metric: str, **labels: str) -> float:
     )
 
 
-def settled(*metrics: str, timeout_s: float = 30.0) -> Series:
-    """What is exported once these metrics change no more: processes export what they count every second."""
+def settled(*metrics: str, timeout_s: float = 60.0) -> Series:
+    """What is exported once these metrics change no more for longer than exports take to come."""
     deadline = time.monotonic() + timeout_s
     series = scrape()
     while True:
-        time.sleep(2.5)
+        time.sleep(1.5 * EXPORTED_EVERY_S)
         earlier, series = series, scrape()
         if _only(metrics, earlier) == _only(metrics, series):
             return series
         assert time.monotonic() < deadline, "the metrics never settle"
 
 
-def await_series(is_there: Callable[[Series], bool], timeout_s: float = 30.0) -> Series:
+def await_series(is_there: Callable[[Series], bool], timeout_s: float = 60.0) -> Series:
     """Scrape until the condition holds, and return what was scraped."""
     deadline = time.monotonic() + timeout_s
     while not is_there(series := scrape()):
         ours = [(name, has.get("outcome") or has.get("status"), value) for name, has, value in series if _is_ours(name)]
         assert time.monotonic() < deadline, ours
-        time.sleep(0.3)
+        time.sleep(1.0)  # a node spends a quarter of a second on an answer
     return series
 
 

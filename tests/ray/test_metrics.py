@@ -76,7 +76,8 @@ def test_gauges_show_what_the_database_holds(service: Service):
 def test_open_streams_are_counted_while_they_are_open(service: Service):
     dataset_id = register(service.http, make_folder(service.roots / "watched", n_images=1))
     with connect_sse(service.http, "GET", f"/datasets/{dataset_id}/embeddings/progress") as source:
-        next(source.iter_sse())
+        events = source.iter_sse()  # the stream is open for as long as this is
+        next(events)
         await_series(lambda now: (total(now, "ray_sse_streams") or 0) >= 1)
     await_series(lambda now: not total(now, "ray_sse_streams"))  # nought, or no longer exported
 
