@@ -13,6 +13,7 @@ Reasons of a `RejectedImage` (those of files that cannot be read at all are in `
     format_not_allowed  an image, but of a format that is not decoded here
     too_many_pixels     more pixels, or a longer side, than `ImageLimits` allows; found before decoding
     too_much_memory     decoding would take more than `ImageLimits.max_memory_bytes`; found before decoding
+    too_much_work       decoding would take too long, or the file is in too many pieces; found before decoding
     truncated           the file ends before its image does
     corrupt             the image data or what surrounds it is damaged
 
@@ -21,6 +22,7 @@ Safe to call from many threads at once; Pillow decodes and resamples outside the
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from PIL import Image, UnidentifiedImageError
 
 from serve_app.errors import InvalidRequest, ModelUnavailable, RefusedImage
 from serve_app.image_formats import ALLOWED_FORMATS, signature_of
+from serve_app.image_work import CountedFile, TiffLayout, TooManyParts, count_scans, tiff_layout
 from serve_app.orientation import turn_of
 from serve_app.resampling import Box, resample
 
@@ -46,19 +49,30 @@ class RejectedImage(RefusedImage):
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may ask for. What these admit is decoded in seconds: 50 Mpx took 0.2 to 1.2 s of one core."""
+    """What one image may ask for. What these admit is decoded in seconds, which `serve_app.image_work` is about."""
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 50_000_000
     max_side_px: int = 30_000
     max_memory_bytes: int = 512 * 2**20
+    max_scans: int = 100
+    """Of a JPEG. Ordinary ones have about 10; each may walk over all blocks, 50 Mpx in 20 ms."""
+    max_parts: int = 5_000_000
+    """Pieces in which Pillow reads a file, each in about a microsecond. Ordinary files have some dozens."""
+    max_strips: int = 100_000
+    """Strips or tiles of a TIFF; for a million Pillow took 80 s."""
 
 
 DEFAULT_LIMITS = ImageLimits()
 
+# A strip of one row is decoded as one of eight or sixteen, so that a scan of a JPEG in a TIFF costs as much more.
+# libtiff counts them itself, up to 100; the TIFF specification allows only JPEGs of few scans.
+os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", "20")
+
 # What `decode` takes at its peak, in bytes a pixel, measured with 50 Mpx: Pillow decodes WebP twice over, and lays
 # transparency on white in a copy. RGB takes 7, a palette with transparency 8, RGBA 10.5.
 _PEAK_BYTES = 10.6
+_TILE_BYTES = 8  # of a TIFF, which is decoded tile by tile
 _PEAK_BYTES_OF_MODE = {"CMYK": 12.2, "LA": 13.7}
 _PEAK_BYTES_OF_FORMAT = {("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7, ("AVIF", "RGBA"): 14.3}
 
@@ -205,7 +219,10 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
         raise RejectedImage("empty: the file has no content")
     if len(data) > limits.max_bytes:
         raise RejectedImage(f"too_large: {len(data)} bytes, at most {limits.max_bytes} are read")
-    image = Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS)
+    layout = tiff_layout(data)
+    if layout is not None and layout.parts > limits.max_strips:
+        raise RejectedImage(f"too_much_work: {layout.parts} strips, at most {limits.max_strips} are decoded")
+    image = Image.open(CountedFile(data, limits.max_parts), formats=ALLOWED_FORMATS)
     width, height = image.size
     if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
         raise RejectedImage(
@@ -215,13 +232,27 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
     if at_least_px is not None:
         image.draft(None, (at_least_px, at_least_px))
     needed_bytes = image.width * image.height * _peak_bytes(image)
+    if layout is not None:
+        needed_bytes += layout.tile_px(width, height) * _TILE_BYTES
     if needed_bytes > limits.max_memory_bytes:
         raise RejectedImage(
             f"too_much_memory: {width}x{height} as {image.format} {image.mode} takes {needed_bytes / 2**20:.0f} MiB "
             f"to decode, at most {limits.max_memory_bytes // 2**20} are spent; save it smaller or in another format"
         )
+    _hold_to_time(data, image, layout, limits)
     image.load()
     return image
+
+
+def _hold_to_time(data: bytes, image: Image.Image, layout: TiffLayout | None, limits: ImageLimits) -> None:
+    """Reject an opened image that would be decoded for longer than its pixels tell."""
+    if layout is not None and (pixels := layout.decoded_px(*image.size)) > 2 * limits.max_pixels:
+        raise RejectedImage(f"too_much_work: tiles of {pixels} pixels, at most {2 * limits.max_pixels} are decoded")
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and count_scans(data, limits.max_scans, limits.max_parts) > limits.max_scans:
+        raise RejectedImage(
+            f"too_much_work: more than {limits.max_scans} scans, which are not decoded; save it with fewer"
+        )
 
 
 def _peak_bytes(image: Image.Image) -> float:
@@ -239,6 +270,8 @@ def _rejecting(data: bytes) -> Iterator[None]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RejectedImage(f"too_many_pixels: {error}") from None
+    except TooManyParts as error:
+        raise RejectedImage(f"too_much_work: {error}") from None
     except UnidentifiedImageError:
         raise _unopened(data) from None
     except Exception as error:

@@ -227,18 +227,22 @@ def test_a_body_without_a_length_is_counted_on_the_wire(http_client):
 
 
 def test_an_image_over_each_limit_has_a_reason_of_its_own(service, http_client, album):
-    """Bytes, pixels, side, memory: found before anything is decoded, in a folder as in an upload."""
+    """Bytes, pixels, side, memory, work: found before anything is decoded, in a folder as in an upload."""
     folder = service.roots / "limits"
     folder.mkdir()
     (folder / "good.png").write_bytes(picture(4))
     Image.new("1", (8000, 6300)).save(folder / "pixels.png")
     Image.new("1", (30_001, 1)).save(folder / "side.png")
     Image.new("RGBA", (5400, 5400), (0, 128, 128, 100)).save(folder / "memory.webp", lossless=True, quality=0, method=0)
+    Image.new("L", (90, 60)).save(folder / "work.jpg")
+    jpeg = (folder / "work.jpg").read_bytes()
+    (folder / "work.jpg").write_bytes(jpeg[:-2] + 100 * jpeg[jpeg.index(b"\xff\xda") : -2] + jpeg[-2:])
     bombs = {"pixels.png": "too_many_pixels", "side.png": "too_many_pixels", "memory.webp": "too_much_memory"}
+    bombs["work.jpg"] = "too_much_work"
     with (folder / "bytes.png").open("wb") as file:
         file.truncate(64 * MIB + 1)
     dataset_id = register(http_client, folder)
-    assert run(http_client, dataset_id)["skipped"] == 4
+    assert run(http_client, dataset_id)["skipped"] == 5
     skipped = http_client.get(f"/datasets/{dataset_id}/embeddings/skipped").json()["items"]
     reasons = {skip["file_name"]: skip["reason"] for skip in skipped}
     assert reasons == bombs | {"bytes.png": "too_large"}

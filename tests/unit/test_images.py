@@ -317,6 +317,7 @@ def test_a_bomb_is_rejected_before_it_is_decoded(side_px):
         pytest.param(ImageLimits(max_pixels=90 * 60 - 1), "too_many_pixels", id="pixels"),
         pytest.param(ImageLimits(max_side_px=89), "too_many_pixels", id="side"),
         pytest.param(ImageLimits(max_memory_bytes=90 * 60 * 10), "too_much_memory", id="memory"),
+        pytest.param(ImageLimits(max_parts=5), "too_much_work", id="parts"),
     ],
 )
 def test_limits_hold(limits, reason):
@@ -327,6 +328,105 @@ def test_an_image_at_its_limits_is_decoded():
     data = encode(photo(90, 60))
     limits = ImageLimits(max_bytes=len(data), max_pixels=90 * 60, max_side_px=90)
     assert decode(data, SMALL, limits).shape == (28, 28, 3)
+
+
+def jpeg_of_scans(scans, size=(90, 60), **metadata):
+    """A progressive JPEG of `scans` scans; those beyond its own hold one run of blocks without a coefficient."""
+    data = encode(photo(*size), "JPEG", progressive=True, **metadata)
+    table = bytes.fromhex("ffc4 0014 10 01" + 15 * "00" + "e0")  # the code 0: a run of 2^14 blocks and more
+    scan = bytes.fromhex("ffda 0008 01 0100 01 3f 10 0001")
+    return data[:-2] + table + (scans - data.count(b"\xff\xda")) * scan + data[-2:]
+
+
+def tiff(fields, pixels=b""):
+    """A grey TIFF of the given fields by tag, each one LONG or a list of them; `pixels` begin at byte 400."""
+    place, lists, entries = 400 + len(pixels), b"", b""
+    for tag, value in sorted(({258: 8, 259: 1, 262: 1, 277: 1} | fields).items()):
+        many = value if isinstance(value, list) else [value]
+        entries += struct.pack("<HHII", tag, 4, len(many), many[0] if len(many) == 1 else place + len(lists))
+        lists += struct.pack(f"<{len(many)}I", *many) if len(many) > 1 else b""
+    head = struct.pack("<4sIH", b"II*\0", 8, len(entries) // 12) + entries + bytes(4)
+    return head.ljust(400, b"\0") + pixels + lists
+
+
+def tiled(width, height, tile_width, tile_length):
+    """All tiles of a TIFF are the same few bytes."""
+    count = -(-width // tile_width) * -(-height // tile_length)
+    tile = zlib.compress(bytes(tile_width * tile_length))
+    sizes = {256: width, 257: height, 259: 8, 322: tile_width, 323: tile_length}
+    return tiff(sizes | {324: [400] * count, 325: [len(tile)] * count}, tile)
+
+
+def empty_chunks(count):
+    png = encode(photo(90, 60), "PNG")
+    return png[:33] + count * (struct.pack(">I4sI", 0, b"prVt", zlib.crc32(b"prVt"))) + png[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(jpeg_of_scans(10_000), "too_much_work", id="JPEG of 10,000 scans"),
+        pytest.param(
+            encode(photo(90, 60), "JPEG")[:2] + b"\xff" * 6_000_000 + encode(photo(90, 60), "JPEG")[2:],
+            "too_much_work",
+            id="JPEG with 6 MB of fill bytes",
+        ),
+        pytest.param(empty_chunks(2_600_000), "too_much_work", id="PNG of 2.6 million chunks"),
+        pytest.param(tiled(1600, 1, 16, 2**17), "too_much_work", id="TIFF of tiles far longer than the image"),
+        pytest.param(tiled(1, 1, 2**13, 2**13), "too_much_memory", id="TIFF of one huge tile"),
+        pytest.param(
+            tiff({256: 4, 257: 4, 278: 1, 273: [400] * 100_001}, bytes(16)),
+            "too_much_work",
+            id="TIFF of 100,001 strips",
+        ),
+        pytest.param(
+            tiff({256: 4, 257: 4, 278: 1, 273: [400] * 100_001}, bytes(16)).replace(b"II*\0", b"II\0*", 1),
+            "too_much_work",
+            id="the same with a header that only Pillow takes",
+        ),
+    ],
+)
+def test_a_small_file_that_would_take_long_is_rejected(data, reason):
+    began = time.process_time()
+    assert rejection(data).reason == reason
+    assert time.process_time() - began < 10
+
+
+def test_a_jpeg_at_its_limit_of_scans_is_decoded():
+    at_limit = jpeg_of_scans(DEFAULT_LIMITS.max_scans)
+    assert decode(at_limit, SMALL).shape == (28, 28, 3)
+    assert rejection(jpeg_of_scans(DEFAULT_LIMITS.max_scans + 1)).reason == "too_much_work"
+
+
+def test_scans_of_a_thumbnail_and_behind_the_end_are_not_counted():
+    scan = b"\xff\xda" * 200
+    jpeg = jpeg_of_scans(12, comment=scan) + scan
+    assert decode(jpeg, SMALL).shape == (28, 28, 3)
+
+
+def test_scans_behind_restarts_and_stuffed_bytes_are_counted():
+    data = encode(noise(90, 60), "JPEG", quality=90, restart_marker_blocks=1)
+    assert b"\xff\x00" in data
+    assert b"\xff\xd0" in data
+    scan = data[data.index(b"\xff\xda") : -2]
+    assert rejection(data[:-2] + 100 * scan + data[-2:]).reason == "too_much_work"
+
+
+@pytest.mark.parametrize("side_px", [100, 1000])
+def test_a_tiled_tiff_is_decoded(side_px):
+    assert (decode(tiled(side_px, side_px, 256, 256), SMALL) == 0).all()
+
+
+def test_the_longest_progressive_jpeg_is_decoded_in_seconds():
+    """36 Mpx, each of 100 scans over all of them, is far from the 20 s that one image may take."""
+    data = encode(Image.new("L", (6000, 6000)), "JPEG", progressive=True)
+    table, scan = bytes.fromhex("ffc4 0014 10 01" + 15 * "00" + "e0"), bytes.fromhex("ffda 0008 01 0100 01 3f 10")
+    runs = int("0" * 15 * 40, 2).to_bytes(75, "big")  # 40 runs of 2^14 blocks
+    scans = DEFAULT_LIMITS.max_scans - data.count(b"\xff\xda")
+    data = data[:-2] + table + scans * (scan + runs) + data[-2:]
+    began = time.process_time()
+    assert decode(data, SMALL).shape == (28, 28, 3)
+    assert time.process_time() - began < 10
 
 
 EXTREME = """
