@@ -51,8 +51,11 @@ class Poison(threading.Thread):
 
 def test_an_image_that_kills_whoever_reads_it_is_skipped_and_its_neighbour_is_not(album: Album):
     service = album.service
-    pair = Album.register(service, make_folder(service.roots / "poison", n_images=2, seed=7))
-    [poisonous, harmless] = sorted(path.relative_to(pair.root).as_posix() for path in pair.root.rglob("*.*"))
+    root = make_folder(service.roots / "poison", n_images=2, seed=7)
+    [poisonous, harmless] = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*"))
+    # A small one is decoded in a millisecond, before whoever kills its reader has seen that it was opened.
+    make_photograph(root / poisonous, 7, width=7000, height=7000)
+    pair = Album.register(service, root)
     poison = Poison(service, pair.root, poisonous)
     poison.start()
     began = time.monotonic()
