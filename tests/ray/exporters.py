@@ -18,6 +18,7 @@ _SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 Series = list[tuple[str, dict[str, str], float]]
+Known = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def scrape() -> Series:
@@ -48,16 +49,29 @@ def increase(before: Series, now: Series, metric: str, **labels: str) -> float:
     )
 
 
-def settled(*metrics: str, timeout_s: float = 60.0) -> Series:
-    """What is exported once these metrics change no more for longer than exports take to come."""
+def settled(*counters: str, timeout_s: float = 60.0) -> Series:
+    """What is exported once these counters change no more for longer than exports take to come."""
     deadline = time.monotonic() + timeout_s
-    series = scrape()
+    known: Known = {}
+    earlier = _add(known, counters)
     while True:
         time.sleep(1.5 * EXPORTED_EVERY_S)
-        earlier, series = series, scrape()
-        if _only(metrics, earlier) == _only(metrics, series):
-            return series
-        assert time.monotonic() < deadline, "the metrics never settle"
+        if (now := _add(known, counters)) == earlier:
+            return now
+        assert time.monotonic() < deadline, "the counters never settle"
+        earlier = now
+
+
+def await_counters(has_reached: Callable[[Series], bool], *counters: str, timeout_s: float = 60.0) -> Series:
+    """Scrape until the condition holds for what these counters have ever shown, and return that."""
+    deadline = time.monotonic() + timeout_s
+    known: Known = {}
+    while not has_reached(series := _add(known, counters)):
+        assert time.monotonic() < deadline, [
+            (name, has.get("outcome") or has.get("status"), has.get("WorkerId"), value) for name, has, value in series
+        ]
+        time.sleep(1.0)  # a node spends a quarter of a second on an answer
+    return series
 
 
 def await_series(is_there: Callable[[Series], bool], timeout_s: float = 60.0) -> Series:
@@ -66,12 +80,16 @@ def await_series(is_there: Callable[[Series], bool], timeout_s: float = 60.0) ->
     while not is_there(series := scrape()):
         ours = [(name, has.get("outcome") or has.get("status"), value) for name, has, value in series if _is_ours(name)]
         assert time.monotonic() < deadline, ours
-        time.sleep(1.0)  # a node spends a quarter of a second on an answer
+        time.sleep(1.0)
     return series
 
 
-def _only(metrics: tuple[str, ...], series: Series) -> Series:
-    return [sample for sample in series if sample[0] in metrics]
+def _add(known: Known, counters: tuple[str, ...]) -> Series:
+    """Bring up to date what each series of these counters showed last: one whose export is late is not there at all."""
+    for name, has, value in scrape():
+        if name in counters:
+            known[name, frozenset(has.items())] = value
+    return [(name, dict(labels), value) for (name, labels), value in known.items()]
 
 
 def _is_ours(name: str) -> bool:

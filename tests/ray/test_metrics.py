@@ -8,12 +8,13 @@ from httpx_sse import connect_sse
 
 from tests.ray.client import embed, finish, generate, register
 from tests.ray.conftest import Service
-from tests.ray.exporters import Series, await_series, increase, scrape, settled, total
+from tests.ray.exporters import Series, await_counters, await_series, increase, scrape, settled, total
 from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.ray
 
 MODEL = "tiny-dinov2"
+COUNTERS = ("ray_dino_images_total", "ray_writer_rows_total")
 
 
 def images(before: Series, now: Series, status: str) -> float:
@@ -28,7 +29,7 @@ def test_a_job_is_counted_image_by_image_and_row_by_row(service: Service):
     root = make_folder(service.roots / "counted", n_images=40)
     for name in ("a.jpg", "b.jpg"):
         (root / name).write_bytes(b"not an image")
-    before = settled("ray_dino_images_total", "ray_writer_rows_total")
+    before = settled(*COUNTERS)
 
     dataset_id, _ = embed(service.http, root)
     shutil.move(root / "a.jpg", root / "c.jpg")
@@ -37,8 +38,11 @@ def test_a_job_is_counted_image_by_image_and_row_by_row(service: Service):
     generate(service.http, dataset_id)
     assert finish(service.http, dataset_id)["status"] == "complete"
 
-    await_series(lambda now: (images(before, now, "embedded"), images(before, now, "skipped")) == (40, 4))
-    after = await_series(lambda now: (rows(before, now, "embedded"), rows(before, now, "skipped")) == (40, 4))
+    def has_all(now: Series) -> bool:
+        shown = [count(before, now, status) for count in (images, rows) for status in ("embedded", "skipped")]
+        return shown == [40, 4, 40, 4]
+
+    after = await_counters(has_all, *COUNTERS)
     assert images(before, after, "known") == 1
     assert rows(before, after, "reused") == 40
     for status in ("embedded", "known", "skipped"):
