@@ -179,7 +179,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
         max_ongoing_requests=policy.max_ongoing,
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=60,
-        health_check_period_s=1,  # how soon a killed replica is missed
+        health_check_period_s=0.5,  # how soon a killed replica is missed
         autoscaling_config=AutoscalingConfig(
             min_replicas=min_replicas,
             initial_replicas=policy.initial_replicas if min_replicas else 1,

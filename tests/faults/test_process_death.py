@@ -28,7 +28,7 @@ REPEATED_AT_MOST = {
 OF_SERVE = {"ingress": {500}, "proxy": {0, 404}}
 """What Serve itself answers: for requests that died with their ingress, and from a proxy that has no routes yet."""
 
-RECOVERS_IN_S = {"replica": 30, "JobRunner": 20, "ingress": 5, "proxy": 10, "controller": 5, "writer": 10}
+RECOVERS_IN_S = {"replica": 20, "JobRunner": 20, "ingress": 5, "proxy": 10, "controller": 5, "writer": 10}
 """How long progress may stand still: twice and more of what it does on an idle machine."""
 
 CALLERS_WAIT_AT_MOST_S = 5.0
