@@ -51,7 +51,7 @@ each = rc=0; for kind in $(1); do echo "$$kind"; RAY_TMPDIR=$$(mktemp -d) $(BIN)
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults
-	$(BIN)/pytest -q -m every tests/unit/store
+	$(BIN)/pytest -q -m every tests/unit/store tests/faults
 
 test-unit: setup ## the tests that need no cluster
 	$(BIN)/pytest -q tests/unit

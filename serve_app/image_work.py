@@ -1,8 +1,9 @@
 """How much work a file would give its decoder, found before it is decoded.
 
 Pixels bound the time of a decoder only where each is made once, from a file taken apart in a few pieces. What else a
-small file may ask for, each measured at hours or gigabytes: a JPEG thousands of scans over all its blocks, a TIFF tiles
-far larger than the image or a million strips, and any format millions of pieces, for which Pillow loops in Python.
+small file may ask for, with measured examples: a JPEG thousands of scans over all its blocks (0.4 MB, 31 s), a TIFF
+tiles far larger than the image (3 MB, 780 MiB of memory) or a million strips (4 MB, 80 s), and any format millions of
+pieces, for which Pillow loops in Python (64 MiB of fill bytes in a JPEG, 43 s).
 """
 
 import io

@@ -14,7 +14,7 @@ from tests.ray.photographs import make_folder
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 ROUNDS = 6
-"""Here, through every process; a hundred in one process are `tests/unit/store/test_collisions.py`."""
+"""In every run; a hundred take two minutes, and in one process they are `tests/unit/store/test_collisions.py`."""
 CALLERS = 50
 
 
@@ -22,14 +22,15 @@ async def _post_together(http: httpx.AsyncClient, path: str) -> list[httpx.Respo
     return await asyncio.gather(*(http.post(path, json={"force": True}) for _ in range(CALLERS)))
 
 
-def test_of_fifty_that_post_at_once_one_gets_the_job_and_the_others_its_id(album: Album):
+@pytest.mark.parametrize("n_rounds", [ROUNDS, pytest.param(100, marks=pytest.mark.every)])
+def test_of_fifty_that_post_at_once_one_gets_the_job_and_the_others_its_id(album: Album, n_rounds: int):
     exact = album.exact()
 
     async def rounds() -> list[str]:
         jobs = []
         limits = httpx.Limits(max_connections=CALLERS)
         async with httpx.AsyncClient(base_url=album.service.settings.url, timeout=30, limits=limits) as http:
-            for _ in range(ROUNDS):
+            for _ in range(n_rounds):
                 answers = await _post_together(http, f"{album.path}/generate")
                 codes = sorted(answer.status_code for answer in answers)
                 assert codes == [202] + [409] * (CALLERS - 1)
@@ -41,10 +42,10 @@ def test_of_fifty_that_post_at_once_one_gets_the_job_and_the_others_its_id(album
     began = time.monotonic()
     jobs = asyncio.run(rounds())
     seconds = time.monotonic() - began
-    assert len(set(jobs)) == ROUNDS
+    assert len(set(jobs)) == n_rounds
     assert {album.job(job_id)["status"] for job_id in jobs} == {"cancelled"}
     assert album.exact() == exact
-    measured("50 at once", rounds=ROUNDS, posts=ROUNDS * CALLERS, posts_per_s=ROUNDS * CALLERS / seconds)
+    measured("50 at once", rounds=n_rounds, posts=n_rounds * CALLERS, posts_per_s=n_rounds * CALLERS / seconds)
 
 
 @pytest.mark.parametrize("moment", ["before the first image", "in the middle"])
