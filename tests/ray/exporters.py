@@ -62,14 +62,14 @@ def settled(*counters: str, timeout_s: float = 60.0) -> Series:
         earlier = now
 
 
-def await_counters(has_reached: Callable[[Series], bool], *counters: str, timeout_s: float = 60.0) -> Series:
-    """Scrape until the condition holds for what these counters have ever shown, and return that."""
+def await_counters(
+    figures: Callable[[Series], list[float]], expected: list[float], *counters: str, timeout_s: float = 60.0
+) -> Series:
+    """Scrape until these figures of what the counters have ever shown are as expected, and return what was shown."""
     deadline = time.monotonic() + timeout_s
     known: Known = {}
-    while not has_reached(series := _add(known, counters)):
-        assert time.monotonic() < deadline, [
-            (name, has.get("outcome") or has.get("status"), has.get("WorkerId"), value) for name, has, value in series
-        ]
+    while (shown := figures(series := _add(known, counters))) != expected:
+        assert time.monotonic() < deadline, f"{shown} instead of {expected}"
         time.sleep(1.0)  # a node spends a quarter of a second on an answer
     return series
 
