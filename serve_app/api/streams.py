@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -84,8 +85,10 @@ class ProgressStream(Response):
 
 
 async def _close_when_gone(watch: Watch, receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+    """Wait for the client to go; where Serve has cancelled the request, `receive` raises an error of Ray's instead."""
+    with suppress(Exception):
+        while (await receive())["type"] != "http.disconnect":
+            pass
     watch.close()
 
 

@@ -21,6 +21,7 @@ class Answer:
         self.chunks = asyncio.Queue()
         self.has_begun = asyncio.Event()
         self.left = asyncio.Event()
+        self.error_on_leaving = None
 
     async def send(self, message):
         if message["type"] == "http.response.start":
@@ -34,6 +35,8 @@ class Answer:
 
     async def receive(self):
         await self.left.wait()
+        if self.error_on_leaving:
+            raise self.error_on_leaving
         return {"type": "http.disconnect"}
 
     async def body(self):

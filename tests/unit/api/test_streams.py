@@ -233,3 +233,11 @@ async def test_above_the_cap_a_stream_is_refused_until_another_ends(app, service
 async def test_head_and_options_do_not_hang(client, dataset):
     for method in ("HEAD", "OPTIONS"):
         assert (await client.request(method, path(dataset))).status_code == 405
+
+
+async def test_a_stream_gives_its_place_back_when_the_server_fails_to_say_that_the_client_has_gone(app, hub, dataset):
+    """Ray Serve's `receive` raises `TaskCancelledError` now and then, of requests that are reset before they answer."""
+    async with opened(app, path(dataset)) as answer:
+        await anext(answer.events())
+        answer.error_on_leaving = RuntimeError("this task was cancelled")
+    assert len(hub) == 0
