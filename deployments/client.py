@@ -27,9 +27,9 @@ from ray.serve.handle import DeploymentHandle
 from deployments.embedder import APPLICATION, DEPLOYMENT
 from deployments.handles import ask, service_errors
 from serve_app.errors import InvalidImage, Unavailable
-from serve_app.fan_out import Embedded, spread
+from serve_app.fan_out import joined, spread
 from serve_app.records import ModelCard, Vectors
-from serve_app.services import Refusal
+from serve_app.services import Embedded, Outcomes, Refusal
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class EmbeddingClient:
         """
         return _finish(self.embed_async(images))
 
-    def embed_each(self, images: Sequence[Picture]) -> Embedded:
+    def embed_each(self, images: Sequence[Picture]) -> Outcomes:
         """Embed images: a (D,) vector or a `Refusal` each. Raises `Unavailable`."""
         return _finish(self.embed_each_async(images))
 
@@ -94,7 +94,7 @@ class EmbeddingClient:
             raise InvalidImage(_complaint(embedded))
         return np.stack(vectors) if vectors else np.empty((0, (await self.describe_async()).dimension), np.float32)
 
-    async def embed_each_async(self, images: Sequence[Picture]) -> Embedded:
+    async def embed_each_async(self, images: Sequence[Picture]) -> Outcomes:
         """See `embed_each`."""
 
         async def embed(chunk: Sequence[Picture]) -> Embedded:
@@ -102,7 +102,8 @@ class EmbeddingClient:
             embedded: Embedded = await self._ask("embed_images", encoded)
             return embedded
 
-        return await spread(embed, images, chunk_images=self.chunk, window=self.window)
+        parts = await spread(embed, images, chunk_images=self.chunk, window=self.window)
+        return joined(parts).outcomes if parts else []
 
     async def _ask(self, method: str, *args: object) -> Any:
         if self._handle is None:
@@ -159,7 +160,7 @@ def _encoded(image: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _complaint(embedded: Embedded) -> str:
+def _complaint(embedded: Outcomes) -> str:
     refused = [(i, outcome) for i, outcome in enumerate(embedded) if isinstance(outcome, Refusal)]
     index, first = refused[0]
     others = f" (and {len(refused) - 1} more images)" if len(refused) > 1 else ""

@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from ray import serve
 from ray.serve import Application
 from ray.serve.config import AutoscalingConfig
@@ -33,7 +32,7 @@ from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
 from serve_app.images import ImageLimits
 from serve_app.policy import Policy
 from serve_app.records import Block, FileTask, ModelCard, Vectors
-from serve_app.services import Refusal
+from serve_app.services import Embedded, Refusal
 from serve_app.sources.reading import Reader
 
 if TYPE_CHECKING:
@@ -126,8 +125,8 @@ class DinoV2:
     def _read(self, root: str, tasks: list[FileTask], model: "VisionModel") -> Chunk:
         return Chunk.read(self._reader, root, tasks, model.preprocessing, self._limits, self._readers)
 
-    async def embed_images(self, images: list[bytes]) -> list[NDArray[np.float32] | Refusal] | ServiceError:
-        """One vector or refusal an encoded image, in order; see `services.Embedder.embed`."""
+    async def embed_images(self, images: list[bytes]) -> Embedded | ServiceError:
+        """See `services.Embedder.embed`."""
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
@@ -139,7 +138,8 @@ class DinoV2:
             pixels = [image for image in decoded if not isinstance(image, Refusal)]
             vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
         self._metrics.count(embedded=len(pixels), skipped=len(decoded) - len(pixels))
-        return [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
+        outcomes = [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
+        return Embedded(model.card, outcomes)
 
     async def _vectors(self, model: "VisionModel", pixels: Pixels) -> Vectors:
         """(B, D) vectors of (B, S, S, 3) pixels; B may be 0. Cut small, so that others get their turn in between."""

@@ -26,7 +26,7 @@ from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
 from serve_app.records import Block, Claim, FileTask, ModelCard, Neighbour
-from serve_app.services import Refusal
+from serve_app.services import Embedded
 from serve_app.store.datasets import Datasets
 from serve_app.store.vectors import Vectors
 
@@ -120,9 +120,10 @@ class EmbedderHandle:
         """See `services.Embedder.describe`."""
         return await self._call(model, "describe")
 
-    async def embed(self, model: str, images: list[bytes]) -> list[NDArray[np.float32] | Refusal]:
+    async def embed(self, model: str, images: list[bytes]) -> Embedded:
         """See `services.Embedder.embed`."""
-        return await self._call(model, "embed_images", images)
+        embedded: Embedded = await self._call(model, "embed_images", images)
+        return embedded
 
     async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
         """See `embed_job.FileEmbedder.embed_files`."""

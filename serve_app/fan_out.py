@@ -11,14 +11,12 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from serve_app.errors import Overloaded, Saturated, ServiceError, TooLarge, WorkerCrashed
-from serve_app.services import Refusal, Services
+from serve_app.errors import Overloaded, Saturated, ServiceError, TooLarge, Unavailable, WorkerCrashed
+from serve_app.services import Embedded, Refusal, Services
 
-Embedded = list[NDArray[np.float32] | Refusal]
-"""One (D,) vector or one refusal an image, in input order."""
 T = TypeVar("T")
+R = TypeVar("R")
 
 ATTEMPTS = 3
 """Calls for one chunk: a replica that dies takes every chunk it holds with it, and most are not to blame."""
@@ -26,9 +24,9 @@ FIRST_PAUSE_S = 0.2
 
 
 async def spread(
-    embed: Callable[[Sequence[T]], Awaitable[Embedded]], images: Sequence[T], *, chunk_images: int, window: int
-) -> Embedded:
-    """Embed images by chunks.
+    embed: Callable[[Sequence[T]], Awaitable[R]], images: Sequence[T], *, chunk_images: int, window: int
+) -> list[R]:
+    """Embed images by chunks: what `embed` gave for each, in order.
 
     Args:
         embed: sends one chunk to a replica.
@@ -40,7 +38,7 @@ async def spread(
         ServiceError: what a chunk raised; the chunks under way are cancelled then.
     """
     starts = range(0, len(images), chunk_images)
-    parts: dict[int, Embedded] = {}
+    parts: dict[int, R] = {}
     waiting = iter(starts)
 
     async def send_chunks() -> None:
@@ -53,10 +51,21 @@ async def spread(
     finally:
         for sender in senders:
             sender.cancel()
-    return [outcome for start in starts for outcome in parts[start]]
+    return [parts[start] for start in starts]
 
 
-async def _insist(embed: Callable[[Sequence[T]], Awaitable[Embedded]], chunk: Sequence[T]) -> Embedded:
+def joined(parts: Sequence[Embedded]) -> Embedded:
+    """At least one chunk's answers as one.
+
+    Raises:
+        Unavailable: they are of several vector spaces.
+    """
+    if len({part.card.space_key for part in parts}) > 1:
+        raise Unavailable("The model was replaced while it embedded these images; try again.")
+    return Embedded(parts[0].card, [outcome for part in parts for outcome in part.outcomes])
+
+
+async def _insist(embed: Callable[[Sequence[T]], Awaitable[R]], chunk: Sequence[T]) -> R:
     pause_s = FIRST_PAUSE_S
     for _ in range(ATTEMPTS - 1):
         try:
@@ -75,12 +84,13 @@ class FanOut:
         self._n_images = 0
 
     async def embed(self, images: list[bytes]) -> Embedded:
-        """Embed encoded images with the default model.
+        """Embed at least one encoded image with the default model.
 
         Raises:
             TooLarge: more images than `Policy.request_images`.
             Saturated: with them the process would have more than twice that many under way.
-        ServiceError: what a replica raised; or a vector is not finite.
+            Unavailable: the model was replaced meanwhile.
+            ServiceError: what a replica raised; or a vector is not finite.
         """
         services = self._find_services()
         policy = services.policy
@@ -88,13 +98,14 @@ class FanOut:
             raise TooLarge(f"A request takes at most {policy.request_images} images; this one has {len(images)}.")
         share = math.ceil(len(images) / policy.max_replicas)
         with self._admitted(len(images), 2 * policy.request_images):
-            embedded = await spread(
+            parts = await spread(
                 lambda chunk: services.embedder.embed(services.settings.model, list(chunk)),
                 images,
                 chunk_images=max(1, min(policy.chunk_images, share)),
                 window=policy.max_replicas * policy.target_ongoing,
             )
-        if not all(isinstance(outcome, Refusal) or np.isfinite(outcome).all() for outcome in embedded):
+        embedded = joined(parts)
+        if not all(isinstance(outcome, Refusal) or np.isfinite(outcome).all() for outcome in embedded.outcomes):
             raise ServiceError("The model gave a vector that is not finite.")
         return embedded
 

@@ -85,7 +85,7 @@ class Readiness:
 
     async def _embed(self) -> str | None:
         services = self._find_services()
-        [vector] = await services.embedder.embed(services.settings.model, [_image()])
+        [vector] = (await services.embedder.embed(services.settings.model, [_image()])).outcomes
         if isinstance(vector, Refusal):
             return f"the probe image was refused: {vector.detail} ({vector.reason})"
         return None if np.isfinite(vector).all() else "the probe image has a vector that is not finite"

@@ -15,14 +15,18 @@ SPACE_DIGITS = 12
 
 
 class ServedModel:
-    """The default model's card, asked anew each time; `last` is the newest answer."""
+    """The default model's card; `last` is the newest answer."""
 
     def __init__(self, find_services: Callable[[], Services]) -> None:
         self._find_services = find_services
         self.last: ModelCard | None = None
 
+    async def known(self) -> ModelCard:
+        """The newest card there is, asked for only where there is none yet. Raises `ModelUnavailable`."""
+        return self.last or await self.card()
+
     async def card(self) -> ModelCard:
-        """The card. A model that has answered before and takes its time now is busy: its last card holds.
+        """The card, asked anew. A model that has answered before and takes its time now is busy: its last card holds.
 
         Raises:
             ModelUnavailable: the model is loading, or cannot be loaded.

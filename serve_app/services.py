@@ -43,6 +43,18 @@ class Refusal:
     detail: str
 
 
+Outcomes = list[NDArray[np.float32] | Refusal]
+"""One (D,) vector or one refusal an image, in input order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What became of images, and the model that gave the vectors: asked before, it may have been another one."""
+
+    card: ModelCard
+    outcomes: Outcomes
+
+
 class Embedder(Protocol):
     """Vectors for images that arrive as bytes."""
 
@@ -54,8 +66,8 @@ class Embedder(Protocol):
         """
         ...
 
-    async def embed(self, model: str, images: list[bytes]) -> list[NDArray[np.float32] | Refusal]:
-        """Embed encoded images: one (D,) vector or one refusal a position, in input order."""
+    async def embed(self, model: str, images: list[bytes]) -> Embedded:
+        """Embed encoded images. Raises `ModelUnavailable` as `describe` does."""
         ...
 
 

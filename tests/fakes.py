@@ -6,7 +6,7 @@ import numpy as np
 
 from serve_app.errors import Conflict, ModelUnavailable, SampleNotFound
 from serve_app.records import ModelCard, Neighbour
-from serve_app.services import Refusal
+from serve_app.services import Embedded, Refusal
 from serve_app.store.vectors import Vectors
 
 
@@ -48,7 +48,7 @@ class FakeEmbedder:
         if self.gate is not None:
             await self.gate.wait()
         self._check(model)
-        return [self._embed(image) for image in images]
+        return Embedded(self.model.card, [self._embed(image) for image in images])
 
     def _check(self, model):
         if self.fault is not None:

@@ -82,10 +82,10 @@ async def embed_images(
     context: ContextNow,
 ) -> StreamingResponse:
     """Embed images; those that cannot be decoded are left out of `kept_indices`."""
-    card = await context.served_model.card()
+    await context.served_model.known()  # one that loads says so at once
     embedded = await context.fan_out.embed([await file.read() for file in files])
-    kept = {i: vector for i, vector in enumerate(embedded) if not isinstance(vector, Refusal)}
-    return StreamingResponse(_answer(card, kept), media_type="application/json")
+    kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Refusal)}
+    return StreamingResponse(_answer(embedded.card, kept), media_type="application/json")
 
 
 async def _answer(card: ModelCard, kept: dict[int, NDArray[np.float32]]) -> AsyncIterator[str]:

@@ -83,11 +83,15 @@ class EmbeddingList(BaseModel):
 async def create_embeddings(body: EmbeddingRequest, context: ContextNow) -> StreamingResponse:
     """Embed images given as data URIs. One that cannot be decoded fails the request: OpenAI's answer has no gaps."""
     images = _images(body)
-    card = await context.served_model.card()
+    served = context.served_model
+    card = await served.known()
+    if body.model not in names_of(card):
+        card = await served.card()  # the one known may have been replaced
     _check(body, card)
     embedded = await context.fan_out.embed(images)
-    vectors = [_vector(i, outcome) for i, outcome in enumerate(embedded)]
-    answer = _answer(names_of(card)[0], vectors, as_base64 if body.encoding_format == "base64" else as_numbers)
+    _check(body, embedded.card)
+    vectors = [_vector(i, outcome) for i, outcome in enumerate(embedded.outcomes)]
+    answer = _answer(names_of(embedded.card)[0], vectors, as_base64 if body.encoding_format == "base64" else as_numbers)
     return StreamingResponse(answer, media_type="application/json")
 
 

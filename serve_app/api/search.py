@@ -65,11 +65,11 @@ async def search_by_image(
             f"The vectors were imported and come from {status.model_name!r}, which this service cannot run: "
             "it can compare the dataset's own images, not an upload."
         ) from None
-    card = await services.embedder.describe(status.model_name)
-    [vector] = await services.embedder.embed(status.model_name, [await file.read()])
+    embedded = await services.embedder.embed(status.model_name, [await file.read()])
+    [vector] = embedded.outcomes
     if isinstance(vector, Refusal):
         raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
-    return NeighbourList(items=await services.neighbours.search(dataset_id, vector, card.space_key, limit))
+    return NeighbourList(items=await services.neighbours.search(dataset_id, vector, embedded.card.space_key, limit))
 
 
 @router.get("/duplicates", responses=problems.documented(NoEmbeddings, DatasetNotFound))

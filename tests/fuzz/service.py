@@ -15,7 +15,7 @@ import numpy as np
 from serve_app.config import Settings
 from serve_app.embedding import Chunk, decode_uploads
 from serve_app.images import ImageLimits, Preprocessing
-from serve_app.services import Refusal
+from serve_app.services import Embedded, Refusal
 from serve_app.sources.reading import Reader
 from tests.live_service import FakeFileEmbedder, LiveService
 from tests.ray.photographs import make_folder
@@ -36,7 +36,8 @@ class DecodingEmbedder(FakeFileEmbedder):
     async def embed(self, model, images):
         self._check(model)
         decoded = await asyncio.to_thread(decode_uploads, images, Preprocessing(), ImageLimits(), self._threads)
-        return [image if isinstance(image, Refusal) else self.model.vector(image.tobytes()) for image in decoded]
+        vectors = [image if isinstance(image, Refusal) else self.model.vector(image.tobytes()) for image in decoded]
+        return Embedded(self.model.card, vectors)
 
     async def embed_files(self, model, root, tasks):
         if Path(root).name == BUSY:

@@ -9,7 +9,7 @@ from serve_app.errors import Overloaded, Saturated, ServiceError, TooLarge, Unav
 from serve_app.fan_out import FanOut, spread
 from serve_app.policy import Policy
 from serve_app.services import Services
-from tests.fakes import FakeEmbedder
+from tests.fakes import FakeEmbedder, FakeModel
 
 
 class Replicas:
@@ -49,7 +49,8 @@ def _no_pause(monkeypatch):
 @pytest.mark.parametrize("window", [1, 3, 50])
 async def test_every_image_is_embedded_once_and_answered_in_order(replicas, n_images, window):
     images = list(range(n_images))
-    assert await spread(replicas.embed, images, chunk_images=4, window=window) == images
+    parts = await spread(replicas.embed, images, chunk_images=4, window=window)
+    assert [image for part in parts for image in part] == images
     assert sorted(i for chunk in replicas.chunks for i in chunk) == images
     assert all(len(chunk) <= 4 for chunk in replicas.chunks)
 
@@ -62,7 +63,8 @@ async def test_the_window_is_filled_and_never_exceeded(replicas):
 @pytest.mark.parametrize("fault", [WorkerCrashed, Overloaded])
 async def test_a_chunk_whose_replica_dies_or_is_full_is_sent_again(replicas, fault):
     replicas.faults = {4: [fault("gone"), fault("gone")]}
-    assert await spread(replicas.embed, list(range(12)), chunk_images=4, window=2) == list(range(12))
+    parts = await spread(replicas.embed, list(range(12)), chunk_images=4, window=2)
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
     assert replicas.chunks.count([4, 5, 6, 7]) == 3
 
 
@@ -106,7 +108,7 @@ def requests(services):
 
 
 async def test_a_small_request_is_shared_by_all_replicas(requests, services):
-    assert len(await requests.embed([PNG] * 6)) == 6
+    assert len((await requests.embed([PNG] * 6)).outcomes) == 6
     assert services.embedder.n_calls == services.policy.max_replicas == 2
 
 
@@ -127,8 +129,8 @@ async def test_two_full_requests_are_under_way_and_a_third_is_refused_until_one_
     await asyncio.wait({second})
     third = asyncio.create_task(requests.embed([PNG]))
     services.embedder.gate.set()
-    assert len(await first) == 64
-    assert len(await third) == 1
+    assert len((await first).outcomes) == 64
+    assert len((await third).outcomes) == 1
 
 
 async def test_a_failed_request_frees_its_place(requests, services):
@@ -137,7 +139,21 @@ async def test_a_failed_request_frees_its_place(requests, services):
         with pytest.raises(Unavailable):
             await requests.embed([PNG] * services.policy.request_images)
     services.embedder.fault = None
-    assert len(await requests.embed([PNG])) == 1
+    assert len((await requests.embed([PNG])).outcomes) == 1
+
+
+async def test_vectors_of_two_spaces_are_never_in_one_answer(requests, services):
+    embed = services.embedder.embed
+
+    async def replaced_after_one(model, images):
+        embedded = await embed(model, images)
+        services.embedder.model = FakeModel(space_key="another")
+        return embedded
+
+    services.embedder.embed = replaced_after_one
+    with pytest.raises(Unavailable, match="replaced while it embedded"):
+        await requests.embed([PNG] * 6)
+    assert (await requests.embed([PNG] * 6)).card.space_key == "another"
 
 
 async def test_a_vector_that_is_not_finite_never_leaves(requests, services):

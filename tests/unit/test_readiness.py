@@ -9,7 +9,7 @@ from serve_app import readiness
 from serve_app.config import Settings
 from serve_app.errors import ModelUnavailable, StoreUnavailable
 from serve_app.readiness import Probe, Readiness
-from serve_app.services import Refusal
+from serve_app.services import Embedded, Refusal
 from serve_app.store.health import Health
 from tests.fakes import FakeEmbedder
 
@@ -54,7 +54,7 @@ async def test_each_component_gives_its_own_reason(services):
 )
 async def test_a_model_that_gives_no_usable_vector_is_not_ready(services, monkeypatch, vector):
     async def embed(model, images):
-        return [vector]
+        return Embedded(services.embedder.model.card, [vector])
 
     monkeypatch.setattr(services.embedder, "embed", embed)
     assert set(await Readiness(lambda: services).reasons()) == {"model"}

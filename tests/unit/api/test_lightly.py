@@ -10,6 +10,7 @@ from serve_app.api import create_app
 from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
 from serve_app.config import Settings
 from serve_app.errors import ModelUnavailable, Unavailable
+from tests.fakes import FakeModel
 from tests.unit.api.conftest import BASE_URL, png
 
 ROUTE = "/v1/embed/images/bytes"
@@ -134,6 +135,12 @@ async def test_a_busy_model_embeds_all_the_same(client, services, monkeypatch):
     services.embedder.describe = never
     assert (await client.get("/v1/describe")).json()["ready"] is True
     assert (await client.post(ROUTE, files=parts(png()))).json()["kept_indices"] == [0]
+
+
+async def test_vectors_come_with_the_space_they_are_of(client, services):
+    await client.post(ROUTE, files=parts(png()))
+    services.embedder.model = FakeModel(space_key="another")
+    assert (await client.post(ROUTE, files=parts(png()))).json()["space_key"] == "another"
 
 
 async def test_a_full_service_says_when_to_come_back(client, services):

@@ -8,6 +8,7 @@ import pytest
 from serve_app import weights
 from serve_app.api.guards import MIB
 from serve_app.errors import ModelUnavailable
+from tests.fakes import FakeModel
 from tests.unit.api.conftest import png
 
 ROUTE = "/v1/embeddings"
@@ -70,6 +71,29 @@ async def test_a_wrong_media_type_does_not_matter(client, media_type):
 @pytest.mark.parametrize("name", [MODEL, weights.REPOSITORIES[MODEL], "dinov2-base@fake-space"])
 async def test_the_default_model_answers_to_its_names(client, name):
     assert (await create(client, model=name)).json()["model"] == "dinov2-base@fake-space"
+
+
+async def test_a_model_that_was_replaced_is_not_taken_for_the_one_before(client, services):
+    await create(client)
+    services.embedder.model = FakeModel(space_key="another")
+    answer = await create(client, model="dinov2-base@fake-space")
+    assert_refused(answer, 422, "unknown_model", "that is 'dinov2-base@another'")
+    assert (await create(client, model="dinov2-base@another")).status_code == 200
+    assert (await create(client)).json()["model"] == "dinov2-base@another"
+
+
+async def test_the_model_is_asked_for_once_and_not_with_every_request(client, services):
+    describe, n_asked = services.embedder.describe, 0
+
+    async def counted(model):
+        nonlocal n_asked
+        n_asked += 1
+        return await describe(model)
+
+    services.embedder.describe = counted
+    for _ in range(3):
+        assert (await create(client)).status_code == 200
+    assert n_asked == 1
 
 
 @pytest.mark.parametrize("name", ["dinov2-small", "text-embedding-3-small", "dinov2-base@0123", "dinov2-base@"])

@@ -35,7 +35,7 @@ async def stage(services, claimed, *, block_no=1, limit=1000):
         except UnreadableFile as error:
             skips.append(Skip(task.sample_id, task.file_name, error.reason, error.detail))
             continue
-        [vector] = await services.embedder.embed(claimed.job.model_name, [data])
+        [vector] = (await services.embedder.embed(claimed.job.model_name, [data])).outcomes
         if isinstance(vector, Refusal):
             skips.append(Skip(task.sample_id, task.file_name, vector.reason, vector.detail))
         else:
