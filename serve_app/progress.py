@@ -38,6 +38,11 @@ EVENTS_PER_S = 10.0
 """Of progress, over all streams of a process: on Serve an event costs this process and the proxy a millisecond."""
 
 
+TURN_STREAMS = 20
+TURN_S = 0.1
+"""First and last states do not wait for their turn, but a few at a time: between them others are answered."""
+
+
 class Watch:
     """One stream's place at the hub.
 
@@ -153,6 +158,7 @@ class ProgressHub:
         keys = sorted({watch.key for watch in watches})
         newest = dict(zip(keys, await call(Jobs.latest, keys), strict=True))
         states: dict[str, Job | None] = {job.id: job for job in newest.values() if job is not None}
+        urgent: list[tuple[Watch, Job | None]] = []
         waiting: list[tuple[Watch, Job | None]] = []
         for watch in watches:
             job = newest[watch.key]
@@ -161,11 +167,14 @@ class ProgressHub:
                 if watch.job.id not in states:
                     states[watch.job.id] = await self._read(watch.job.id)
                 job = states[watch.job.id]
-            if not watch.can_wait(job):
-                watch.offer(job)
-            elif watch.is_new(job):
-                waiting.append((watch, job))
+            if watch.is_new(job):
+                (waiting if watch.can_wait(job) else urgent).append((watch, job))
         self._tell_in_turns(waiting)
+        for start in range(0, len(urgent), TURN_STREAMS):
+            if start:
+                await asyncio.sleep(TURN_S)
+            for watch, job in urgent[start : start + TURN_STREAMS]:
+                watch.offer(job)
 
     def _tell_in_turns(self, waiting: list[tuple[Watch, Job | None]]) -> None:
         """Offer each its newer state, those first that have gone without for longest, at `EVENTS_PER_S`."""

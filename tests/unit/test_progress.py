@@ -349,3 +349,20 @@ async def test_a_stream_that_opens_between_turns_has_its_first_state_at_once(mon
     hub = hub_of(table)
     assert await next_state(hub.watch("d1", "embed")) == JOB
     assert await next_state(hub.watch("d1", "embed")) == JOB
+
+
+async def test_a_full_house_is_told_the_end_a_few_at_a_time_so_that_others_are_answered_in_between(monkeypatch):
+    table = Table(JOB)
+    hub = hub_of(table)
+    watches = [hub.watch("d1", "embed") for _ in range(2 * progress.TURN_STREAMS + 1)]
+    told = []
+
+    async def count_told(seconds):
+        told.append(sum(watch.job == DONE for watch in watches))
+
+    monkeypatch.setattr(progress.asyncio, "sleep", count_told)
+    assert [await next_state(watch) for watch in watches] == [JOB] * len(watches)
+    told.clear()
+    table.put(DONE)
+    assert [await next_state(watch) for watch in watches] == [DONE] * len(watches)
+    assert told == [progress.TURN_STREAMS, 2 * progress.TURN_STREAMS]
