@@ -47,9 +47,12 @@ def trace(checkpoint: Path, images: Path, folder: Path, interval_s: float) -> li
     """One row an interval, from the POST until one replica is left."""
     rows: list[dict[str, float | int | str]] = []
     with running_service(checkpoint, images, "fp32", folder) as client:
-        record = ServiceRecord.read(folder / "data-fp32")
-        if record is None:
-            raise RuntimeError("the service has left no record of itself")
+        # It answers a moment before it has written its record.
+        until = time.monotonic() + PATIENCE_S
+        while (record := ServiceRecord.read(folder / "data-fp32")) is None:
+            if time.monotonic() > until:
+                raise RuntimeError("the service has left no record of itself")
+            time.sleep(1)
         dataset_id = client.register("step", images)["id"]
         await_one_replica(record.pid)
         job_id = client.generate(dataset_id, force=True)

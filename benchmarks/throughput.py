@@ -158,6 +158,8 @@ class Contest:
         own_ms = self._forward(processes=1, threads=1, batch=1, own=self._precision)["p50_ms"]
         self._note(single_ms=p50_ms, bare_ms=bare_ms, own_bare_ms=own_ms)
         self._note(single_over_bare=p50_ms / bare_ms, single_over_own=p50_ms / own_ms)
+        # Meanwhile the idle service has gone down to one replica; this row is not about its way back.
+        warm_up(client, dataset_id, seconds=10)
         together = callers.concurrent_rate(client, requests, n_requests=max(128, len(requests)))
         again = service_job(client, dataset_id)[0]
         self._note(callers_64=together, callers_over_job=together / again)
