@@ -39,7 +39,7 @@ class FakeFileEmbedder(FakeEmbedder):
         for task in tasks:
             try:
                 data, stamp = read_file(root, task.file_name, max_bytes=10**6)
-                [vector] = await self.embed(model, [data])
+                [vector] = (await self.embed(model, [data])).outcomes
             except UnreadableFile as error:
                 vector = Refusal(error.reason, error.detail)
             if isinstance(vector, Refusal):
