@@ -13,10 +13,10 @@ import numpy as np
 from benchmarks.contenders import image_files
 from serve_app import offline_weights
 from serve_app.images import decode
-from serve_app.model import VisionModel
+from serve_app.model import VisionModel, precisions
 from serve_app.records import Vectors
 
-PRECISIONS = ("int8", "bf16")
+COARSER = ("int8", "bf16")
 
 
 def cosines(one: Vectors, other: Vectors) -> Vectors:
@@ -33,7 +33,10 @@ def measure(checkpoint: Path, images: Path, most: int) -> dict[str, object]:
     pixels = np.stack([decode(file.read_bytes(), reference.preprocessing) for file in files])
     expected = reference.embed(pixels)
     report: dict[str, object] = {"weights": offline_weights.NAME, "images": len(files)}
-    for precision in PRECISIONS:
+    for precision in COARSER:
+        if precision not in precisions("cpu"):
+            report[precision] = f"this CPU cannot compute in {precision}"
+            continue
         coarse = VisionModel.load(checkpoint, name=precision, device="cpu", precision=precision)
         near = cosines(expected, coarse.embed(pixels))
         report[precision] = {"mean": round(float(near.mean()), 5), "worst": round(float(near.min()), 5)}

@@ -23,13 +23,13 @@ class Row:
     unit: str = ""
 
     def verdict(self, results: dict[str, Any]) -> tuple[str, str, str]:
-        """Measured value, goal, mark. A part that did not run, or not at this size, is `not measured`."""
+        """Measured value, goal, mark. What did not run is `not measured`, with the reason where the part left one."""
         goal = f"{self.sign} {self.reach:g}{self.unit}" if self.sign else "–"
         found: Any = results.get(self.part)
+        for key in self.figure:
+            found = found.get(key) if isinstance(found, dict) else found
         if isinstance(found, str):
             return "–", goal, f"not measured: {found}"
-        for key in self.figure:
-            found = found.get(key) if isinstance(found, dict) else None
         if found is None:
             return "–", goal, "not measured: not in this run"
         value = f"{float(found):.4g}{self.unit}"

@@ -28,6 +28,7 @@ from serve_app.cli.service import LocalService
 from serve_app.client import Client
 from serve_app.config import Settings
 from serve_app.demo import free_port
+from serve_app.model import precisions
 
 CORES = os.cpu_count() or 1
 PLAIN = {
@@ -181,17 +182,20 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = random_checkpoint(options.checkpoints.resolve(), options.model)
     setting = {"model": options.model, "size_px": 224, "device": "cpu"}
-    precisions: dict[str, object] = {}
+    measured: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as name:
         images = some_images(options.images, options.most, Path(name) / "images")
         for precision in options.precisions:
+            if precision not in precisions("cpu"):
+                measured[precision] = f"this CPU cannot compute in {precision}"
+                continue
             contest = Contest(checkpoint, images, precision, QUICK_PLAIN if options.quick else PLAIN)
             rounds = contest.run(options.rounds, Path(name))
             medians = {figure: round(statistics.median(values), 3) for figure, values in rounds.items()}
             listed = {figure: [round(value, 3) for value in values] for figure, values in rounds.items()}
-            precisions[precision] = medians | {"rounds": listed}
+            measured[precision] = medians | {"rounds": listed}
         setting["images"] = len(image_files(images))
-    print(json.dumps(setting | {"precisions": precisions}, indent=2))
+    print(json.dumps(setting | {"precisions": measured}, indent=2))
 
 
 if __name__ == "__main__":

@@ -197,12 +197,29 @@ def _choose_device(device: Device) -> str:
 def _choose_precision(precision: Precision, device: str) -> Precision:
     if precision == "auto":
         return "bf16" if device == "cuda" else "fp32"
-    if (precision == "int8" and device != "cpu") or (precision == "fp16" and device == "cpu"):
-        usable = "fp32, bf16 or int8" if device == "cpu" else "fp32, bf16 or fp16"
+    usable = precisions(device)
+    if precision not in usable:
+        where = "this machine's CPU" if device == "cpu" else device
         raise ModelUnavailable(
-            f"precision {precision} cannot be had on {device}; set CONSTELLATE_PRECISION to {usable}"
+            f"{where} cannot compute in {precision}; set CONSTELLATE_PRECISION to {', '.join(usable)} or auto"
         )
     return precision
+
+
+def precisions(device: str) -> list[Precision]:
+    """What `VisionModel.load` can compute in on a device; on a CPU the processor decides."""
+    if device != "cpu":
+        return ["fp32", "bf16", "fp16"]
+    usable: list[Precision] = ["fp32"]
+    if not packed_linear.is_available() or packed_linear.computes_in(torch.bfloat16):
+        usable.append("bf16")
+    if _has_int8_engine():
+        usable.append("int8")
+    return usable
+
+
+def _has_int8_engine() -> bool:
+    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)
 
 
 def _micro_batch(device: str, precision: Precision) -> int | None:

@@ -54,3 +54,15 @@ def is_available() -> bool:
     """Whether this PyTorch has oneDNN with the operators used here."""
     backend: Any = torch.backends.mkldnn
     return backend.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+def computes_in(dtype: torch.dtype) -> bool:
+    """Whether this processor can compute packed layers of this type; a layer of one weight is tried.
+
+    oneDNN multiplies fp32 everywhere, and bf16 only where the processor has AVX-512 or AVX-NE-CONVERT.
+    """
+    try:
+        PackedLinear(nn.Linear(1, 1, dtype=dtype))(torch.zeros(1, 1, dtype=dtype))
+    except RuntimeError:
+        return False
+    return True

@@ -46,6 +46,7 @@ def test_the_gpu_ratios_are_over_the_best_forward_and_the_slower_limit():
         ({"writer": {"median": {"rate": 7999}}}, "✗"),
         ({"writer": {"median": {}}}, "not measured: not in this run"),
         ({"writer": "it ended with status 1"}, "not measured: it ended with status 1"),
+        ({"writer": {"median": "no bf16 here"}}, "not measured: no bf16 here"),
         ({}, "not measured: not in this run"),
     ],
 )

@@ -11,8 +11,9 @@ from transformers import AutoImageProcessor, AutoModel
 
 from serve_app.errors import ModelUnavailable
 from serve_app.images import Preprocessing, decode
-from serve_app.model import VisionModel
+from serve_app.model import VisionModel, precisions
 from tests.tiny_models import make_tiny_checkpoint
+from tests.unit.processor import needs_precision
 
 torch.set_num_threads(1)
 
@@ -167,7 +168,13 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise(model):
     assert (model.card.device, model.card.precision) == ("cpu", "fp32")
 
 
-@pytest.mark.parametrize(("precision", "at_least"), [("bf16", 0.999), ("int8", 0.99)])
+@pytest.mark.parametrize(
+    ("precision", "at_least"),
+    [
+        pytest.param("bf16", 0.999, marks=needs_precision("bf16")),
+        pytest.param("int8", 0.99, marks=needs_precision("int8")),
+    ],
+)
 def test_coarser_precisions_stay_close(checkpoint, model, precision, at_least):
     pixels = random_pixels(8)
     coarse = VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision)
@@ -177,6 +184,7 @@ def test_coarser_precisions_stay_close(checkpoint, model, precision, at_least):
     assert coarse.card.precision == precision
 
 
+@needs_precision("int8")
 def test_int8_vectors_do_not_depend_on_their_neighbours(checkpoint):
     model = VisionModel.load(checkpoint, name="tiny", device="cpu", precision="int8")
     pixels = random_pixels(4)
@@ -186,13 +194,40 @@ def test_int8_vectors_do_not_depend_on_their_neighbours(checkpoint):
 
 @pytest.mark.parametrize(
     ("device", "precision", "complaint"),
-    [("cpu", "fp16", "fp32, bf16 or int8"), ("cuda", "int8", "fp32, bf16 or fp16"), ("mps", "int8", "fp16")],
+    [
+        ("cpu", "fp16", "CPU cannot compute in fp16"),
+        ("cuda", "int8", "cuda cannot .* fp32, bf16, fp16 or auto"),
+        ("mps", "int8", "mps cannot .* fp32, bf16, fp16 or auto"),
+    ],
 )
 def test_a_precision_that_the_device_lacks_is_refused(checkpoint, monkeypatch, device, precision, complaint):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(ModelUnavailable, match=complaint):
         VisionModel.load(checkpoint, name="tiny", device=device, precision=precision)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "refused", "usable"), [("bf16", "bf16", "fp32, int8 or auto"), ("engines", "int8", "fp32, bf16 or auto")]
+)
+def test_a_precision_that_the_processor_lacks_is_refused_with_those_it_has(
+    checkpoint, monkeypatch, lacks, refused, usable
+):
+    """bf16 ended the replica of a processor without AVX-512 with an error of oneDNN's."""
+    monkeypatch.setattr("serve_app.packed_linear.computes_in", lambda dtype: lacks != "bf16")
+    if lacks == "engines":
+        monkeypatch.setattr("serve_app.model._has_int8_engine", lambda: False)
+    with pytest.raises(ModelUnavailable, match=f"CPU cannot compute in {refused}; .* {usable}"):
+        VisionModel.load(checkpoint, name="tiny", device="cpu", precision=refused)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_every_precision_of_a_cpu_is_computed_or_refused(checkpoint, precision):
+    if precision in precisions("cpu"):
+        assert VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision).card.precision == precision
+    else:
+        with pytest.raises(ModelUnavailable, match=precision):
+            VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision)
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -256,12 +291,12 @@ def test_another_checkpoint_or_resolution_is_another_space(tmp_path, model, chan
 
 
 def test_another_precision_or_version_of_preprocessing_is_another_space(checkpoint, monkeypatch):
-    keys = {
-        VisionModel.load(checkpoint, name="tiny", device="cpu", precision=p).card.space_key for p in ("fp32", "bf16")
-    }
+    keys = [
+        VisionModel.load(checkpoint, name="tiny", device="cpu", precision=p).card.space_key for p in precisions("cpu")
+    ]
     monkeypatch.setattr("serve_app.model.PREPROCESSING_VERSION", 10**6)
-    keys.add(VisionModel.load(checkpoint, name="tiny", device="cpu").card.space_key)
-    assert len(keys) == 3
+    keys.append(VisionModel.load(checkpoint, name="tiny", device="cpu").card.space_key)
+    assert len(set(keys)) == len(keys) >= 2
 
 
 # Damaged checkpoints

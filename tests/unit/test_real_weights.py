@@ -10,6 +10,7 @@ from serve_app import offline_weights
 from serve_app.images import decode
 from serve_app.model import VisionModel
 from serve_app.photographs import write_tiles
+from tests.unit.processor import needs_precision
 
 BOUNDS = {"fp32": (0.9999, 0.9995), "bf16": (0.999, 0.99), "int8": (0.99, 0.97)}
 """Mean and worst cosine."""
@@ -42,7 +43,7 @@ def expected(checkpoint, photographs):
         return network(**inputs).last_hidden_state[:, 0].numpy()
 
 
-@pytest.mark.parametrize("precision", BOUNDS)
+@pytest.mark.parametrize("precision", [pytest.param(name, marks=needs_precision(name)) for name in BOUNDS])
 def test_photographs_keep_their_vectors_at_every_precision(checkpoint, photographs, expected, precision):
     model = VisionModel.load(checkpoint, name="saliency", device="cpu", precision=precision)
     vectors = model.embed(np.stack([decode(file.read_bytes(), model.preprocessing) for file in photographs]))
