@@ -57,7 +57,8 @@ class Backups:
             try:
                 partial.chmod(0o600)
                 session.q(f'COPY FROM DATABASE "{name}" TO backup')  # one transaction, on one snapshot
-                session.q("CHECKPOINT backup")
+                # Without FORCE, DuckDB 2.0 refuses while another session writes, though it writes to the database.
+                session.q("FORCE CHECKPOINT backup")
             finally:
                 session.q("DETACH backup")
         partial.rename(final)

@@ -2,6 +2,7 @@
 
 import shutil
 import threading
+import time
 
 import duckdb
 import pytest
@@ -28,6 +29,7 @@ def test_a_backup_holds_what_the_database_holds(bench, path):
 
 
 def test_a_backup_beside_writes_is_one_moment_of_them(bench):
+    """One in 13 failed on a busy machine: `CHECKPOINT` refused because of the writes to the database itself."""
     stop = threading.Event()
     n_sets = [0]
 
@@ -42,11 +44,12 @@ def test_a_backup_beside_writes_is_one_moment_of_them(bench):
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        paths = [Backups(bench.database).create().path for _ in range(5)]
+        paths = [Backups(bench.database).create().path for _ in range(20)]
+        while not n_sets[0]:
+            time.sleep(0.01)
     finally:
         stop.set()
         worker.join()
-    assert n_sets[0] > 0
     for path in paths:
         check_invariants(path)
 
