@@ -42,7 +42,10 @@ API = "api"
 MAX_STREAMS_AND_REQUESTS = 1000
 """Every open stream holds a request slot (Serve's default of 5 would freeze the ingress at five viewers)."""
 
-PROMPT_RECOVERY = {
+RAY_TIME_LIMITS = {
+    # Serve kills a proxy that is not ready in time, and the start of the service fails with it: 5 s are too few on a
+    # machine that is busy.
+    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
     # Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
     # Ray counts its node as dead after five failed checks; 3 s apart a service without its raylet lingers for 20 s.
@@ -126,7 +129,7 @@ def serve(settings: Settings) -> None:
     preflight.await_port(settings)
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     preflight.raise_file_limit()
-    os.environ.update({name: os.environ.get(name, value) for name, value in (PROMPT_RECOVERY | proxy.CALLBACK).items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in (RAY_TIME_LIMITS | proxy.CALLBACK).items()})
     _set_on_signals(stop)
     started = time.monotonic()
     try:
