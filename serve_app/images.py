@@ -57,8 +57,9 @@ class ImageLimits:
     max_memory_bytes: int = 512 * 2**20
     max_scans: int = 100
     """Of a JPEG. Ordinary ones have about 10; each may walk over all blocks, 50 Mpx in 20 ms."""
-    max_parts: int = 5_000_000
-    """Pieces in which Pillow reads a file, each in about a microsecond. Ordinary files have some dozens."""
+    max_parts: int = 1_000_000
+    """Pieces in which Pillow reads a file, in 1 to 6 microseconds each. Ordinary files have some dozens, and a GIF of
+    64 MiB half a million."""
     max_strips: int = 100_000
     """Strips or tiles of a TIFF; for a million Pillow took 80 s."""
 
