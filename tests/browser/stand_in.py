@@ -4,7 +4,6 @@ It serves the real page with the real headers (`serve_app.api.pages`), can be sl
 stopped and started again on the same port.
 """
 
-import socket
 import threading
 import time
 import uuid
@@ -16,6 +15,7 @@ from starlette.routing import Mount
 from serve_app.api import pages
 from tests.browser import routes
 from tests.browser.album import Album
+from tests.ports import free_port
 
 
 class StandIn:
@@ -53,6 +53,10 @@ class StandIn:
         }  # fmt: skip
         self.jobs.insert(0, job)
         return job
+
+    def end_jobs(self):
+        """Bring every job to its end at the next look."""
+        self.job_s = 0.001
 
     def running_job(self, dataset_id):
         """The dataset's running job or None."""
@@ -117,9 +121,7 @@ class Server:
 
     def __init__(self, app):
         self._app = app
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._server = None
         self._thread = None
@@ -137,4 +139,4 @@ class Server:
         """Break every connection and stop."""
         self._server.force_exit = True
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join()

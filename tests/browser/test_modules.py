@@ -2,17 +2,27 @@
 
 import pytest
 
+from tests.browser.conftest import EXPECTED, watch_console
+from tests.browser.stand_in import Server, StandIn, build
 
-@pytest.fixture
-def run(page, base_url):
-    """Run JavaScript with the exports of one of the page's modules as `m`."""
-    page.goto(base_url)
+
+@pytest.fixture(scope="module")
+def run(browser):
+    """Run JavaScript with the exports of one of the page's modules as `m`; one page for all: modules keep nothing."""
+    server = Server(build(StandIn()))
+    server.start()
+    page = browser.new_page()
+    complaints = watch_console(page)
+    page.goto(server.url)
 
     def run(module, body, argument=None):
-        script = f"async (argument) => {{ const m = await import('{base_url}/static/{module}'); {body} }}"
+        script = f"async (argument) => {{ const m = await import('{server.url}/static/{module}'); {body} }}"
         return page.evaluate(script, argument)
 
-    return run
+    yield run
+    page.close()
+    server.stop()
+    assert [text for text in complaints if not any(part in text for part in EXPECTED)] == []
 
 
 PARSE = """

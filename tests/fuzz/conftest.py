@@ -18,7 +18,7 @@ def service(tmp_path_factory):
 @pytest.fixture(scope="module")
 def http_client(service):
     headers = {"Authorization": f"Bearer {API_KEY}"}
-    with httpx.Client(base_url=service.settings.url, headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=service.settings.url, headers=headers, timeout=240) as client:
         yield client
 
 
@@ -27,7 +27,7 @@ def raw(service):
     """Sends a request with its target as it is: every other client tidies it up."""
 
     def send(method, target, *, headers=None, body=None):
-        connection = http.client.HTTPConnection(service.settings.host, service.settings.port, timeout=20)
+        connection = http.client.HTTPConnection(service.settings.host, service.settings.port, timeout=240)
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in ({"Authorization": f"Bearer {API_KEY}"} | (headers or {})).items():

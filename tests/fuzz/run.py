@@ -29,7 +29,7 @@ def config(seeds):
         "path.job_id": ("jobs", 0.5),
         "body.root": ("folders", 0.5),
     }
-    lines = ["max-stream-events = 1", "request-timeout = 20", 'suppress-health-check = ["filter_too_much"]']
+    lines = ["max-stream-events = 1", "request-timeout = 240", 'suppress-health-check = ["filter_too_much"]']
     for name in ("datasets", "samples", "jobs", "folders"):
         lines += [f"[dictionaries.{name}]", f"values = {json.dumps(getattr(seeds, name))}"]
     lines += ["[parameters]"]

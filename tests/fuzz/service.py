@@ -3,7 +3,6 @@ model is a fake. It holds datasets in every state, so that generated requests fi
 """
 
 import asyncio
-import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +17,7 @@ from serve_app.images import ImageLimits, Preprocessing
 from serve_app.services import Embedded, Refusal
 from serve_app.sources.reading import Reader
 from tests.live_service import FakeFileEmbedder, LiveService
+from tests.ports import free_port
 from tests.ray.photographs import make_folder
 
 API_KEY = "correct-horse-battery-staple"
@@ -111,7 +111,7 @@ class Seeds(NamedTuple):
 def seed(service):
     """Fill a running service: a dataset with a map, one with vectors, one with none, one whose job runs."""
     headers = {"Authorization": f"Bearer {API_KEY}"}
-    with httpx.Client(base_url=service.settings.url, headers=headers, timeout=30) as http:
+    with httpx.Client(base_url=service.settings.url, headers=headers, timeout=240) as http:
         ids = {name: _registered(http, service.roots / name) for name in ("mapped", "embedded", "bare", BUSY)}
         for name in ("mapped", "embedded"):
             _run(http, ids[name], "generate", "progress")
@@ -138,9 +138,3 @@ def _run(http, dataset_id, verb, stream):
     http.post(f"/datasets/{dataset_id}/embeddings/{verb}").raise_for_status()
     if stream is not None:
         assert '"status": "complete"' in http.get(f"/datasets/{dataset_id}/embeddings/{stream}").text
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -199,7 +199,7 @@ def chunked(n_bytes):
 @pytest.mark.parametrize(
     ("headers", "body", "status"),
     [
-        ({"Content-Encoding": "gzip"}, gzip.compress(b" " * 10 * MIB), 415),
+        ({"Content-Encoding": "gzip"}, gzip.compress(b" " * 10 * MIB, mtime=0), 415),
         ({"Content-Encoding": "deflate"}, b"{}", 415),
         ({}, b"[" * 100_000, 400),
         ({}, b'{"name": ' + b"9" * 5000 + b"}", 400),
@@ -257,7 +257,7 @@ def test_an_image_over_each_limit_has_a_reason_of_its_own(service, http_client, 
 
 
 def connect(service):
-    return socket.create_connection((service.settings.host, service.settings.port), timeout=20)
+    return socket.create_connection((service.settings.host, service.settings.port), timeout=240)
 
 
 def request(service, method, path, version, *lines):
@@ -295,7 +295,11 @@ def test_a_body_that_stalls_is_given_up(service, monkeypatch):
 
 
 def test_two_hundred_slow_connections_do_not_keep_others_waiting(service, http_client):
+    def quickest_s():
+        return min(http_client.get("/healthz").elapsed.total_seconds() for _ in range(5))
+
+    alone_s = quickest_s()
     with ExitStack() as stack:
         for _ in range(200):
             stack.enter_context(connect(service)).sendall(b"GET /healthz HTTP/1.1\r\nHo")
-        assert http_client.get("/healthz").elapsed.total_seconds() < 1
+        assert quickest_s() < 20 * alone_s

@@ -14,6 +14,7 @@ from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from tests.fakes import FakeEmbedder, FakeNeighbours, FakeRunner
 from tests.unit.api import work
+from tests.unit.store.workbench import lay_blank
 
 BASE_URL = "http://127.0.0.1:8000"
 
@@ -44,6 +45,7 @@ def settings(tmp_path, root):
 
 @pytest.fixture
 async def services(settings):
+    lay_blank(settings.database_path)
     store = StoreExecutor(Database(settings.database_path))
     yield Services(
         settings=settings,

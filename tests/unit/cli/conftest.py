@@ -1,7 +1,6 @@
 """A folder of images, a live service for it, and the command line in this process."""
 
 import io
-import socket
 
 import pytest
 from PIL import Image
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 from serve_app.cli import app
 from serve_app.config import Settings
 from tests.live_service import LiveService
+from tests.ports import free_port
 
 
 def make_flowers(folder):
@@ -26,9 +26,7 @@ def make_flowers(folder):
 
 def settings_below(folder):
     """Settings with all their files in a folder, and a port that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    return Settings(port=port, data_dir=folder / "state", dataset_roots=(folder / "images",))
+    return Settings(port=free_port(), data_dir=folder / "state", dataset_roots=(folder / "images",))
 
 
 def command_line(settings, folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""Fifty that ask at once, a hundred times; through HTTP and every process it is `tests/faults/test_requests.py`."""
+"""Fifty that ask at once, again and again; through HTTP and every process it is `tests/faults/test_requests.py`."""
 
 import asyncio
 
@@ -11,7 +11,7 @@ from serve_app.store.jobs import Jobs
 from tests.invariants import check_invariants
 from tests.unit.store.workbench import Workbench, source_files
 
-ROUNDS = 100
+ROUNDS = 10
 CALLERS = 50
 
 
@@ -23,10 +23,11 @@ def dataset_id(path):
     return dataset.id
 
 
-async def test_of_fifty_that_create_a_job_at_once_one_gets_it_and_the_others_its_id(path, dataset_id):
+@pytest.mark.parametrize("n_rounds", [ROUNDS, pytest.param(100, marks=pytest.mark.every)])
+async def test_of_fifty_that_create_a_job_at_once_one_gets_it_and_the_others_its_id(path, dataset_id, n_rounds):
     store = StoreExecutor(Database(path))
     created = []
-    for _ in range(ROUNDS):
+    for _ in range(n_rounds):
         answers = await asyncio.gather(
             *(store.call(Jobs.create, dataset_id, "embed", model_name="m") for _ in range(CALLERS)),
             return_exceptions=True,
@@ -36,7 +37,7 @@ async def test_of_fifty_that_create_a_job_at_once_one_gets_it_and_the_others_its
         assert {error.detail for error in refused} == {won.id}
         created.append(won.id)
         await store.call(Jobs.cancel, dataset_id)
-    listed = [job.id for job in await store.call(Jobs.all, limit=2 * ROUNDS)]
+    listed = [job.id for job in await store.call(Jobs.all, limit=2 * n_rounds)]
     assert sorted(listed) == sorted(created)
     await store.drain_and_close()
     check_invariants(path)

@@ -1,6 +1,9 @@
 """A store on a temporary file, and the steps that tests of it repeat."""
 
 import hashlib
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -34,6 +37,25 @@ def vector_of(text, dimension=DIMENSION):
     """A vector that depends on the text alone."""
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return np.random.default_rng(seed).standard_normal(dimension).astype(np.float32)
+
+
+@cache
+def _blank():
+    """The bytes of a database without rows, made once: to make one costs as much as most tests."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "blank.duckdb"
+        database = Database(path)
+        with database.read():
+            pass
+        database.close()
+        return path.read_bytes()
+
+
+def lay_blank(path):
+    """Put a database without rows where there is none yet."""
+    path.parent.mkdir(mode=0o700, parents=True)
+    path.touch(mode=0o600)
+    path.write_bytes(_blank())
 
 
 class Workbench:
