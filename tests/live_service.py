@@ -94,13 +94,13 @@ class LiveService:
 
     def start(self):
         self._thread.start()
-        assert self._is_up.wait(30), "the live service did not start"
+        assert self._is_up.wait(120), "the live service did not start"
 
     def stop(self):
         if self._server is None:
             return
         self._server.should_exit = True
-        self._thread.join(30)
+        self._thread.join(120)
         assert not self._thread.is_alive(), "the live service did not stop"
 
     def application(self, services):

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.browser.stand_in import Server, StandIn, build
 
@@ -14,6 +14,12 @@ SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 # Chromium tells the console about the readbacks of its own screenshots.
 EXPECTED = ("GPU stall due to ReadPixels",)
+
+
+PATIENCE_MS = 240_000
+"""Until something that must come counts as missing; longer than any busy machine takes."""
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items):
@@ -97,7 +103,7 @@ def page(context, forgiven):
 def watch_console(page):
     """A list that gathers what the page complains of."""
     complaints = []
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(PATIENCE_MS)
     page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     return complaints

@@ -89,7 +89,7 @@ def test_the_page_and_the_real_api_understand_each_other(page, base_url, folder,
     page.get_by_label("Folder on the service's machine").fill(str(folder))
     page.get_by_role("dialog").get_by_role("button", name="Add", exact=True).click()
     page.locator("#map-message").get_by_role("button", name="Compute vectors").click()
-    expect(page.locator("#map-count")).to_have_text(f"{len(NAMES)} points", timeout=20_000)
+    expect(page.locator("#map-count")).to_have_text(f"{len(NAMES)} points")
     expect(visit.work).to_contain_text(f"{len(NAMES)} vectors")
 
     visit.button("1 skipped…").click()

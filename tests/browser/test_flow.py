@@ -16,7 +16,7 @@ def visit(page, base_url):
 
 def test_from_a_folder_to_a_map_and_what_can_be_asked_of_it(visit, service, folder, shoot, tmp_path):
     page = visit.page
-    service.job_s = 2.0
+    service.job_s = 40.0
     visit.open()
     expect(page.get_by_role("heading", name="Start with a folder of images")).to_be_visible()
     shoot("1-start")
@@ -33,7 +33,8 @@ def test_from_a_folder_to_a_map_and_what_can_be_asked_of_it(visit, service, fold
     expect(visit.work).to_contain_text(re.compile(r"\d+/s · .+ left"))
     shoot("3-progress")
 
-    expect(page.locator("#map-count")).to_have_text("400 points", timeout=15_000)
+    service.end_jobs()
+    expect(page.locator("#map-count")).to_have_text("400 points")
     expect(visit.work).to_contain_text("397 vectors")
     shoot("4-map")
 

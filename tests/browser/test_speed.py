@@ -1,57 +1,66 @@
-"""How fast the map is, in headless Chromium with software GL: no graphics card, the slowest way there is.
+"""How fast the map is beside the same page with less to do, in headless Chromium with software GL, the slowest way.
 
-The figures are printed; the limits here are loose, since test machines are shared.
+The figures are printed; they say more about the machine than about the page.
 """
 
 import pytest
-from playwright.sync_api import expect
 
 from tests.browser.album import Album
 from tests.browser.map_page import MapPage
 
-FIRST_MAP = """() => ({
-    drawn: performance.getEntriesByName("map-drawn")[0].startTime,
-    loaded: performance.getEntriesByType("navigation")[0].loadEventEnd,
-})"""
-PAN_3_S = """() => new Promise((done) => {
+FIRST_MAP = "performance.getEntriesByName('map-drawn')[0].startTime"
+FRAMES_OF_A_SECOND = """(step) => new Promise((done) => {
     const { map } = constellate.stage;
     const begin = performance.now();
     const shares = [];
-    const step = () => {
-        map.camera.panBy(3 * Math.sin((performance.now() - begin) / 300), 1);
-        map.moved();
+    const frame = () => {
+        if (step) {
+            map.camera.panBy(3 * Math.sin((performance.now() - begin) / 300), 1);
+            map.moved();
+        }
         shares.push(map.drawn.share);
-        if (performance.now() - begin < 3000) requestAnimationFrame(step);
-        else done({ fps: shares.length / 3, share: Math.min(...shares) });
+        const passed_ms = performance.now() - begin;
+        if (passed_ms < 1000) requestAnimationFrame(frame);
+        else done({ fps: 1000 * shares.length / passed_ms, share: Math.min(...shares) });
     };
-    requestAnimationFrame(step);
+    requestAnimationFrame(frame);
 })"""
+EVERY_POINT_IS_DRAWN = """() => new Promise((done) => {
+    const look = () => constellate.stage.map.drawn.share === 1 ? done(true) : requestAnimationFrame(look);
+    look();
+})"""
+LEAST_FRAMES = 0.1
+"""Of those of the page at rest. Drawing every point each time left 1 in 60 of a million."""
+MOST_OF_A_SMALL_MAP = 3
+"""Times as long, counted from the navigation; it took 1.1 times."""
 
 
-def test_ten_thousand_points_are_drawn_within_a_second_of_loading(page, base_url, service, capsys):
+def test_ten_thousand_points_are_drawn_soon_after_a_hundred_would_be(page, base_url, service, capsys):
     visit = MapPage(page, base_url)
-    album = service.add(Album("meadow", 10_000))
-    times = []
+    albums = {n: service.add(Album(f"meadow {n}", n)) for n in (100, 10_000)}
+    drawn_ms = {n: [] for n in albums}
     for _ in range(3):
-        visit.open_map(album.id)
-        times.append(visit.evaluate(FIRST_MAP))
-    best = min(times, key=lambda time: time["drawn"])
+        for n, album in albums.items():
+            visit.open_map(album.id)
+            drawn_ms[n].append(visit.evaluate(FIRST_MAP))
+    small_ms, large_ms = min(drawn_ms[100]), min(drawn_ms[10_000])
     with capsys.disabled():
-        print(f"\n10,000 points drawn {best['drawn']:.0f} ms after navigation, load event at {best['loaded']:.0f} ms")
-    assert best["drawn"] - best["loaded"] < 1000
+        print(f"\n100 points are drawn {small_ms:.0f} ms after navigation, 10,000 after {large_ms:.0f}")
+    assert large_ms < MOST_OF_A_SMALL_MAP * small_ms
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [10_000, 100_000, 1_000_000])
+@pytest.mark.parametrize("n", [10_000, 1_000_000])
 def test_panning_stays_smooth_and_ends_with_every_point_drawn(page, base_url, service, capsys, n):
     visit = MapPage(page, base_url)
-    page.set_default_timeout(60_000)
-    visit.open(service.add(Album("meadow", n)).id)
-    expect(page.locator("#map-count")).to_contain_text("points", timeout=60_000)
-    visit.evaluate(PAN_3_S)
-    result = visit.evaluate(PAN_3_S)
-    page.wait_for_timeout(600)
+    visit.open_map(service.add(Album("meadow", n)).id)
+    visit.evaluate(FRAMES_OF_A_SECOND, True)  # the share of points is found while the map moves
+    at_rest, moving = [], []
+    for _ in range(2):
+        at_rest.append(visit.evaluate(FRAMES_OF_A_SECOND, False)["fps"])
+        moving.append(visit.evaluate(FRAMES_OF_A_SECOND, True))
+    fps, share = max(each["fps"] for each in moving), min(each["share"] for each in moving)
     with capsys.disabled():
-        print(f"\n{n:,} points: {result['fps']:.0f} frames/s, at the least {result['share']:.1%} of them drawn")
-    assert result["fps"] >= 10
-    assert visit.evaluate("constellate.stage.map.drawn.share") == 1
+        print(f"\n{n:,} points: {fps:.0f} frames/s, at rest {max(at_rest):.0f}; at the least {share:.1%} of them drawn")
+    assert fps >= LEAST_FRAMES * max(at_rest)
+    assert visit.evaluate(EVERY_POINT_IS_DRAWN)

@@ -14,9 +14,9 @@ from ray.serve.config import HTTPOptions
 from deployments import writer
 from serve_app import main
 from serve_app.config import Settings
-from tests.faults.wait import until
+from tests.faults.wait import PATIENCE_S, until
 from tests.invariants import check_invariants
-from tests.ray.conftest import free_port
+from tests.ports import free_port
 from tests.ray.exporters import EXPORTED_EVERY_S
 from tests.tiny_models import make_tiny_checkpoint
 
@@ -47,7 +47,7 @@ def home(cluster: Cluster, settings: Settings) -> Any:
     asked = actor.whoami.remote()
     assert ray.wait([asked], timeout=2)[0] == []
     node = cluster.add_node(num_cpus=2, resources={writer.RESOURCE: 1})
-    state: Any = ray.get(asked, timeout=30)
+    state: Any = ray.get(asked, timeout=PATIENCE_S)
     assert state["node_id"] == node.node_id
     return node
 
@@ -81,6 +81,6 @@ def service(settings: Settings, home: Any) -> Iterator[Settings]:
 @pytest.fixture(scope="session")
 def http(service: Settings) -> Iterator[httpx.Client]:
     """A client of the service, once it is ready."""
-    with httpx.Client(base_url=service.url, timeout=60) as http:
-        until(lambda: http.get("/readyz").status_code == 200, 60)
+    with httpx.Client(base_url=service.url, timeout=PATIENCE_S) as http:
+        until(lambda: http.get("/readyz").status_code == 200)
         yield http

@@ -25,8 +25,8 @@ from tests.ray.photographs import make_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-N_IMAGES = 320
-IN_FLIGHT = 5 * 16 + 128
+N_IMAGES = 240
+IN_FLIGHT = 5 * 4 + 128
 """Chunks of one window and the rows gathered for one commit: what a job loop that dies has not staged yet."""
 
 
@@ -44,7 +44,7 @@ def writer_state() -> dict[str, Any]:
 
 def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service: Settings, http: httpx.Client):
     root = make_folder(service.dataset_roots[0] / "album", n_images=N_IMAGES)
-    until(lambda: len(nodes_of("DinoV2")) == 2, 60)
+    until(lambda: len(nodes_of("DinoV2")) == 2)
     homes = nodes_of("DinoV2")
     assert set(homes.values()) == {node.node_id for node in cluster.worker_nodes}
     writer_before = writer_state()

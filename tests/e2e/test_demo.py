@@ -39,7 +39,6 @@ def test_the_demo_embeds_a_folder_and_leaves_only_its_files(tmp_path: Path):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=280,
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -13,10 +13,9 @@ import pyarrow.parquet as pq
 from serve_app.files import read_file
 from serve_app.images import ImageLimits, decode
 from tests.faults.service import Service
+from tests.faults.wait import PATIENCE_S
 from tests.faults.watching import Follower
 from tests.ray.client import register
-
-ATTEMPTS_S = 60.0
 
 
 @dataclass
@@ -48,7 +47,7 @@ class Album:
 
     def generate(self, **fields: Any) -> str:
         """Begin to compute every vector anew, asking again while the service says 503; the job's id."""
-        deadline = time.monotonic() + ATTEMPTS_S
+        deadline = time.monotonic() + PATIENCE_S
         while True:
             answer = self.service.http.post(f"{self.path}/generate", json={"force": True} | fields)
             if answer.status_code != 503:
@@ -107,7 +106,7 @@ class Album:
 
 def patiently(http: httpx.Client, method: str, path: str) -> httpx.Response:
     """A request that may be repeated, until it is answered 200."""
-    deadline = time.monotonic() + ATTEMPTS_S
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         try:
             answer = http.request(method, path)

@@ -18,6 +18,7 @@ import ray
 from deployments import writer
 from serve_app import main
 from serve_app.config import Settings
+from tests.faults.wait import PATIENCE_S
 
 OLDER = "older code"
 
@@ -57,7 +58,7 @@ def leave_for_good(_: Settings) -> dict[str, Any]:
 def whoami(settings: Settings) -> dict[str, Any]:
     """The writer's process and version."""
     actor: Any = writer.find_or_start(settings)
-    state: dict[str, Any] = ray.get(actor.whoami.remote(), timeout=20)
+    state: dict[str, Any] = ray.get(actor.whoami.remote(), timeout=PATIENCE_S)
     return state
 
 

@@ -34,7 +34,7 @@ class MemoryWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_over.set()
-        self._thread.join(30)
+        self._thread.join()
 
     def grown_mb(self, before: "MemoryWatch") -> dict[str, float]:
         """By how much the peak of each process is above that of an earlier watch; by title, the largest first."""

@@ -20,6 +20,7 @@ import httpx
 
 from tests.faults.album import Album, patiently
 from tests.faults.service import PARTS
+from tests.faults.wait import PATIENCE_S
 from tests.faults.watching import Follower
 from tests.ray.client import TERMINAL
 
@@ -53,7 +54,7 @@ class User(threading.Thread):
         self._album = album
         self._log = log
         self._is_over = threading.Event()
-        self._http = httpx.Client(base_url=album.service.settings.url, timeout=20)
+        self._http = httpx.Client(base_url=album.service.settings.url, timeout=PATIENCE_S)
 
     def run(self) -> None:
         try:
@@ -65,7 +66,7 @@ class User(threading.Thread):
     def stop(self) -> None:
         """Begin no more jobs and wait for the end of the present one."""
         self._is_over.set()
-        self.join(180)
+        self.join(2 * PATIENCE_S)
         assert not self.is_alive(), "the user's job does not end"
         if self.trouble is not None:
             raise self.trouble
@@ -88,7 +89,7 @@ class User(threading.Thread):
             self._album.dataset_id,
             on_event=lambda event: self._log.note(event["job_id"], event["processed"]),
         ).start()
-        end = follower.end(timeout_s=240)
+        end = follower.end()
         self.ends[end["status"]] += 1
 
 
@@ -138,7 +139,7 @@ class Nemesis:
     def _post(self, verb: str) -> httpx.Response | None:
         url = f"{self._service.settings.url}{self._album.path}/{verb}"
         try:
-            return httpx.post(url, json={"force": True} if verb == "generate" else None, timeout=20)
+            return httpx.post(url, json={"force": True} if verb == "generate" else None, timeout=PATIENCE_S)
         except httpx.HTTPError:
             return None
 

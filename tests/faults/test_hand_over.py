@@ -16,10 +16,10 @@ from tests.faults.cluster_steps import OLDER
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.service import REPOSITORY, Service
-from tests.faults.wait import until
+from tests.faults.wait import PATIENCE_S, until
 from tests.faults.watching import watched
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.faults
 
 
 def in_the_cluster(service: Service, step: str) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def in_the_cluster(service: Service, step: str) -> dict[str, Any]:
         env=service.environment(service.settings) | {"RAY_ADDRESS": record.ray_address, "RAY_AUTH_MODE": "token"},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -61,10 +61,11 @@ def test_a_redeploy_in_a_job_hands_the_writer_over_and_the_job_goes_on(album: Al
         newer = in_the_cluster(service, "redeploy")
         end = follower.end()
         counts = opened.counts()
+        reader.await_answer()
         reader.stop()
     assert newer["version"] == code_version()
     assert newer["pid"] != older["pid"]
-    until(lambda: not is_alive(older["pid"]), 10)
+    until(lambda: not is_alive(older["pid"]))
     assert service.pids("writer") == [newer["pid"]]
     assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
     assert reader.codes() <= {200, 503}
@@ -77,6 +78,7 @@ def test_a_redeploy_in_a_job_hands_the_writer_over_and_the_job_goes_on(album: Al
     )
 
 
+@pytest.mark.every
 def test_a_writer_that_leaves_is_not_started_again_by_ray(album: Album):
     left = in_the_cluster(album.service, "leave_for_good")
     assert (left["ended"], left["is_back"], is_alive(left["pid"])) == (True, False, False)

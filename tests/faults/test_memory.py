@@ -10,7 +10,8 @@ from tests.faults.report import measured
 from tests.faults.watching import Follower
 from tests.ray.client import reduce
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+# Two minutes on two cores: `make test-faults`.
+pytestmark = [pytest.mark.faults, pytest.mark.every]
 
 SAMPLES = 8000
 GROWTH_MB = 150.0
@@ -20,7 +21,6 @@ GROWTH_MB = 150.0
 def test_no_process_grows_with_the_number_of_samples(album: Album):
     service = album.service
     model = str(make_minute_checkpoint(service.roots.parent / "minute-dinov2"))
-    service.http.timeout = 60
     watches, began = [], 0.0
     for number, n_images in enumerate((1000, SAMPLES)):
         crowd = Album.register(service, make_crowd(service.roots / f"crowd-{number}", n_images, seed=number))

@@ -5,15 +5,18 @@ import time
 
 import pytest
 
+from serve_app.config import Settings
+from serve_app.policy import Policy
 from tests.faults.album import Album
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.watching import Follower, watched
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.faults
 
-IN_FLIGHT = 3 * 16
-"""Images on their way with one replica: chunks (`Policy.window`) of so many (`Policy.chunk_images`)."""
+POLICY = Policy.choose(Settings(device="cpu", max_replicas=1), n_cpus=2, n_gpus=0)
+IN_FLIGHT = POLICY.window * POLICY.chunk_images
+"""Images on their way with one replica."""
 
 REPEATED_AT_MOST = {
     "replica": IN_FLIGHT,
@@ -28,16 +31,14 @@ REPEATED_AT_MOST = {
 OF_SERVE = {"ingress": {500}, "proxy": {0, 404}}
 """What Serve itself answers: for requests that died with their ingress, and from a proxy that has no routes yet."""
 
-RECOVERS_IN_S = {"replica": 20, "JobRunner": 20, "ingress": 5, "proxy": 10, "controller": 5, "writer": 10}
-"""How long progress may stand still: twice and more of what it does on an idle machine."""
-
-CALLERS_WAIT_AT_MOST_S = 5.0
-API_BACK_IN_S = {"ingress": 5.0, "controller": 5.0, "proxy": 10.0, "writer": 10.0}
+RECOVERS_WITHIN = 2.0
+"""Starts of the whole service that a single part takes at most. On an idle machine it is a tenth to a half of one."""
 
 
 @pytest.mark.parametrize("part", REPEATED_AT_MOST)
 def test_a_job_survives_the_death_of_its(album: Album, part: str):
     service, url = album.service, album.service.settings.url
+    at_most_s = RECOVERS_WITHIN * service.longest_start_s
     before = album.status()["job_id"]
     # So many streams that each ingress has some, whichever dies.
     others = [Follower(url, album.dataset_id) for _ in range(3)]
@@ -50,6 +51,7 @@ def test_a_job_survives_the_death_of_its(album: Album, part: str):
         pid = service.kill(part)
         end = follower.end()
         counts = opened.counts()
+        reader.await_answer()
         reader.stop()
 
     assert (end["status"], end["job_id"]) == ("complete", job_id)
@@ -58,9 +60,9 @@ def test_a_job_survives_the_death_of_its(album: Album, part: str):
     album.check()
     # Readers saw the old set until the new one was whole.
     assert reader.sets() <= {(album.n_images, before), (album.n_images, job_id)}
-    assert reader.slowest_s() < CALLERS_WAIT_AT_MOST_S
+    assert reader.slowest_s() < at_most_s
     assert reader.codes() <= {200, 503} | OF_SERVE.get(part, set())
-    assert reader.outage_s(died_at) < API_BACK_IN_S.get(part, 0.1)
+    assert reader.outage_s(died_at) < at_most_s
     again = sum(counts.values()) - album.n_images
     assert 0 <= again <= REPEATED_AT_MOST[part]
     stalled_s = follower.stalled_s(died_at)
@@ -73,11 +75,13 @@ def test_a_job_survives_the_death_of_its(album: Album, part: str):
         stream_connections=[each.n_connections for each in (follower, *others)],
         codes=sorted(reader.codes()),
     )
-    assert stalled_s < RECOVERS_IN_S[part]
+    assert stalled_s < at_most_s
     if part == "ingress":
-        assert {each.n_connections for each in (follower, *others)} == {1, 2}
+        connections = {each.n_connections for each in (follower, *others)}
+        assert min(connections) == 1 < max(connections)
 
 
+@pytest.mark.every
 def test_a_job_survives_its_writer_dying_again_and_again(album: Album):
     service, url = album.service, album.service.settings.url
     chance = random.Random(7)

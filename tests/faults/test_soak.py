@@ -8,7 +8,8 @@ from tests.faults.album import Album
 from tests.faults.nemesis import torment
 from tests.faults.report import measured
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+# What it does at random, the other tests do one by one: `make test-faults`.
+pytestmark = [pytest.mark.faults, pytest.mark.every]
 
 SECONDS = 24.0
 

@@ -14,13 +14,15 @@ import pytest
 from tests.faults.album import Album
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
-from tests.faults.service import REPOSITORY, Service, free_port
-from tests.faults.wait import until
+from tests.faults.service import REPOSITORY, Service
+from tests.faults.test_process_death import IN_FLIGHT
+from tests.faults.wait import PATIENCE_S, until
 from tests.faults.watching import watched
 from tests.invariants import check_invariants
+from tests.ports import free_port
 from tests.ray.photographs import make_folder
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.faults
 
 AGENTS = {"ray::DashboardAgent", "ray::RuntimeEnvAgent"}
 """Ray's agents take about a minute to give up on their dead cluster; they hold neither port nor file of ours."""
@@ -41,7 +43,8 @@ def staged_samples(database: Path, job_id: str) -> set[str]:
     return {sample_id for (sample_id,) in rows}
 
 
-def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, tmp_path: Path):
+@pytest.mark.parametrize("n_killed_starts", [0, pytest.param(1, marks=pytest.mark.every)])
+def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, tmp_path: Path, n_killed_starts: int):
     service = album.service
     before = album.status()["job_id"]
     with watched(service.settings.url, album.dataset_id) as (follower, reader):
@@ -58,20 +61,23 @@ def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, t
 
         died_at = time.monotonic()
         with OpenedFiles(album.root) as opened:
-            start_and_kill_the_main_process(service)
+            for _ in range(n_killed_starts):
+                start_and_kill_the_main_process(service)
             ready_s = service.start()
             end = follower.end()
             counts = opened.counts()
     assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
     assert album.job(job_id)["attempt"] >= 2
     assert set(counts).isdisjoint(staged)
-    assert sum(counts.values()) == album.n_images - len(staged)
+    # A start that is killed may have begun with some of them.
+    again = sum(counts.values()) - (album.n_images - len(staged))
+    assert 0 <= again <= n_killed_starts * IN_FLIGHT
     assert reader.sets() <= {(album.n_images, before), (album.n_images, job_id)}
     measured(
-        f"SIGKILL of all {n_killed} processes, and of `constellate serve` alone in the next start",
+        f"SIGKILL of all {n_killed} processes, and of `constellate serve` alone in {n_killed_starts} starts",
         acknowledged=acknowledged,
         staged=len(staged),
-        images_again=0,
+        images_again=again,
         ready_after_s=ready_s,
         progress_stalled_s=follower.stalled_s(died_at),
     )
@@ -79,8 +85,8 @@ def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, t
 
 def await_port(service: Service) -> None:
     """Wait until the proxy of a service that is starting listens."""
-    until(lambda: service.pids("proxy"), 60)
-    until(lambda: service.status_of("/healthz", timeout_s=1.0) is not None, 60)
+    until(lambda: service.pids("proxy"))
+    until(service.is_listening)
 
 
 def start_and_kill_the_main_process(service: Service) -> None:
@@ -89,10 +95,11 @@ def start_and_kill_the_main_process(service: Service) -> None:
     await_port(service)
     before = service.processes()
     os.kill(service.pid, signal.SIGKILL)
-    until(lambda: not service.is_up, 10)
-    until(lambda: {process.title for process in before if process.is_alive()} <= AGENTS, 10)
+    until(lambda: not service.is_up)
+    until(lambda: {process.title for process in before if process.is_alive()} <= AGENTS)
 
 
+@pytest.mark.every
 def test_a_service_whose_ray_died_ends_by_itself_and_resumes(album: Album):
     service = album.service
     with watched(service.settings.url, album.dataset_id) as (follower, _):
@@ -114,9 +121,9 @@ def test_a_service_whose_ray_died_ends_by_itself_and_resumes(album: Album):
 def end_of_service_without(service: Service, part: str, *, exit_code: int) -> float:
     """Kill a part of Ray; the seconds until the service has ended, leaving nothing that holds anything of ours."""
     service.kill(part)
-    ended_s = until(lambda: not service.is_up, 60)
+    ended_s = until(lambda: not service.is_up)
     assert service.exit_code == exit_code
-    until(lambda: {process.title for process in service.processes()} <= AGENTS, 30)
+    until(lambda: {process.title for process in service.processes()} <= AGENTS)
     return ended_s
 
 
@@ -129,7 +136,7 @@ def test_a_second_service_on_the_same_data_is_refused_and_names_the_first(album:
         env=service.environment(settings),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert second.returncode == 3, second.stderr
@@ -149,7 +156,7 @@ def test_a_stopped_service_leaves_nothing_behind_and_can_resume(album: Album):
         acknowledged = follower.processed
         stop_s = service.stop(signal.SIGTERM)
     assert service.exit_code == 0
-    gone_s = until(lambda: not service.processes(), 10, lambda: str(service.processes()))
+    gone_s = until(lambda: not service.processes(), lambda: str(service.processes()))
     assert not database.with_name(f"{database.name}.wal").exists()
     check_invariants(database)
     assert acknowledged <= len(staged_samples(database, job_id)) < large.n_images

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import httpx
 from httpx_sse import SSEError, connect_sse
 
-from tests.faults.wait import until
+from serve_app.wire import STREAM_SILENCE_S
+from tests.faults.wait import PATIENCE_S, until
 from tests.ray.client import TERMINAL
 
 RECONNECT_S = 0.2
@@ -56,15 +57,15 @@ class Follower:
         """Let go, whatever the stream does."""
         self._stop.set()
 
-    def await_processed(self, count: int, timeout_s: float = 90.0) -> None:
+    def await_processed(self, count: int) -> None:
         """Wait until so many samples are committed."""
-        until(lambda: self.processed >= count or self.is_over, timeout_s, lambda: f"last seen: {self.seen[-1:]}")
+        until(lambda: self.processed >= count or self.is_over, lambda: f"last seen: {self.seen[-1:]}")
         assert not self.is_over, f"too late: {self.seen[-1].event}"
 
-    def end(self, timeout_s: float = 120.0) -> dict[str, Any]:
+    def end(self) -> dict[str, Any]:
         """Wait for the terminal event; progress never went down and ended once."""
-        until(lambda: self.is_over, timeout_s, lambda: f"last seen: {self.seen[-1:]}")
-        self._thread.join(10)
+        until(lambda: self.is_over, lambda: f"last seen: {self.seen[-1:]}")
+        self._thread.join(PATIENCE_S)
         counts = [seen.event["processed"] for seen in self.seen]
         assert counts == sorted(counts), f"progress went down: {counts}"
         ends = [seen.event for seen in self.seen if seen.event["status"] in TERMINAL]
@@ -83,7 +84,7 @@ class Follower:
 
     def _run(self) -> None:
         last_id = ""
-        with httpx.Client(base_url=self._url, timeout=httpx.Timeout(5, read=60)) as http:
+        with httpx.Client(base_url=self._url, timeout=STREAM_SILENCE_S) as http:
             while not (self.is_over or self._stop.is_set()):
                 headers = {"Last-Event-ID": last_id} if last_id else {}
                 self.n_connections += 1
@@ -123,10 +124,15 @@ class Reader:
         self._thread.start()
         return self
 
+    def await_answer(self) -> None:
+        """Wait for a read that begins now and is answered: a job may be over before what died is back."""
+        now = time.monotonic()
+        until(lambda: self.reads[-1].code == 200 and self.reads[-1].at > now, lambda: f"last read: {self.reads[-1]}")
+
     def stop(self) -> None:
         """Poll no more."""
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
 
     def sets(self) -> set[tuple[int | None, str | None]]:
         """The (count, job id) of every set of vectors that was ever seen."""
@@ -138,7 +144,7 @@ class Reader:
         failed = [i for i, read in enumerate(after) if read.code != 200]
         if not failed:
             return 0.0
-        back = next(read for read in after[failed[-1] + 1 :] if read.code == 200)
+        back = after[min(failed[-1] + 1, len(after) - 1)]
         return back.at + back.seconds - since
 
     def slowest_s(self) -> float:
@@ -148,7 +154,7 @@ class Reader:
         return {read.code for read in self.reads}
 
     def _run(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=20) as http:
+        with httpx.Client(base_url=self._url, timeout=PATIENCE_S) as http:
             while not self._stop.wait(0.15):
                 began = time.monotonic()
                 code, state = 0, {}

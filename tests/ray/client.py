@@ -8,6 +8,8 @@ from typing import Any
 import httpx
 from httpx_sse import connect_sse
 
+from tests.faults.wait import PATIENCE_S
+
 TERMINAL = {"complete", "error", "cancelled"}
 
 
@@ -27,7 +29,7 @@ def generate(http: httpx.Client, dataset_id: str, **fields: Any) -> str:
 
 def follow(http: httpx.Client, dataset_id: str, kind: str = "progress") -> Iterator[dict[str, Any]]:
     """The events of a progress stream, the terminal one included."""
-    with connect_sse(http, "GET", f"/datasets/{dataset_id}/embeddings/{kind}", timeout=120) as source:
+    with connect_sse(http, "GET", f"/datasets/{dataset_id}/embeddings/{kind}", timeout=PATIENCE_S) as source:
         for event in source.iter_sse():
             assert event.event == "progress"
             yield {"id": event.id} | json.loads(event.data)

@@ -1,7 +1,6 @@
 """One real cluster for all Ray tests: both applications, the tiny model, a free port."""
 
 import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,8 @@ from deployments import proxy, writer
 from serve_app import main
 from serve_app.config import Settings
 from tests import s3_server
+from tests.faults.wait import PATIENCE_S
+from tests.ports import free_port
 from tests.ray.exporters import EXPORTED_EVERY_S
 from tests.tiny_models import make_tiny_checkpoint
 
@@ -25,12 +26,6 @@ class Service:
     settings: Settings
     http: httpx.Client
     roots: Path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +62,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, s3_url: str) -> Iterator[S
     )
     try:
         main.deploy(settings)
-        with httpx.Client(base_url=settings.url, timeout=60) as http:
+        with httpx.Client(base_url=settings.url, timeout=PATIENCE_S) as http:
             yield Service(settings, http, roots)
     finally:
         main.undeploy()

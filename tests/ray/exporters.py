@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import ray
 
+from tests.faults.wait import PATIENCE_S
+
 EXPORTED_EVERY_S = 4.0
 """What a node shows of a process is forgotten after twice this time: on a busy machine exports come late, and of one
 second's series some were always missing."""
@@ -26,7 +28,9 @@ def scrape() -> Series:
     series: Series = []
     for node in ray.nodes():
         if node["Alive"]:
-            text = httpx.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics").text
+            text = httpx.get(
+                f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=PATIENCE_S
+            ).text
             for match in map(_SAMPLE.fullmatch, text.splitlines()):
                 if match:
                     series.append((match[1], dict(_LABEL.findall(match[2] or "")), float(match[3])))
@@ -49,9 +53,9 @@ def increase(before: Series, now: Series, metric: str, **labels: str) -> float:
     )
 
 
-def settled(*counters: str, timeout_s: float = 60.0) -> Series:
+def settled(*counters: str) -> Series:
     """What is exported once these counters change no more for longer than exports take to come."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     known: Known = {}
     earlier = _add(known, counters)
     while True:
@@ -62,11 +66,9 @@ def settled(*counters: str, timeout_s: float = 60.0) -> Series:
         earlier = now
 
 
-def await_counters(
-    figures: Callable[[Series], list[float]], expected: list[float], *counters: str, timeout_s: float = 60.0
-) -> Series:
+def await_counters(figures: Callable[[Series], list[float]], expected: list[float], *counters: str) -> Series:
     """Scrape until these figures of what the counters have ever shown are as expected, and return what was shown."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     known: Known = {}
     while (shown := figures(series := _add(known, counters))) != expected:
         assert time.monotonic() < deadline, f"{shown} instead of {expected}"
@@ -74,9 +76,9 @@ def await_counters(
     return series
 
 
-def await_series(is_there: Callable[[Series], bool], timeout_s: float = 60.0) -> Series:
+def await_series(is_there: Callable[[Series], bool]) -> Series:
     """Scrape until the condition holds, and return what was scraped."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + PATIENCE_S
     while not is_there(series := scrape()):
         ours = [(name, has.get("outcome") or has.get("status"), value) for name, has, value in series if _is_ours(name)]
         assert time.monotonic() < deadline, ours

@@ -12,11 +12,12 @@ import pytest
 import ray
 
 from serve_app.config import Settings
-from tests.faults.wait import until
+from tests.faults.wait import PATIENCE_S, until
 from tests.invariants import check_invariants
 from tests.live_service import LiveService
+from tests.ports import free_port
 from tests.ray.client import TERMINAL, embed, finish, follow, generate, register
-from tests.ray.conftest import Service, free_port
+from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.ray
@@ -35,7 +36,6 @@ def test_a_backup_during_a_job_is_a_service_to_start_from(service: Service, tmp_
         env=os.environ | service.settings.to_environment() | {"RAY_ADDRESS": address},
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert ran.returncode == 0, ran.stderr
     made = json.loads(ran.stdout)
@@ -52,10 +52,10 @@ def test_a_backup_during_a_job_is_a_service_to_start_from(service: Service, tmp_
     live = LiveService(settings)
     live.start()
     try:
-        with httpx.Client(base_url=settings.url, timeout=30) as http:
+        with httpx.Client(base_url=settings.url, timeout=PATIENCE_S) as http:
             status = http.get(f"/datasets/{whole_id}/embeddings/status").json()
             assert (status["has_embeddings"], status["embedding_count"]) == (True, 12)
-            until(lambda: http.get(f"/jobs/{job_id}").json()["status"] in TERMINAL, 60)
+            until(lambda: http.get(f"/jobs/{job_id}").json()["status"] in TERMINAL)
             job = http.get(f"/jobs/{job_id}").json()
             assert (job["status"], job["processed"]) == ("complete", 260)
     finally:

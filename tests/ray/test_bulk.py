@@ -67,7 +67,7 @@ def test_an_interrupted_run_goes_on_and_has_the_vectors_that_http_gives(
     }
     command = [sys.executable, "-m", "serve_app.cli", "bulk", root, "--out", tmp_path]
     command += ["--part-images", "12", "--actors", "1"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, cwd=REPOSITORY)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].endswith("17 images embedded, 1 skipped; 1 part were there already")
     assert (tmp_path / "part-00000.parquet").stat().st_mtime_ns == first.st_mtime_ns

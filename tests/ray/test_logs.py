@@ -19,7 +19,7 @@ def components(**ids: str) -> set[str]:
 def test_a_job_is_found_in_every_process_by_its_id(service: Service):
     _, end = embed(service.http, make_folder(service.roots / "logged", n_images=10, seed=8))
     job_id = end["job_id"]
-    until(lambda: components(job_id=job_id) >= {"JobRunner", "duckdb-writer"}, 10)
+    until(lambda: components(job_id=job_id) >= {"JobRunner", "duckdb-writer"})
     lines = [line for line in log_lines() if line.get("job_id") == job_id]
     messages = [line["message"] for line in sorted(lines, key=lambda line: line["time"])]
     assert "running" in messages[0]
@@ -33,7 +33,7 @@ def test_a_request_is_found_in_every_process_by_its_id(service: Service):
         f"/datasets/{dataset_id}/embeddings/generate", json={}, headers={"X-Request-ID": "request-of-mine"}
     )
     assert answer.headers["X-Request-ID"] == "request-of-mine"
-    until(lambda: components(request_id="request-of-mine") >= {"Ingress", "duckdb-writer"}, 10)
+    until(lambda: components(request_id="request-of-mine") >= {"Ingress", "duckdb-writer"})
     # The writer's line joins the two ids.
     assert components(request_id="request-of-mine", job_id=answer.json()["job_id"]) == {"duckdb-writer"}
 
@@ -42,7 +42,7 @@ def test_a_request_without_an_id_gets_one_that_its_problem_tells(service: Servic
     answer = service.http.get("/jobs/none")
     request_id = answer.json()["request_id"]
     assert answer.headers["X-Request-ID"] == request_id
-    until(lambda: components(request_id=request_id) == {"Ingress"}, 10)
+    until(lambda: components(request_id=request_id) == {"Ingress"})
 
 
 def test_users_mistakes_leave_no_traceback(service: Service):
@@ -63,7 +63,7 @@ def test_users_mistakes_leave_no_traceback(service: Service):
         assert 400 <= service.http.request(method, path, json=body).status_code < 500
     refused = service.http.post(f"/datasets/{dataset_id}/search", files={"file": b"no image"})
     assert refused.status_code == 422
-    until(lambda: components(request_id=refused.headers["X-Request-ID"]), 10)
+    until(lambda: components(request_id=refused.headers["X-Request-ID"]))
     written = "".join(
         file.read_bytes()[before.get(file, 0) :].decode(errors="replace")
         for file in logs.rglob("*")

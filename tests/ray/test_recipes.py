@@ -48,9 +48,7 @@ class Kitchen:
 
     def run(self, command: list[str | Path]) -> str:
         """Run a command in the kitchen; returns what it printed."""
-        run = subprocess.run(
-            command, cwd=self.folder, env=self._environment(), capture_output=True, text=True, timeout=240
-        )
+        run = subprocess.run(command, cwd=self.folder, env=self._environment(), capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-4000:]
         return run.stdout
 
@@ -165,7 +163,7 @@ notebook = nbformat.read(sys.argv[1], as_version=4)
 assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells), "committed with outputs"
 for cell in notebook.cells:
     cell.source = cell.source.replace("http://127.0.0.1:8000", sys.argv[2])
-nbclient.NotebookClient(notebook, timeout=120).execute()
+nbclient.NotebookClient(notebook, timeout=600).execute()
 nbformat.write(notebook, "executed.ipynb")
 """
 

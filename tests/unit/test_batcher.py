@@ -20,7 +20,7 @@ class Model:
     def __call__(self, pixels):
         self.sizes.append(len(pixels))
         self.begun.set()
-        assert self.may_end.wait(10)
+        assert self.may_end.wait(60)
         if (pixels == 255).any():
             raise ValueError("a white image")
         return pixels[:, 0, 0, :1].astype(np.float32)
@@ -42,7 +42,7 @@ def images(*values):
 
 
 async def begun(model):
-    assert await asyncio.to_thread(model.begun.wait, 10)
+    assert await asyncio.to_thread(model.begun.wait, 60)
     model.begun.clear()
 
 

@@ -41,7 +41,7 @@ async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothi
 
     def slow_reduce(vectors, projection, *, on_progress):
         on_progress("layout", 120, 500)
-        asyncio.run_coroutine_threadsafe(writer.told.wait(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(writer.told.wait(), loop).result(60)
         return np.zeros((len(vectors), 2))
 
     monkeypatch.setattr(reduce_job, "reduce", slow_reduce)

@@ -142,7 +142,7 @@ def test_what_progress_raises_is_raised_and_the_next_reduction_works_in_any_thre
     with pytest.raises(TimeoutError):
         reduce(vectors, COSINE, on_progress=stop)
     with ThreadPoolExecutor(2) as threads:
-        maps = list(threads.map(lambda _: reduce(vectors, COSINE), range(2), timeout=60))
+        maps = list(threads.map(lambda _: reduce(vectors, COSINE), range(2), timeout=240))
     assert (maps[0] == maps[1]).all()
 
 

@@ -115,7 +115,7 @@ class World:
             await asyncio.gather(running, return_exceptions=True)
 
     async def ended(self, job: Job) -> Job:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (found := await self.store.call(Jobs.get, job.id)).status == "running":
                 await asyncio.sleep(0.005)
         return found
@@ -268,7 +268,7 @@ async def test_cancelling_stops_the_loop_and_keeps_the_old_vectors(world: World,
     job = await world.generate(dataset_id, force=True)
     await entered.wait()
     await world.store.call(Jobs.cancel, dataset_id)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await left.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -41,7 +41,7 @@ class Answer:
 
     async def body(self):
         """The chunks up to the end."""
-        while (chunk := await asyncio.wait_for(self.chunks.get(), 10)) is not None:
+        while (chunk := await asyncio.wait_for(self.chunks.get(), 60)) is not None:
             yield chunk
 
     async def json(self):
@@ -76,8 +76,8 @@ async def opened(app, path, *, method="GET", headers=None):
     }
     task = asyncio.create_task(app(scope, answer.receive, answer.send))
     try:
-        await asyncio.wait_for(answer.has_begun.wait(), 10)
+        await asyncio.wait_for(answer.has_begun.wait(), 60)
         yield answer
     finally:
         answer.left.set()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)

@@ -19,7 +19,7 @@ DRIVER = (
     "service.COMMAND = [sys.executable, '-m', 'tests.live_service', *{options!r}]\n"
     "main()"
 )
-PATIENCE_S = 60
+PATIENCE_S = 240
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import duckdb
@@ -123,7 +124,7 @@ def test_a_database_in_use_by_another_process_names_its_pid(path):
         clock = Clock()
         database = Database(path, clock=clock)
         assert f"in use by another process (pid {holder.pid})" in refusal(database)
-        holder.communicate("", timeout=30)
+        holder.communicate("", timeout=240)
         clock.now += FIRST_RETRY_S
         assert database.check() == []
         database.close()
@@ -368,6 +369,7 @@ def test_every_invariant_is_written_down_as_a_query():
 
 
 BROKEN = {
+    "I4 ": "DELETE FROM embeddings_384",
     "I1": "INSERT INTO embeddings_384 SELECT * FROM embeddings_384 LIMIT 1",
     "I2": "UPDATE embeddings_384 SET job_id = 'other' WHERE sample_id = 'img/0.jpg'",
     "I3": "UPDATE embeddings_384 SET vector = (SELECT array_agg('nan'::FLOAT)::FLOAT[384] FROM range(384))",
@@ -387,7 +389,7 @@ def test_each_invariant_notices_its_damage(path, name, damage):
     with duckdb.connect(str(path)) as connection:
         check_invariants(connection)
         connection.execute(damage)
-        with pytest.raises(AssertionError, match=f"{name} "):
+        with pytest.raises(AssertionError, match=f"{name.strip()} "):
             check_invariants(connection)
 
 
@@ -415,7 +417,8 @@ def test_a_failed_checkpoint_is_made_up_for_by_the_next_check(bench):
     assert not log.exists()
 
 
-def test_a_checkpoint_waits_for_a_short_read_and_new_reads_wait_for_it(bench):
+def test_a_checkpoint_waits_for_a_short_read_and_new_reads_wait_for_it(bench, monkeypatch):
+    monkeypatch.setattr("serve_app.store.database.QUIET_S", 60.0)  # short, also where threads get their turn late
     bench.register(source_files(1))
     log = bench.database.path.with_name(bench.database.path.name + ".wal")
     reading, read_on = threading.Event(), threading.Event()
@@ -495,15 +498,18 @@ def test_readers_and_a_writer_share_the_file_from_many_threads(bench):
         reader.start()
     for _ in range(5):
         bench.embed(dataset, files)
+    while not (jobs_seen or failures):
+        time.sleep(0.01)
     stop.set()
     for reader in readers:
         reader.join()
     assert failures == []
-    assert jobs_seen
 
 
 @pytest.mark.slow
-def test_twenty_regenerations_under_a_polling_reader_keep_the_file_small(bench):
+@pytest.mark.parametrize("n_times", [6, pytest.param(20, marks=pytest.mark.every)])
+def test_regenerations_under_a_polling_reader_keep_the_file_small(bench, monkeypatch, n_times):
+    monkeypatch.setattr("serve_app.store.database.QUIET_S", 60.0)
     files = source_files(1500)
     dataset = bench.register(files)
     stop = threading.Event()
@@ -516,7 +522,7 @@ def test_twenty_regenerations_under_a_polling_reader_keep_the_file_small(bench):
     bench.embed(dataset, files, force=True)
     reader = threading.Thread(target=poll)
     reader.start()
-    for _ in range(20):
+    for _ in range(n_times):
         bench.embed(dataset, files, force=True)
     stop.set()
     reader.join()

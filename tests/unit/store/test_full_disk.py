@@ -40,7 +40,7 @@ def start(path):
 @pytest.mark.parametrize("moment", ["stage", "swap"])
 def test_a_full_disk_fails_the_call_keeps_the_old_vectors_and_heals(path, start, moment):
     process = start(moment)
-    full, healed = (json.loads(line) for line in process.communicate(timeout=120)[0].splitlines())
+    full, healed = (json.loads(line) for line in process.communicate(timeout=240)[0].splitlines())
     assert process.returncode == 0
     assert any(words in full["refusal"] for words in ("size limit", "disk is full")), full["refusal"]
     assert full["same"]
@@ -67,7 +67,7 @@ def test_missing_permission_is_named_and_nothing_is_changed(path, exists):
         "except StoreUnavailable as error: print(error.detail)"
     )
     command = [sys.executable, "-c", code, str(path.parent), path.name]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert "permission" in result.stdout, result.stderr
     assert sorted((entry.name, entry.stat().st_size) for entry in path.parent.iterdir()) == before
 

@@ -12,7 +12,7 @@ CALLS = ("fdatasync", "write", "pwrite64", "ftruncate", "rename", "unlink")
 """Every call by which DuckDB changes its files."""
 
 _LINE = re.compile(r'^(\d+) +(\w+)\((?:\d+<([^>]*)>|"([^"]*)")(?:, "((?:\\x[0-9a-f]{2})*)"(?:, \d+(?:, (\d+))?)?)?')
-_TIMEOUT_S = 60
+_TIMEOUT_S = 240
 
 
 class Operation(NamedTuple):
