@@ -59,11 +59,9 @@ test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen wr
 	$(BIN)/pytest -q tests/faults
 	$(BIN)/pytest -q -m every tests/unit/store tests/faults
 
-test-unit: setup ## the tests that need no cluster
-	$(BIN)/pytest -q $(UNIT)
+test-unit: kind-unit ## the tests that need no cluster
 
-test-ray: setup recipes ## the tests on a real cluster
-	$(BIN)/pytest -q tests/ray
+test-ray: kind-ray ## the tests on a real cluster
 
 check: setup ## style and types
 	$(BIN)/ruff check .

@@ -61,8 +61,8 @@ def _dimensions(source):
 def _filled_dimensions(source):
     """Those of which there are vectors or jobs, and 768: where there are neither, no query finds anything."""
     known = _dimensions(source)
-    asked = [f"SELECT {n} WHERE EXISTS (FROM embeddings) OR EXISTS (FROM stage)" for n in known]
-    asked = [for_dimension(query, n) for query, n in zip(asked, known, strict=True)]
+    has_rows = "EXISTS (FROM embeddings) OR EXISTS (FROM stage)"
+    asked = [f"SELECT {n} WHERE {for_dimension(has_rows, n)}" for n in known]
     found = _rows(source, " UNION ".join([*asked, "SELECT dimension FROM jobs"]))
     return [n for n in known if n == 768 or (n,) in found]
 

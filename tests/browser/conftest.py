@@ -97,7 +97,7 @@ def page(context, forgiven):
     page = context.new_page()
     complaints = watch_console(page)
     yield page
-    assert [text for text in complaints if not any(part in text for part in forgiven)] == []
+    assert unexpected(complaints, forgiven) == []
 
 
 def watch_console(page):
@@ -107,6 +107,11 @@ def watch_console(page):
     page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
     return complaints
+
+
+def unexpected(complaints, forgiven=EXPECTED):
+    """Those that hold none of the texts that are forgiven."""
+    return [text for text in complaints if not any(part in text for part in forgiven)]
 
 
 @pytest.fixture

@@ -65,6 +65,15 @@ class MapPage:
         """A button anywhere on the page, by its whole name or, for those with an explanation, its beginning."""
         return self.page.get_by_role("button", name=re.compile(rf"^{re.escape(name)}( (copies|what|covers).*)?$"))
 
+    def await_true(self, condition):
+        """Wait, frame by frame, until a JavaScript expression holds; the page's policy forbids `wait_for_function`."""
+        self.evaluate(
+            "() => new Promise((done) => {"
+            f"    const look = () => ({condition}) ? done() : requestAnimationFrame(look);"
+            "    look();"
+            "})"
+        )
+
     def evaluate(self, expression, argument=None):
         """Run JavaScript in the page; its policy does not hold here, and holds for everything the page does."""
         return self.page.evaluate(expression, argument)

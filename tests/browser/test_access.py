@@ -39,11 +39,6 @@ SHIFTS = """() => new Promise((done) => {
     new PerformanceObserver((list) => done(sum(list))).observe({ type: "layout-shift", buffered: true });
     setTimeout(() => done(0), 500); // an observer without entries is not called
 })"""
-MAP_FITS_ITS_CANVAS = """() => new Promise((done) => {
-    const canvas = document.querySelector("#map-canvas");
-    const look = () => constellate.stage.map.camera.width === canvas.clientWidth ? done() : requestAnimationFrame(look);
-    look();
-})"""
 COLUMNS = "getComputedStyle(document.querySelector('.panel .grid')).gridTemplateColumns.split(' ').length"
 
 
@@ -171,7 +166,7 @@ def test_nothing_jumps_while_the_page_loads_and_an_image_is_opened(visit):
 @pytest.mark.parametrize(("width", "height"), [(1280, 720), (1280, 800), (2560, 1440), (900, 700)])
 def test_no_width_makes_the_page_scroll_sideways(visit, shoot, width, height):
     visit.page.set_viewport_size({"width": width, "height": height})
-    visit.evaluate(MAP_FITS_ITS_CANVAS)
+    visit.await_true("constellate.stage.map.camera.width === document.querySelector('#map-canvas').clientWidth")
     visit.click(50)
     expect(visit.tiles).to_have_count(24)
     assert visit.evaluate("document.documentElement.scrollWidth") <= width

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.browser.conftest import EXPECTED, watch_console
+from tests.browser.conftest import unexpected, watch_console
 from tests.browser.stand_in import Server, StandIn, build
 
 
@@ -22,7 +22,7 @@ def run(browser):
     yield run
     page.close()
     server.stop()
-    assert [text for text in complaints if not any(part in text for part in EXPECTED)] == []
+    assert unexpected(complaints) == []
 
 
 PARSE = """

@@ -20,6 +20,7 @@ import httpx
 
 from serve_app.cli.service import UNTIL_EOF
 from serve_app.config import PREFIX, Settings
+from serve_app.policy import Policy
 from serve_app.service_record import ServiceRecord
 from tests.conftest import RAY_BESIDE_OTHERS
 from tests.faults.wait import PATIENCE_S, until
@@ -81,6 +82,12 @@ class Service:
         """The process of `constellate serve`."""
         assert self._serve is not None
         return self._serve.pid
+
+    @property
+    def in_flight(self) -> int:
+        """Images that are on their way between the job loop and the one replica."""
+        policy = Policy.choose(self.settings, n_cpus=os.cpu_count() or 1, n_gpus=0)
+        return policy.window * policy.chunk_images
 
     @property
     def is_up(self) -> bool:

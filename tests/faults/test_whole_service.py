@@ -15,7 +15,6 @@ from tests.faults.album import Album
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.service import REPOSITORY, Service
-from tests.faults.test_process_death import IN_FLIGHT
 from tests.faults.wait import PATIENCE_S, until
 from tests.faults.watching import watched
 from tests.invariants import check_invariants
@@ -71,7 +70,7 @@ def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, t
     assert set(counts).isdisjoint(staged)
     # A start that is killed may have begun with some of them.
     again = sum(counts.values()) - (album.n_images - len(staged))
-    assert 0 <= again <= n_killed_starts * IN_FLIGHT
+    assert 0 <= again <= n_killed_starts * service.in_flight
     assert reader.sets() <= {(album.n_images, before), (album.n_images, job_id)}
     measured(
         f"SIGKILL of all {n_killed} processes, and of `constellate serve` alone in {n_killed_starts} starts",

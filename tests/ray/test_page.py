@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.browser.conftest import CHROMIUM_ARGUMENTS, EXPECTED, SCREENSHOTS, chromium_path, watch_console
+from tests.browser.conftest import CHROMIUM_ARGUMENTS, SCREENSHOTS, chromium_path, unexpected, watch_console
 from tests.browser.map_page import MapPage
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
@@ -28,7 +28,7 @@ def page() -> Iterator[Any]:
         complaints = watch_console(page)
         yield page
         browser.close()
-    assert [text for text in complaints if not any(part in text for part in EXPECTED)] == []
+    assert unexpected(complaints) == []
 
 
 def shoot(page: Any, name: str) -> None:
