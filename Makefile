@@ -35,7 +35,7 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 	@touch $(RECIPES_STAMP)
 
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
-	$(BIN)/python -m serve_app.demo $(if $(IMAGES),--images '$(IMAGES)')
+	$(BIN)/python -m demo $(if $(IMAGES),--images '$(IMAGES)')
 
 # Kinds of test, two at a time in the order in which they stand here: for much of their time those on Ray wait. Each has
 # a cluster of its own, which the others do not find.
@@ -63,10 +63,11 @@ test-unit: kind-unit ## the tests that need no cluster
 
 test-ray: kind-ray ## the tests on a real cluster
 
-check: setup ## style and types
+check: setup ## style, types, and which room may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: setup ## rewrite to the project's style
 	$(BIN)/ruff check --fix --quiet .

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rows import ROWS
-from serve_app.photographs import write_tiles
+from demo.photographs import write_tiles
 
 RESULTS = Path(__file__).parent / "results"
 OUT = Path("out/benchmarks")

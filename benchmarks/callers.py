@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from benchmarks.contenders import image_files
-from serve_app.client import Client
+from constellate import Constellate
 
 ROUTE = "/v1/embeddings"
 PATIENCE_S = 120.0
@@ -28,7 +28,7 @@ def bodies(model: str, images: Path) -> list[dict[str, str]]:
     ]
 
 
-def single_p50_ms(client: Client, requests: list[dict[str, str]], n_requests: int = 40) -> float:
+def single_p50_ms(client: Constellate, requests: list[dict[str, str]], n_requests: int = 40) -> float:
     """Median milliseconds of a request, one after another over one connection."""
     times_s = []
     with httpx.Client(base_url=client.url, timeout=PATIENCE_S) as http:
@@ -39,7 +39,9 @@ def single_p50_ms(client: Client, requests: list[dict[str, str]], n_requests: in
     return 1000 * statistics.median(times_s)
 
 
-def concurrent_rate(client: Client, requests: list[dict[str, str]], *, callers: int = 64, n_requests: int) -> float:
+def concurrent_rate(
+    client: Constellate, requests: list[dict[str, str]], *, callers: int = 64, n_requests: int
+) -> float:
     """Images/s of so many callers, each of which sends its next image when it has the vector of the one before."""
 
     async def measure() -> float:

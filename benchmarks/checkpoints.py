@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import Dinov2Config, Dinov2Model
 
-from serve_app.offline_weights import PREPROCESSOR
+from demo.offline_weights import PREPROCESSOR
 
 ARCHITECTURES = {"dinov2-small": (384, 6), "dinov2-base": (768, 12)}
 """Hidden size and heads; both have 12 layers and patches of 14 px."""

@@ -98,7 +98,7 @@ def _plain(checkpoint: Path, batch: int) -> Callable[[], object]:
 
 
 def _own(checkpoint: Path, batch: int, precision: Any) -> Callable[[], object]:
-    from serve_app.model import VisionModel
+    from serve_app.embedding.model import VisionModel
 
     model = VisionModel.load(checkpoint, name=checkpoint.name, device="cpu", precision=precision)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)

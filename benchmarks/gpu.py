@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.contenders import image_files
 from benchmarks.parity import cosines
-from serve_app.images import Preprocessing, decode
-from serve_app.model import VisionModel
+from serve_app.embedding.model import VisionModel
+from serve_app.images.decode import Preprocessing, decode
 
 BATCHES = (32, 64, 128, 256)
 ROUNDS = 5

@@ -1,6 +1,6 @@
 """How close the coarser precisions stay on real weights: `python -m benchmarks.parity --images FOLDER`.
 
-The weights are the backbone that the demo falls back to (`serve_app.offline_weights`). Prints the cosine of each
+The weights are the backbone that the demo falls back to (`demo.offline_weights`). Prints the cosine of each
 image's vector to that of fp32: the mean, and the worst.
 """
 
@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.contenders import image_files
-from serve_app import offline_weights
-from serve_app.images import decode
-from serve_app.model import VisionModel, precisions
+from demo import offline_weights
+from serve_app.embedding.model import VisionModel, precisions
+from serve_app.images.decode import decode
 from serve_app.records import Vectors
 
 COARSER = ("int8", "bf16")

@@ -9,7 +9,7 @@ import statistics
 import time
 
 from benchmarks.vectors import clustered
-from serve_app.reduction import Projection, reduce, warm
+from serve_app.projection.reduction import Projection, reduce, warm
 
 
 def main() -> None:

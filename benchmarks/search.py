@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.vectors import clustered
-from serve_app.curation import diverse, near_duplicates, outlier_scores
 from serve_app.records import Vectors
-from serve_app.similarity import Index
+from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.similarity import Index
 
 K = 10
 DIVERSE_ROWS = 50

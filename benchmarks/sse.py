@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.throughput import running_service, service_job, warm_up
-from serve_app.client import Client
+from constellate import Constellate
 
 STATE = re.compile(rb'"status": "(\w+)", "processed": (\d+)')
 Seen = list[tuple[float, int, bool]]
@@ -60,7 +60,7 @@ def read_streams(port: int, path: str, n_streams: int, results: "Queue[Any]") ->
     results.put(asyncio.run(read()))
 
 
-def watched_job(client: Client, dataset_id: str, port: int, n_streams: int) -> tuple[float, list[Seen]]:
+def watched_job(client: Constellate, dataset_id: str, port: int, n_streams: int) -> tuple[float, list[Seen]]:
     """Images/s of a job that many streams follow, and what they saw."""
     context = multiprocessing.get_context("spawn")
     results: Queue[Any] = context.Queue()

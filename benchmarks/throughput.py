@@ -24,11 +24,11 @@ from rich.console import Console
 from benchmarks import callers
 from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.contenders import image_files
+from constellate import Constellate
+from demo.command import free_port
 from serve_app.cli.service import LocalService
-from serve_app.client import Client
 from serve_app.config import Settings
-from serve_app.demo import free_port
-from serve_app.model import precisions
+from serve_app.embedding.model import precisions
 
 CORES = os.cpu_count() or 1
 PLAIN = {
@@ -66,7 +66,7 @@ def some_images(images: Path, most: int, target: Path) -> Path:
 
 
 @contextmanager
-def running_service(checkpoint: Path, images: Path, precision: str, folder: Path) -> Iterator[Client]:
+def running_service(checkpoint: Path, images: Path, precision: str, folder: Path) -> Iterator[Constellate]:
     """A service of its own with the checkpoint as its default model."""
     settings = Settings.from_environment(
         {},
@@ -81,7 +81,7 @@ def running_service(checkpoint: Path, images: Path, precision: str, folder: Path
         yield client
 
 
-def service_job(client: Client, dataset_id: str) -> tuple[float, float]:
+def service_job(client: Constellate, dataset_id: str) -> tuple[float, float]:
     """Images/s of a generate job from POST to `complete`, and seconds to its first committed batch."""
     begin = time.perf_counter()
     client.generate(dataset_id, force=True)
@@ -94,14 +94,14 @@ def service_job(client: Client, dataset_id: str) -> tuple[float, float]:
     return progress.processed / (time.perf_counter() - begin), first_s
 
 
-def warm_up(client: Client, dataset_id: str, seconds: float) -> None:
+def warm_up(client: Constellate, dataset_id: str, seconds: float) -> None:
     """Run jobs until the autoscaler has had its time."""
     begin = time.perf_counter()
     while time.perf_counter() - begin < seconds:
         service_job(client, dataset_id)
 
 
-def first_map_extra_s(client: Client, dataset_id: str) -> float:
+def first_map_extra_s(client: Constellate, dataset_id: str) -> float:
     """Seconds that the first map of a service takes longer than its second."""
     times_s = []
     for _ in range(2):
@@ -141,7 +141,7 @@ class Contest:
                 self._round(client, dataset_id, requests)
         return self.figures
 
-    def _round(self, client: Client, dataset_id: str, requests: list[dict[str, str]]) -> None:
+    def _round(self, client: Constellate, dataset_id: str, requests: list[dict[str, str]]) -> None:
         rate, first_s = service_job(client, dataset_id)
         loop = contender("loop", self._checkpoint, self._images)["rate"]
         self._note(service=rate, loop=loop, over_loop=rate / loop, first_batch_s=first_s)

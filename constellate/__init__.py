@@ -6,10 +6,10 @@ with Constellate("http://127.0.0.1:8000") as service:
     photos = service.embed_folder("photos", on_progress=print)
 """
 
-from serve_app.answers import DatasetInfo, EmbeddingsInfo, JobInfo, NeighbourInfo, PointInfo, Progress, SkipInfo
-from serve_app.async_constellate import AsyncConstellate
-from serve_app.client import NothingThere, Refused, Unreachable
-from serve_app.constellate import Constellate, EmbeddedFolder, JobFailed
+from constellate.async_client import AsyncConstellate
+from constellate.client import Constellate, EmbeddedFolder, JobFailed
+from constellate.records import DatasetInfo, EmbeddingsInfo, JobInfo, NeighbourInfo, PointInfo, Progress, SkipInfo
+from constellate.wire import NothingThere, Refused, Unreachable
 
 __all__ = [
     "AsyncConstellate",

@@ -26,8 +26,8 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.embedder import APPLICATION, DEPLOYMENT
 from deployments.handles import ask, service_errors
+from serve_app.embedding.fan_out import joined, spread
 from serve_app.errors import InvalidImage, Unavailable
-from serve_app.fan_out import joined, spread
 from serve_app.records import ModelCard, Vectors
 from serve_app.services import Embedded, Outcomes, Refusal
 

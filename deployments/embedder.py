@@ -24,19 +24,20 @@ from ray.serve.schema import LoggingConfig
 
 from deployments.cluster import choose_policy
 from deployments.metrics import ReplicaMetrics
-from serve_app import logs, weights
-from serve_app.batcher import Batcher
+from serve_app import logs
 from serve_app.config import Settings
-from serve_app.embedding import Chunk, Pixels, decode_uploads
+from serve_app.embedding import weights
+from serve_app.embedding.batcher import Batcher
+from serve_app.embedding.chunk import Chunk, Pixels, decode_uploads
 from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
-from serve_app.images import ImageLimits
+from serve_app.images.decode import ImageLimits
 from serve_app.policy import Policy
 from serve_app.records import Block, FileTask, ModelCard, Vectors
 from serve_app.services import Embedded, Refusal
 from serve_app.sources.reading import Reader
 
 if TYPE_CHECKING:
-    from serve_app.model import VisionModel
+    from serve_app.embedding.model import VisionModel
 
 log = logging.getLogger("constellate.embedder")
 
@@ -53,7 +54,7 @@ LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 def load_model(settings: Settings, name: str, policy: Policy) -> "VisionModel":
     """Find the model's weights and load them. Raises `ModelUnavailable`, `UnknownModel`."""
     # Here and not above: every process imports this module to find or deploy a model, only replicas load torch.
-    from serve_app.model import VisionModel
+    from serve_app.embedding.model import VisionModel
 
     return VisionModel.load(
         weights.locate(name),

@@ -140,7 +140,7 @@ class EmbedderHandle:
 
 
 class ReducerHandle:
-    """`runner.Projector` over the Reducer deployment."""
+    """`loop.Projector` over the Reducer deployment."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
@@ -150,7 +150,7 @@ class ReducerHandle:
         self._handle.warm.remote()
 
     async def reduce(self, claim: Claim) -> None:
-        """See `runner.Projector.reduce`."""
+        """See `loop.Projector.reduce`."""
         async with service_errors("the reducer"):
             answer = await self._handle.reduce.remote(claim)
         if isinstance(answer, ServiceError):

@@ -10,8 +10,8 @@ from deployments import writer
 from deployments.handles import EmbedderHandle, ReducerHandle, WriterHandle
 from serve_app import logs
 from serve_app.config import Settings
+from serve_app.jobs.loop import JobLoop
 from serve_app.policy import Policy
-from serve_app.runner import JobLoop
 from serve_app.sources.reading import Reader
 
 log = logging.getLogger("constellate.runner")

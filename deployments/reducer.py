@@ -5,11 +5,12 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.handles import WriterHandle
-from serve_app import logs, reduction
+from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
+from serve_app.jobs.reduce_job import reduce_job
+from serve_app.projection import reduction
 from serve_app.records import Claim
-from serve_app.reduce_job import reduce_job
 
 NICENESS = 10
 """Compiling and fitting use what embedding leaves: they must not slow a running job."""
@@ -29,7 +30,7 @@ class Reducer:
         await asyncio.get_running_loop().run_in_executor(self._thread, reduction.warm)
 
     async def reduce(self, claim: Claim) -> ServiceError | None:
-        """Carry a claimed reduce job to its end; see `runner.Projector.reduce`."""
+        """Carry a claimed reduce job to its end; see `loop.Projector.reduce`."""
         try:
             with logs.about(job_id=claim.job.id):
                 await reduce_job(claim, self._writer, self._thread)

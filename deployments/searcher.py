@@ -10,8 +10,8 @@ from deployments.handles import WriterHandle
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
-from serve_app.neighbours import VectorNeighbours
 from serve_app.records import Neighbour
+from serve_app.search.neighbours import VectorNeighbours
 
 Answer = list[Neighbour] | list[list[Neighbour]] | ServiceError
 

@@ -17,13 +17,13 @@ import uvicorn
 from serve_app.api import create_app
 from serve_app.cli.service_commands import stop_at_eof
 from serve_app.config import Settings
-from serve_app.files import UnreadableFile, read_file
-from serve_app.neighbours import VectorNeighbours
+from serve_app.jobs.loop import JobLoop
 from serve_app.policy import Policy
 from serve_app.records import Block, Skip
-from serve_app.runner import JobLoop
+from serve_app.search.neighbours import VectorNeighbours
 from serve_app.service_record import ServiceRecord
 from serve_app.services import Refusal, Services
+from serve_app.sources.files import UnreadableFile, read_file
 from serve_app.sources.reading import Reader
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor

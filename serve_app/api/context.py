@@ -7,14 +7,14 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from serve_app.api.progress_hub import ProgressHub
+from serve_app.api.readiness import Readiness
+from serve_app.api.served_model import ServedModel
 from serve_app.config import Settings
-from serve_app.fan_out import FanOut
-from serve_app.progress import ProgressHub
-from serve_app.readiness import Readiness
-from serve_app.served_model import ServedModel
+from serve_app.embedding.fan_out import FanOut
+from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.services import Services
 from serve_app.sources.reading import Reader
-from serve_app.thumbnail_cache import ThumbnailCache
 
 MAX_THUMBNAILS_AT_ONCE = 4
 """Each decodes an image of up to 50 Mpx: about 150 MB while it lasts."""

@@ -4,8 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
-from serve_app import registration
-from serve_app.api import problems
+from serve_app.api import problems, registration
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.schemas import Cursor, Limit, NewDataset, SamplePage
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, OutsideRoots

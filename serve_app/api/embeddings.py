@@ -8,8 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Response
 from starlette.responses import StreamingResponse
 
-from serve_app import export, weights
-from serve_app.api import problems
+from serve_app.api import export, problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.schemas import (
     Cursor,
@@ -21,6 +20,7 @@ from serve_app.api.schemas import (
     ReduceOptions,
     SkipPage,
 )
+from serve_app.embedding import weights
 from serve_app.errors import Conflict, DatasetNotFound, JobRunning, NoEmbeddings, NothingRunning, UnknownModel
 from serve_app.records import EmbeddingStatus
 from serve_app.store.datasets import Datasets

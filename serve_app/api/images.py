@@ -14,16 +14,17 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
-from serve_app import files, images
 from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import ThumbnailSize
 from serve_app.errors import DatasetNotFound, InvalidImage, SampleNotFound
+from serve_app.images import decode
+from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.records import Dataset, FileStamp, SourceFile
+from serve_app.sources import files
 from serve_app.sources.reading import Reader
 from serve_app.store.datasets import Datasets
-from serve_app.thumbnail_cache import ThumbnailCache
 
 router = APIRouter(prefix=f"/datasets/{{dataset_id}}/samples/{SAMPLE_ID}", tags=["datasets"])
 
@@ -57,7 +58,7 @@ async def get_image(
         return Response(status_code=304, headers=headers)
     data, _ = await asyncio.to_thread(_read, context.reader, dataset, sample)
     with _naming(sample):
-        content_type = images.sniff_content_type(data)
+        content_type = decode.sniff_content_type(data)
     return Response(data, headers=headers, media_type=content_type)
 
 
@@ -77,7 +78,7 @@ async def get_thumbnail(
         return Response(status_code=304, headers=headers)
     async with context.thumbnail_slots:
         data = await asyncio.to_thread(_thumbnail, context.reader, context.thumbnails, dataset, sample, size_px)
-    return Response(data, headers=headers, media_type=images.sniff_content_type(data))
+    return Response(data, headers=headers, media_type=decode.sniff_content_type(data))
 
 
 async def _tag(reader: Reader, dataset: Dataset, sample: SourceFile, *variant: str) -> str:
@@ -104,7 +105,7 @@ def _headers(sample: SourceFile, tag: str) -> dict[str, str]:
 
 def _read(reader: Reader, dataset: Dataset, sample: SourceFile) -> tuple[bytes, FileStamp]:
     try:
-        return reader.read(dataset.root, sample, max_bytes=images.DEFAULT_LIMITS.max_bytes)
+        return reader.read(dataset.root, sample, max_bytes=decode.DEFAULT_LIMITS.max_bytes)
     except files.UnreadableFile as error:
         raise SampleNotFound(f"{sample.file_name}: {error.detail}") from None
 
@@ -126,6 +127,6 @@ def _thumbnail(reader: Reader, cache: ThumbnailCache, dataset: Dataset, sample: 
         return kept
     data, stamp = _read(reader, dataset, sample)
     with _naming(sample):
-        made = images.thumbnail(data, size_px)
+        made = decode.thumbnail(data, size_px)
     cache.put(cache.key(dataset.id, sample.sample_id, stamp.size_bytes, stamp.mtime_ns, size_px), made)
     return made

@@ -23,11 +23,11 @@ from serve_app.errors import (
     Unavailable,
     UnsupportedMediaType,
 )
+from serve_app.jobs.import_job import stage_import
+from serve_app.jobs.vector_file import VectorFile
 from serve_app.services import Writer
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
-from serve_app.vector_file import VectorFile
-from serve_app.vector_import import stage_import
 
 router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["embeddings"])
 

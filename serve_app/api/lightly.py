@@ -13,10 +13,10 @@ from starlette.responses import StreamingResponse
 from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
+from serve_app.api.vector_text import as_numbers, json_array
 from serve_app.errors import InvalidRequest, ModelUnavailable, Saturated, TooLarge, Unavailable
 from serve_app.records import ModelCard
 from serve_app.services import Refusal
-from serve_app.vector_text import as_numbers, json_array
 
 router = APIRouter(prefix="/v1", tags=["LightlyStudio"])
 

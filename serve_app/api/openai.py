@@ -10,15 +10,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
 from starlette.responses import StreamingResponse
 
-from serve_app import data_uris
-from serve_app.api import problems
+from serve_app.api import data_uris, problems
 from serve_app.api.context import ContextNow
 from serve_app.api.schemas import Body, Text, WholeNumber
+from serve_app.api.served_model import names_of
+from serve_app.api.vector_text import as_base64, as_numbers, json_array
 from serve_app.errors import InvalidImage, InvalidRequest, ModelUnavailable, Saturated, TooLarge, UnknownModel
 from serve_app.records import ModelCard
-from serve_app.served_model import names_of
 from serve_app.services import Refusal
-from serve_app.vector_text import as_base64, as_numbers, json_array
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 

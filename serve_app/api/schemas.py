@@ -11,8 +11,8 @@ from fastapi import Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from serve_app.projection.reduction import Projection
 from serve_app.records import Neighbour, Sample, Skip
-from serve_app.reduction import Projection
 from serve_app.sources.detection import WantedFormat
 
 MAX_PAGE = 10_000

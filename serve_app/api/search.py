@@ -5,7 +5,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, File, UploadFile
 
-from serve_app import weights
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
 from serve_app.api.sample_path import SAMPLE_ID
@@ -17,6 +16,7 @@ from serve_app.api.schemas import (
     NeighbourList,
     Threshold,
 )
+from serve_app.embedding import weights
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from rich.console import Console
 
-from serve_app.client import Refused, Unreachable
+from constellate import Refused, Unreachable
 from serve_app.config import PREFIX, Settings, SettingsError
 from serve_app.errors import InvalidRequest, ServiceError, Unavailable
 

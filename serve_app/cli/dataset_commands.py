@@ -6,15 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from serve_app.answers import DatasetInfo
+from constellate import Constellate, Refused
+from constellate.dataset_sources import absolute, is_of
+from constellate.following import follow
+from constellate.records import DatasetInfo
 from serve_app.cli.commands import ADDRESS, JobFailed, UsageError, add_command
 from serve_app.cli.output import Json, console, print_json, print_neighbours, print_table, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
-from serve_app.client import Client, Refused
 from serve_app.config import Settings
-from serve_app.dataset_sources import absolute, is_of
-from serve_app.following import follow
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its folder, its name, or its id.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many.")]
@@ -27,7 +27,7 @@ def add_to(app: typer.Typer) -> None:
     add_command(app, import_vectors, *ADDRESS, name="import")
 
 
-def find_dataset(client: Client, text: str) -> DatasetInfo:
+def find_dataset(client: Constellate, text: str) -> DatasetInfo:
     """The dataset of this id, name or folder.
 
     Raises:

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
+from constellate import Constellate, NothingThere
+from constellate.dataset_sources import absolute, is_there, name_of, root_of
 from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
 from serve_app.cli.dataset_commands import file_stem, writable
 from serve_app.cli.embedding import Pipeline, open_dataset
 from serve_app.cli.output import console, counted
 from serve_app.cli.service import LocalService, connect, interruptible
-from serve_app.client import Client, NothingThere
 from serve_app.config import Settings
-from serve_app.dataset_sources import absolute, is_there, name_of, root_of
 from serve_app.errors import UnknownModel
 from serve_app.urls import is_url, split_roots
 
@@ -75,10 +75,10 @@ def embed(
 
 
 @contextmanager
-def _service(settings: Settings, root: str, model: str | None, *, keep: bool) -> Iterator[tuple[Client, bool]]:
+def _service(settings: Settings, root: str, model: str | None, *, keep: bool) -> Iterator[tuple[Constellate, bool]]:
     """The running service, or one for as long as the block lasts; and whether it is of that kind."""
     try:
-        service: Client | LocalService = connect(settings)
+        service: Constellate | LocalService = connect(settings)
     except NothingThere:
         service = LocalService(_settings_for(settings, root, model), console(), keep=keep)
     with service as client:
@@ -91,7 +91,7 @@ def _settings_for(settings: Settings, root: str, model: str | None) -> Settings:
     Raises:
         UnknownModel, ModelUnavailable: before a service is started in vain; a download shows its progress here.
     """
-    from serve_app import weights
+    from serve_app.embedding import weights
 
     allowed = root_of(root)
     if split_roots(allowed) != [allowed]:
@@ -104,7 +104,7 @@ def _settings_for(settings: Settings, root: str, model: str | None) -> Settings:
 
 def _absolute(model: str) -> str:
     """The model as a service that was started in another folder understands it."""
-    from serve_app import weights
+    from serve_app.embedding import weights
 
     try:
         return weights.resolve(model)
@@ -112,7 +112,7 @@ def _absolute(model: str) -> str:
         return model  # the service may know better, and says so if not
 
 
-def _run(client: Client, root: str, name: str | None, model: str | None, target: Path) -> None:
+def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path) -> None:
     dataset = open_dataset(client, console(), root, name)
     pipeline = Pipeline(client, console(), dataset)
     embedded = pipeline.embed(model_name=model)

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from serve_app.answers import DatasetInfo, JobInfo, JobKind, Progress
+from constellate import Constellate, Refused
+from constellate.client import after_running_jobs, open_folder
+from constellate.dataset_sources import name_of
+from constellate.following import follow
+from constellate.records import DatasetInfo, JobInfo, JobKind, Progress
 from serve_app.cli.commands import JobFailed, UsageError
 from serve_app.cli.output import counted, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import raise_if_model_unavailable
-from serve_app.client import Client, Refused
-from serve_app.constellate import after_running_jobs, open_folder
-from serve_app.dataset_sources import name_of
-from serve_app.following import follow
 
 TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import": "Importing"}
 
@@ -22,7 +22,7 @@ TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import
 class Pipeline:
     """One dataset on its way through the service."""
 
-    client: Client
+    client: Constellate
     console: Console
     dataset: DatasetInfo
 
@@ -53,7 +53,7 @@ class Pipeline:
         raise JobFailed(f"job {job_id} ended as {last.status}: {last.message}")
 
 
-def open_dataset(client: Client, console: Console, root: str, name: str | None) -> DatasetInfo:
+def open_dataset(client: Constellate, console: Console, root: str, name: str | None) -> DatasetInfo:
     """The dataset of a folder, file or URL, brought up to date: registered on first use, rescanned afterwards.
 
     Raises:
@@ -75,7 +75,7 @@ def open_dataset(client: Client, console: Console, root: str, name: str | None) 
     return dataset
 
 
-def waiting_for_jobs(client: Client, console: Console) -> Callable[[JobInfo], None]:
+def waiting_for_jobs(client: Constellate, console: Console) -> Callable[[JobInfo], None]:
     """A function that shows a running job until it is over."""
 
     def wait(job: JobInfo) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from serve_app.answers import NeighbourInfo, SkipInfo
+from constellate.records import NeighbourInfo, SkipInfo
 
 EXAMPLES = 3
 

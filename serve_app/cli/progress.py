@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-from serve_app.answers import Progress
+from constellate.records import Progress
 
 LINE_EVERY_S = 5.0
 LINE_EVERY_SHARE = 0.1

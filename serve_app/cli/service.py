@@ -11,8 +11,8 @@ from types import FrameType
 
 from rich.console import Console
 
+from constellate import Constellate, NothingThere, Refused, Unreachable
 from serve_app.cli.progress import waiting
-from serve_app.client import Client, NothingThere, Refused, Unreachable
 from serve_app.config import PREFIX, Settings
 from serve_app.errors import ModelUnavailable, Unavailable
 from serve_app.service_record import ServiceRecord
@@ -26,7 +26,7 @@ STOP_S = 120.0
 POLL_S = 0.2
 
 
-def connect(settings: Settings) -> Client:
+def connect(settings: Settings) -> Constellate:
     """A client of the service that these settings describe.
 
     A data directory has one service: where nobody listens at the address of the settings, the one that
@@ -36,7 +36,7 @@ def connect(settings: Settings) -> Client:
         NothingThere: no service runs.
         Unreachable: the port belongs to something else.
     """
-    client = Client(settings.url, api_key=settings.api_key)
+    client = Constellate(settings.url, api_key=settings.api_key)
     try:
         client.check()
     except NothingThere as nothing:
@@ -44,7 +44,7 @@ def connect(settings: Settings) -> Client:
         record = ServiceRecord.read(settings.data_dir)
         if record is None:
             raise NothingThere(f"{nothing}; start one with `constellate serve`") from None
-        client = Client(record.url, api_key=settings.api_key)
+        client = Constellate(record.url, api_key=settings.api_key)
         client.check()
     return client
 
@@ -61,13 +61,13 @@ class LocalService:
     """
 
     def __init__(self, settings: Settings, console: Console, *, keep: bool = False) -> None:
-        self.client = Client(settings.url, api_key=settings.api_key)
+        self.client = Constellate(settings.url, api_key=settings.api_key)
         self._settings = settings
         self._console = console
         self._keep = keep
         self._log_path = settings.data_dir / LOG_NAME
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Constellate:
         self._settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         foreign = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
         with self._log_path.open("wb") as log:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from constellate import Constellate, Refused
 from serve_app.cli.commands import ADDRESS, UNAVAILABLE, JobFailed, add_command
 from serve_app.cli.output import Json, print_json, print_table
 from serve_app.cli.service import POLL_S, STOP_S, UNTIL_EOF, connect
-from serve_app.client import Client, Refused
 from serve_app.config import Settings
 from serve_app.errors import Unavailable
 from serve_app.service_record import ServiceRecord
@@ -97,7 +97,7 @@ def status(settings: Settings, *, json: Json = False) -> None:
         raise typer.Exit(UNAVAILABLE)
 
 
-def _trouble(client: Client) -> str:
+def _trouble(client: Constellate) -> str:
     """Why the service is not ready; empty when it is."""
     try:
         client.ready()

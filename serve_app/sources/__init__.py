@@ -7,12 +7,12 @@ from itertools import islice
 from pathlib import Path
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UNKNOWN, encode_name, stat_files
 from serve_app.records import DatasetFormat, SourceFile
 from serve_app.sources import coco, folder, image_table, manifest, webdataset
 from serve_app.sources.cloud import Bucket
 from serve_app.sources.detection import CONTAINERS, FILE_SUFFIXES, WantedFormat, detect, open_manifest
 from serve_app.sources.examination import examined
+from serve_app.sources.files import UNKNOWN, encode_name, stat_files
 from serve_app.sources.listing import MAX_IMAGES, too_many_images
 from serve_app.sources.reading import Place, open_container
 from serve_app.sources.web import NO_WEB, Web

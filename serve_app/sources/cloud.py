@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow.fs as pafs
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UNKNOWN, check_size, decode_name, encode_name
+from serve_app.sources.files import UNKNOWN, check_size, decode_name, encode_name
 from serve_app.sources.listing import MAX_DEPTH, is_left_out
 from serve_app.sources.remote import FAILURES, change_mark, reading, unreadable, unusable
 from serve_app.urls import Url

@@ -15,7 +15,7 @@ from typing import Any
 import ijson
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import decode_name, encode_name, stat_files
+from serve_app.sources.files import decode_name, encode_name, stat_files
 from serve_app.sources.listing import Listed, image_path, open_listing
 
 KNOWN_BY = frozenset({"images", "annotations"})

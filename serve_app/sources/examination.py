@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from serve_app.files import stat_files
 from serve_app.records import SourceFile
 from serve_app.sources.cloud import Bucket
+from serve_app.sources.files import stat_files
 from serve_app.sources.listing import Listed
 from serve_app.sources.web import Web
 from serve_app.urls import WEB, Url, is_url, parse

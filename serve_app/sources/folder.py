@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import OPEN_FOLDER, encode_name, stat_in
 from serve_app.records import SourceFile
+from serve_app.sources.files import OPEN_FOLDER, encode_name, stat_in
 from serve_app.sources.listing import MAX_DEPTH, MAX_IMAGES, is_left_out, too_many_images
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".jpe", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".avif"})

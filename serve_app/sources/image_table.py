@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UnreadableFile
+from serve_app.sources.files import UnreadableFile
 from serve_app.sources.listing import LABEL_COLUMNS, label_text
 
 SUFFIXES = frozenset({b".parquet"})

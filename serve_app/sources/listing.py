@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UnreadableFile, decode_name, encode_name
+from serve_app.sources.files import UnreadableFile, decode_name, encode_name
 
 UTF8_BOM = b"\xef\xbb\xbf"
 MAX_IMAGES = 1_000_000

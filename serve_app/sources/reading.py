@@ -12,12 +12,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, NamedTuple, Protocol
 
-from serve_app import files
 from serve_app.config import Settings
 from serve_app.errors import InvalidRequest
-from serve_app.files import UNKNOWN, UnreadableFile
 from serve_app.records import FileStamp
+from serve_app.sources import files
 from serve_app.sources.cloud import Bucket
+from serve_app.sources.files import UNKNOWN, UnreadableFile
 from serve_app.sources.image_table import RowGroups
 from serve_app.sources.web import Web
 from serve_app.sources.webdataset import check_header

@@ -10,7 +10,7 @@ import httpx
 import pyarrow as pa
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UnreadableFile
+from serve_app.sources.files import UnreadableFile
 
 READ_AHEAD_BYTES = 1 << 20
 FAILURES = (OSError, pa.ArrowException, httpx.HTTPError)

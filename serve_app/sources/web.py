@@ -18,9 +18,9 @@ from urllib.parse import urljoin
 import httpcore
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UNKNOWN, UnreadableFile, check_size
-from serve_app.roots import Roots, allows
+from serve_app.sources.files import UNKNOWN, UnreadableFile, check_size
 from serve_app.sources.remote import change_mark
+from serve_app.sources.roots import Roots, allows
 from serve_app.urls import Url, parse
 
 CONNECT_S = 10.0

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple, cast
 
 from serve_app.errors import InvalidRequest
-from serve_app.files import UnreadableFile, encode_name
+from serve_app.sources.files import UnreadableFile, encode_name
 from serve_app.sources.folder import EXTENSIONS
 from serve_app.sources.listing import LABEL_COLUMNS, label_text
 

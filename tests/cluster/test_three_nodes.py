@@ -13,9 +13,9 @@ from ray.util.state import list_actors
 
 from deployments import writer
 from serve_app.config import Settings
-from serve_app.files import read_file
-from serve_app.images import ImageLimits, decode
-from serve_app.model import VisionModel
+from serve_app.embedding.model import VisionModel
+from serve_app.images.decode import ImageLimits, decode
+from serve_app.sources.files import read_file
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.wait import until

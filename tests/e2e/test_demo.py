@@ -35,7 +35,7 @@ def test_the_demo_embeds_a_folder_and_leaves_only_its_files(tmp_path: Path):
     mark = f"demo-test-{os.getpid()}"
     environment = os.environ | {"CONSTELLATE_MODEL": str(checkpoint), "HF_HUB_OFFLINE": "1", "DEMO_MARK": mark}
     run = subprocess.run(
-        [sys.executable, "-m", "serve_app.demo", "--images", str(images), "--out", str(tmp_path / "out")],
+        [sys.executable, "-m", "demo", "--images", str(images), "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
         env=environment,

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 
-from serve_app.files import read_file
-from serve_app.images import ImageLimits, decode
+from serve_app.images.decode import ImageLimits, decode
+from serve_app.sources.files import read_file
 from tests.faults.service import Service
 from tests.faults.wait import PATIENCE_S
 from tests.faults.watching import Follower
@@ -125,7 +125,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def _embed_here(model: str, root: Path, names: list[str]) -> np.ndarray:
     """(N, D) vectors of files by the model in this process."""
-    from serve_app.model import VisionModel
+    from serve_app.embedding.model import VisionModel
 
     vision = VisionModel.load(Path(model), name="here", device="cpu", threads=1)
     files = [read_file(str(root), name, max_bytes=10**7)[0] for name in names]

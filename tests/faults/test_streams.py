@@ -12,8 +12,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from serve_app.api.progress_hub import MAX_STREAMS
 from serve_app.policy import INGRESS_REPLICAS
-from serve_app.progress import MAX_STREAMS
 from tests.faults.album import Album
 from tests.faults.report import measured
 from tests.faults.service import Service

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httpx
 from httpx_sse import SSEError, connect_sse
 
-from serve_app.wire import STREAM_SILENCE_S
+from constellate.wire import STREAM_SILENCE_S
 from tests.faults.wait import PATIENCE_S, until
 from tests.ray.client import TERMINAL
 

@@ -12,8 +12,8 @@ import httpx
 import numpy as np
 
 from serve_app.config import Settings
-from serve_app.embedding import Chunk, decode_uploads
-from serve_app.images import ImageLimits, Preprocessing
+from serve_app.embedding.chunk import Chunk, decode_uploads
+from serve_app.images.decode import ImageLimits, Preprocessing
 from serve_app.services import Embedded, Refusal
 from serve_app.sources.reading import Reader
 from tests.live_service import FakeFileEmbedder, LiveService

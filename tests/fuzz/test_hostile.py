@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from serve_app.api import guards
-from serve_app.files import encode_name
+from serve_app.sources.files import encode_name
 from tests.fuzz.service import API_KEY
 
 MIB = 2**20

@@ -8,7 +8,7 @@ from PIL import Image
 from benchmarks import gpu
 from benchmarks.autoscaling import plot
 from benchmarks.rows import ROWS, Row
-from serve_app.images import Preprocessing
+from serve_app.images.decode import Preprocessing
 
 SMALL = Preprocessing(resize_px=16, crop_px=14)
 

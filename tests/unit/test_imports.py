@@ -1,19 +1,53 @@
+"""What a fresh interpreter loads with a part of the program: indirect imports count too."""
+
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
+
+import constellate
 
 PROGRAM = """
 import sys
 import {module}
 print(*sorted({{"ray", "torch", "umap", "transformers"}} & set(sys.modules)))
 """
+CLIENT = """
+import asyncio, sys
+sys.path.insert(0, {folder!r})
+from constellate import AsyncConstellate, Constellate, Unreachable
+
+try:
+    with Constellate("http://127.0.0.1:9") as service:
+        service.datasets()
+except Unreachable as error:
+    print(error)
+asyncio.run(AsyncConstellate("http://127.0.0.1:9").close())
+"""
+CLIENT_NEEDS = ("anyio", "certifi", "h11", "httpcore", "httpx", "httpx_sse", "idna", "typing_extensions.py")
 
 
 @pytest.mark.parametrize("module", ["serve_app.api", "serve_app.store.executor"])
 def test_plain_modules_load_neither_ray_nor_torch(module):
-    """Indirect imports count too, hence a fresh interpreter."""
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(module=module)], capture_output=True, text=True, check=True, timeout=240
     )
     assert ran.stdout.split() == []
+
+
+def test_the_client_works_where_only_an_http_library_is_installed(tmp_path: Path):
+    installed = Path(sysconfig.get_path("purelib"))
+    for name in CLIENT_NEEDS:
+        (tmp_path / name).symlink_to(installed / name)
+    (tmp_path / "constellate").symlink_to(Path(constellate.__file__).parent)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", CLIENT.format(folder=str(tmp_path))],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.startswith("the service at http://127.0.0.1:9 does not answer")

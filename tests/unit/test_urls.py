@@ -2,9 +2,10 @@
 
 import pytest
 
+from constellate.dataset_sources import absolute
 from serve_app.config import Settings, SettingsError
 from serve_app.errors import InvalidRequest, OutsideRoots
-from serve_app.roots import check_annotations, check_root
+from serve_app.sources.roots import check_annotations, check_root
 from serve_app.urls import is_url, parse, split_roots
 
 
@@ -23,6 +24,7 @@ from serve_app.urls import is_url, parse, split_roots
 def test_a_url_has_one_spelling(text, spelled):
     assert str(parse(text)) == spelled
     assert parse(spelled) == parse(text)
+    assert absolute(text) == spelled, "the client finds a dataset again by this spelling"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from urllib.parse import quote, unquote
 import pytest
 from PIL import Image
 
-from serve_app import images
+from serve_app.images import decode
 from tests.unit.api.asgi import opened
 from tests.unit.api.conftest import png
 
@@ -140,8 +140,8 @@ async def test_a_thumbnail_is_upright_and_carries_no_metadata(client, dataset, r
 
 async def test_a_thumbnail_is_made_once_for_each_version_of_a_file(client, dataset, root, monkeypatch):
     made = []
-    thumbnail = images.thumbnail
-    monkeypatch.setattr(images, "thumbnail", lambda data, size_px: made.append(size_px) or thumbnail(data, size_px))
+    thumbnail = decode.thumbnail
+    monkeypatch.setattr(decode, "thumbnail", lambda data, size_px: made.append(size_px) or thumbnail(data, size_px))
     address = url(dataset, "rose/a.png", "thumbnail")
     first = await client.get(address)
     assert (await client.get(address)).content == first.content

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.api import guards
 from serve_app.errors import ModelUnavailable, StaleAttempt, StoreUnavailable
-from serve_app.neighbours import VectorNeighbours
+from serve_app.search.neighbours import VectorNeighbours
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
@@ -308,7 +308,7 @@ def interrupted(services, monkeypatch):
     """Have something happen in the middle of the next import."""
 
     def interrupt(happening):
-        monkeypatch.setattr("serve_app.vector_file.BLOCK_ROWS", 2)
+        monkeypatch.setattr("serve_app.jobs.vector_file.BLOCK_ROWS", 2)
         object.__setattr__(services, "writer", Interrupting(services.writer, happening))
 
     return interrupt

@@ -5,8 +5,7 @@ import httpx
 import numpy as np
 import pytest
 
-from serve_app import served_model
-from serve_app.api import create_app
+from serve_app.api import create_app, served_model
 from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
 from serve_app.config import Settings
 from serve_app.errors import ModelUnavailable, Unavailable

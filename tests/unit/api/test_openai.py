@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from serve_app import weights
 from serve_app.api.guards import MIB
+from serve_app.embedding import weights
 from serve_app.errors import ModelUnavailable
 from tests.fakes import FakeModel
 from tests.unit.api.conftest import png

@@ -3,8 +3,8 @@ import json
 
 import pytest
 
+from serve_app.api.progress_hub import ProgressHub
 from serve_app.errors import StoreUnavailable
-from serve_app.progress import ProgressHub
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 from tests.unit.api import work

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from serve_app.files import UnreadableFile, read_file
 from serve_app.records import Block, ObservedFile, Skip
 from serve_app.services import Refusal
+from serve_app.sources.files import UnreadableFile, read_file
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 

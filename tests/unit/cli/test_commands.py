@@ -10,9 +10,9 @@ import types
 
 import pytest
 
+from constellate import NothingThere, Refused, Unreachable
 from serve_app.cli import app
 from serve_app.cli.commands import JobFailed, UsageError, exit_code
-from serve_app.client import NothingThere, Refused, Unreachable
 from serve_app.config import Settings, SettingsError
 from serve_app.errors import ModelUnavailable, ServiceError, Unavailable, UnknownModel
 from serve_app.service_record import ServiceRecord

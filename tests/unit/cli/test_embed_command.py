@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from serve_app.client import Client
+from constellate import Constellate
 from serve_app.errors import ModelUnavailable
 
 
@@ -89,7 +89,7 @@ def test_without_a_service_a_missing_model_is_told_before_one_is_started(run, fl
 
 
 def test_embed_waits_for_a_job_that_is_already_running(run, embedded, flowers):
-    with Client(embedded.settings.url) as client:
+    with Constellate(embedded.settings.url) as client:
         client.generate(client.datasets()[0]["id"], force=True)
     shown = run("embed", flowers)
     assert shown.exit_code == 0
@@ -99,7 +99,7 @@ def test_embed_waits_for_a_job_that_is_already_running(run, embedded, flowers):
 def test_cancel_ends_the_running_job_and_is_content_when_none_runs(run, live, flowers):
     live.hold()
     live.start()
-    with Client(live.settings.url) as client:
+    with Constellate(live.settings.url) as client:
         dataset_id = client.register("flowers", flowers)["id"]
         job_id = client.generate(dataset_id)
         assert run("cancel", flowers).stdout == "Cancelled the job of 'flowers'.\n"
@@ -124,7 +124,7 @@ def test_a_job_that_somebody_cancels_ends_embed_with_1(run, live, flowers, monke
 
 
 def test_a_question_before_any_vectors_is_wrong_usage(run, service, flowers):
-    with Client(service.settings.url) as client:
+    with Constellate(service.settings.url) as client:
         client.register("flowers", flowers)
     shown = run("outliers", "flowers")
     assert shown.exit_code == 2

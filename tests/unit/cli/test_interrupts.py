@@ -10,8 +10,8 @@ import time
 
 import pytest
 
+from constellate import Constellate
 from serve_app.cli import service as local
-from serve_app.client import Client
 from serve_app.service_record import ServiceRecord
 
 DRIVER = (
@@ -146,7 +146,7 @@ def test_an_interrupt_leaves_a_service_that_was_there_before_at_its_work(start, 
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert f"`constellate cancel {flowers}` stops the job" in out
-    with Client(live.settings.url) as client:
+    with Constellate(live.settings.url) as client:
         assert [job["status"] for job in client.jobs()] == ["running"]
 
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from serve_app.answers import Progress
+from constellate.records import Progress
 from serve_app.cli.progress import Bar, Lines, duration, note, view, waiting, watch
 
 

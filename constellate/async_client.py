@@ -1,0 +1,128 @@
+"""`Constellate` for programs with an event loop.
+
+The calls are those of the synchronous client, each in a thread of the client's own, so that there is one
+implementation of every call. A call whose awaiter is cancelled ends in its thread unheard.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import update_wrapper
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import httpx
+
+from constellate.client import Constellate, EmbeddedFolder, OnProgress
+from constellate.records import Progress
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+MAX_THREADS = 64
+"""Calls and open streams at a time."""
+
+Awaitable = Callable[Concatenate["AsyncConstellate", P], Coroutine[Any, Any, R]]
+AsyncIterable = Callable[Concatenate["AsyncConstellate", P], AsyncIterator[R]]
+
+
+def _awaited(method: Callable[Concatenate[Constellate, P], R]) -> Awaitable[P, R]:
+    """The method as a coroutine function."""
+
+    async def call(self: "AsyncConstellate", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self._in_thread(lambda: method(self._client, *args, **kwargs))
+
+    return update_wrapper(call, method)
+
+
+def _iterated(method: Callable[Concatenate[Constellate, P], Iterator[R]]) -> AsyncIterable[P, R]:
+    """The method as an asynchronous generator."""
+
+    async def iterate(self: "AsyncConstellate", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[R]:
+        items = iter(method(self._client, *args, **kwargs))
+        end = object()
+        while (item := await self._in_thread(lambda: next(items, end))) is not end:
+            yield item  # type: ignore[misc]
+
+    return update_wrapper(iterate, method)
+
+
+class AsyncConstellate:
+    """The service at an address, awaited.
+
+        async with AsyncConstellate("http://127.0.0.1:8000") as service:
+            photos = await service.embed_folder("photos", on_progress=print)
+            async for state in service.follow(photos.id, job_id, "reduce"): ...
+
+    Args:
+        url: where the service listens.
+        api_key: sent as a bearer token.
+        transport: what carries requests; the network by default.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
+        self._client = Constellate(url, api_key=api_key, transport=transport)
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="constellate")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; streams that are open end."""
+        self._client.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def embed_folder(
+        self,
+        path: str | Path,
+        *,
+        name: str | None = None,
+        model: str | None = None,
+        with_map: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> EmbeddedFolder:
+        """See `Constellate.embed_folder`; `on_progress` is called in the event loop."""
+        loop = asyncio.get_running_loop()
+
+        def tell(state: Progress) -> None:
+            if on_progress is not None:
+                loop.call_soon_threadsafe(on_progress, state)
+
+        return await self._in_thread(
+            lambda: self._client.embed_folder(path, name=name, model=model, with_map=with_map, on_progress=tell)
+        )
+
+    check = _awaited(Constellate.check)
+    ready = _awaited(Constellate.ready)
+    datasets = _awaited(Constellate.datasets)
+    dataset = _awaited(Constellate.dataset)
+    register = _awaited(Constellate.register)
+    rescan = _awaited(Constellate.rescan)
+    delete = _awaited(Constellate.delete)
+    samples = _iterated(Constellate.samples)
+    generate = _awaited(Constellate.generate)
+    reduce = _awaited(Constellate.reduce)
+    import_vectors = _awaited(Constellate.import_vectors)
+    cancel = _awaited(Constellate.cancel)
+    embeddings = _awaited(Constellate.embeddings)
+    skipped = _iterated(Constellate.skipped)
+    coordinates = _awaited(Constellate.coordinates)
+    export = _awaited(Constellate.export)
+    jobs = _awaited(Constellate.jobs)
+    job = _awaited(Constellate.job)
+    follow = _iterated(Constellate.follow)
+    events = _iterated(Constellate.events)
+    similar = _awaited(Constellate.similar)
+    search = _awaited(Constellate.search)
+    duplicates = _awaited(Constellate.duplicates)
+    outliers = _awaited(Constellate.outliers)
+    diverse = _awaited(Constellate.diverse)
+
+    async def _in_thread(self, call: Callable[[], R]) -> R:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)

@@ -1,0 +1,208 @@
+"""A synchronous client of the HTTP API, route by route; `constellate.Constellate` adds what takes several.
+
+Owns paths, parameters and the types of answers; `wire` carries them. Knows nothing about terminals, nor what to do
+when a stream drops.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, cast
+from urllib.parse import quote
+
+import httpx
+
+from constellate.records import (
+    DatasetInfo,
+    EmbeddingsInfo,
+    JobInfo,
+    JobKind,
+    NeighbourInfo,
+    PointInfo,
+    Progress,
+    SampleInfo,
+    SkipInfo,
+)
+from constellate.wire import LONG_ANSWER_S, Wire
+
+
+class Routes:
+    """Calls of the HTTP API; each raises `Unreachable` or `Refused`.
+
+    Args:
+        url: where the service listens.
+        api_key: sent as a bearer token.
+        transport: what carries requests; the network by default.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        api_key: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._wire = Wire(self.url, api_key=api_key, transport=transport)
+        self._call = self._wire.call
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; a thread that waits on a stream is woken and raises `RuntimeError`."""
+        self._wire.close()
+
+    def check(self) -> None:
+        """Make sure that a Constellate answers at the address.
+
+        Raises:
+            NothingThere: nobody listens.
+            Unreachable: something else listens, or it does not answer.
+        """
+        self._wire.check()
+
+    def ready(self) -> None:
+        """Return when the service is able to embed and to write; `Refused` (503) says why it is not."""
+        self._call("GET", "/readyz")
+
+    def datasets(self) -> list[DatasetInfo]:
+        """Every dataset."""
+        return cast(list[DatasetInfo], self._call("GET", "/datasets").json())
+
+    def dataset(self, dataset_id: str) -> DatasetInfo:
+        """One dataset."""
+        return cast(DatasetInfo, self._call("GET", f"/datasets/{dataset_id}").json())
+
+    def register(self, name: str, root: Path | str) -> DatasetInfo:
+        """Register a folder, file or URL; `Refused` (409, with `dataset_id`) when the name is taken."""
+        body = {"name": name, "root": str(root), "format": "auto"}
+        return cast(DatasetInfo, self._call("POST", "/datasets", body=body, timeout_s=LONG_ANSWER_S).json())
+
+    def rescan(self, dataset_id: str) -> dict[str, int]:
+        """Pick up `added`, `changed` and `removed` files."""
+        answer = self._call("POST", f"/datasets/{dataset_id}/rescan", timeout_s=LONG_ANSWER_S)
+        return cast(dict[str, int], answer.json())
+
+    def delete(self, dataset_id: str) -> None:
+        """Forget a dataset with its vectors; its images are never touched. `Refused` (409) while a job runs."""
+        self._call("DELETE", f"/datasets/{dataset_id}")
+
+    def samples(self, dataset_id: str) -> Iterator[SampleInfo]:
+        """The dataset's images in listing order."""
+        return cast(Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples"))
+
+    def generate(self, dataset_id: str, *, model_name: str | None = None, force: bool = False) -> str:
+        """Start embedding and return the job's id; `Refused` (409, with `job_id`) while a job runs."""
+        body = {"force": force} | ({"model_name": model_name} if model_name else {})
+        return self._started(f"/datasets/{dataset_id}/embeddings/generate", body)
+
+    def reduce(self, dataset_id: str) -> str:
+        """Start the 2D map and return the job's id; `Refused` (409, with `job_id`) while a job runs."""
+        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", {})
+
+    def import_vectors(
+        self, dataset_id: str, file: str | Path, *, space_key: str | None = None, model_name: str | None = None
+    ) -> str:
+        """Send vectors made elsewhere, Parquet or Arrow, and return the job's id.
+
+        `Refused` (422) says what is wrong with the file, (409, with `job_id`) that a job runs. The parameters may
+        be left out where the file says them, as exports do.
+        """
+        given = {"space_key": space_key, "model_name": model_name}
+        with Path(file).open("rb") as stream:
+            answer = self._call(
+                "POST",
+                f"/datasets/{dataset_id}/embeddings/import",
+                params={name: value for name, value in given.items() if value is not None},
+                content=stream,
+                timeout_s=LONG_ANSWER_S,
+            )
+        return str(answer.json()["job_id"])
+
+    def cancel(self, dataset_id: str) -> None:
+        """Cancel the dataset's running job; `Refused` (409) when none runs."""
+        self._call("POST", f"/datasets/{dataset_id}/embeddings/cancel")
+
+    def embeddings(self, dataset_id: str) -> EmbeddingsInfo:
+        """Which vectors and map the dataset has."""
+        return cast(EmbeddingsInfo, self._call("GET", f"/datasets/{dataset_id}/embeddings/status").json())
+
+    def skipped(self, dataset_id: str) -> Iterator[SkipInfo]:
+        """The images that the last embed job left out."""
+        return cast(Iterator[SkipInfo], self._pages(f"/datasets/{dataset_id}/embeddings/skipped"))
+
+    def coordinates(self, dataset_id: str) -> list[PointInfo]:
+        """The points of the map; none before `reduce`."""
+        answer = self._call("GET", f"/datasets/{dataset_id}/embeddings/coordinates", timeout_s=LONG_ANSWER_S)
+        return cast(list[PointInfo], answer.json())
+
+    def jobs(self, *, limit: int = 100) -> list[JobInfo]:
+        """The newest jobs first."""
+        return cast(list[JobInfo], self._call("GET", "/jobs", params={"limit": limit}).json())
+
+    def job(self, job_id: str) -> JobInfo:
+        """One job."""
+        return cast(JobInfo, self._call("GET", f"/jobs/{job_id}").json())
+
+    def similar(self, dataset_id: str, sample_id: str, *, limit: int) -> list[NeighbourInfo]:
+        """The samples most similar to one of the dataset, best first."""
+        path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
+        return cast(list[NeighbourInfo], self._call("GET", path, params={"limit": limit}).json()["items"])
+
+    def search(self, dataset_id: str, image: str | Path, *, limit: int) -> list[NeighbourInfo]:
+        """The samples most similar to an image file, best first."""
+        path = f"/datasets/{dataset_id}/search"
+        with Path(image).open("rb") as stream:
+            answer = self._call("POST", path, params={"limit": limit}, files={"file": (Path(image).name, stream)})
+        return cast(list[NeighbourInfo], answer.json()["items"])
+
+    def duplicates(self, dataset_id: str, *, threshold: float) -> list[list[NeighbourInfo]]:
+        """Groups of samples linked by a cosine of at least `threshold`."""
+        answer = self._survey(dataset_id, "duplicates", threshold=threshold)
+        return cast(list[list[NeighbourInfo]], answer["groups"])
+
+    def outliers(self, dataset_id: str, *, k: int, limit: int) -> list[NeighbourInfo]:
+        """The samples least similar to their `k` nearest neighbours, the strangest first."""
+        return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", k=k, limit=limit)["items"])
+
+    def diverse(self, dataset_id: str, *, n: int) -> list[NeighbourInfo]:
+        """`n` samples that cover the dataset, in the order chosen."""
+        return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", n=n)["items"])
+
+    def export(self, dataset_id: str, target: str | Path, *, format: Literal["parquet", "arrow"] = "parquet") -> None:
+        """Write the dataset's vectors and map to a file; a partial one is never left behind."""
+        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", Path(target), {"format": format})
+
+    def events(self, dataset_id: str, kind: JobKind, *, last_event: str = "") -> Iterator[Progress]:
+        """The progress stream of a dataset over one connection; ends quietly when it drops or is refused.
+
+        `following.follow` is what most callers want.
+        """
+        path = f"/datasets/{dataset_id}/embeddings/" + ("reduce/progress" if kind == "reduce" else "progress")
+        for event in self._wire.events(path, last_event):
+            if event.event == "progress":
+                yield Progress.of(json.loads(event.data), event_id=event.id)
+
+    def _started(self, path: str, body: Mapping[str, object]) -> str:
+        return str(self._call("POST", path, body=body).json()["job_id"])
+
+    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+        """The items of all pages of a listing."""
+        params: dict[str, str | float] = {}
+        while True:
+            page = self._call("GET", path, params=params).json()
+            yield from page["items"]
+            if not page.get("next_cursor"):
+                return
+            params = {"cursor": page["next_cursor"]}
+
+    def _survey(self, dataset_id: str, question: str, **params: float) -> dict[str, Any]:
+        answer = self._call("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
+        return cast(dict[str, Any], answer.json())

@@ -1,0 +1,5 @@
+"""`python -m demo`, which `make demo` runs."""
+
+from demo.command import main
+
+main()

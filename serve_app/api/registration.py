@@ -1,0 +1,95 @@
+"""Listing a dataset's folder into the store: page by page, and all or nothing."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from serve_app import sources
+from serve_app.config import Settings
+from serve_app.errors import ServiceError
+from serve_app.records import Dataset, DatasetFormat, ScanChange
+from serve_app.services import Writer
+from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
+from serve_app.sources.roots import check_annotations, check_root
+from serve_app.sources.web import Web
+from serve_app.store.datasets import Datasets
+from serve_app.urls import Url, is_url
+
+
+async def register(
+    writer: Writer, settings: Settings, *, name: str, root: str, format: WantedFormat, annotations: str | None
+) -> Dataset:
+    """List a folder, a bucket's folder, or what a manifest, tar or Parquet file names, and make it a dataset.
+
+    A root that is such a file itself is that file in its folder.
+
+    Raises:
+        NameTaken: a dataset has this name; the message is its id.
+        OutsideRoots: the folder or the annotation file is not below a configured root.
+        InvalidRequest: the folder or the annotation file cannot be used.
+    """
+    if annotations is None:
+        root, annotations = _split_file(root)
+    web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
+    folder, file = await asyncio.to_thread(_checked, settings, root, annotations)
+    found, file = await asyncio.to_thread(sources.detect, folder, file, format, web)
+    async with _scanned(writer, folder, found, file, web) as scan_id:
+        return await writer.call(
+            Datasets.register,
+            scan_id,
+            name=name,
+            root=str(folder),
+            format=found,
+            annotations=str(file) if file is not None else None,
+        )
+
+
+async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanChange:
+    """List a dataset's folder again.
+
+    Raises:
+        JobRunning: a job is running; the message is its id.
+        OutsideRoots: the folder has been moved out of the roots, or the roots have changed.
+        InvalidRequest: the folder or the annotation file cannot be used.
+    """
+    folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
+    web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
+    async with _scanned(writer, folder, dataset.format, file, web) as scan_id:
+        return await writer.call(Datasets.rescan, scan_id, dataset.id)
+
+
+def _split_file(root: str) -> tuple[str, str | None]:
+    """The folder and the file, where the root is a manifest, tar or Parquet file rather than a folder."""
+    folder, _, name = root.rstrip("/").rpartition("/")
+    if os.path.splitext(name)[1].lower() not in FILE_SUFFIXES or (not is_url(root) and os.path.isdir(root)):
+        return root, None
+    return (folder or ("/" if root.startswith("/") else ".")), name
+
+
+def _checked(settings: Settings, root: str, annotations: str | None) -> tuple[Path | Url, Path | Url | None]:
+    roots = settings.dataset_roots
+    folder = check_root(root, roots)
+    return folder, check_annotations(annotations, folder, roots) if annotations is not None else None
+
+
+@asynccontextmanager
+async def _scanned(
+    writer: Writer, root: Path | Url, format: DatasetFormat, annotations: Path | Url | None, web: Web
+) -> AsyncIterator[str]:
+    """A scan of the folder, dropped again unless the block succeeds."""
+    scan_id = await writer.call(Datasets.begin_scan)
+    try:
+        pages = sources.scan(root, format, annotations, web=web)
+        number = 0
+        while page := await asyncio.to_thread(next, pages, None):
+            await writer.call(Datasets.put_scan, scan_id, number, page)
+            number += 1
+        yield scan_id
+    except BaseException:
+        # A client that leaves cancels this task; its scan must go all the same. Where the store is away, the next
+        # writer drops it.
+        with suppress(ServiceError):
+            await asyncio.shield(writer.call(Datasets.drop_scan, scan_id))
+        raise

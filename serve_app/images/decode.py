@@ -1,0 +1,308 @@
+"""Bytes of an image file to upright RGB pixels, or a rejection with a stable reason.
+
+What a file is, its bytes say; its name is never looked at. Of animations and multi-page files the first
+frame counts. The pixels are those of the checkpoint's own processor (shortest edge to `resize_px`, then
+centre crop), made in one resample that computes the crop only: cheaper, and harmless for images of 1x20000
+pixels. One value in some thousand differs by a grey level, since Pillow takes boxes in single precision.
+
+Reasons of a `RejectedImage` (those of files that cannot be read at all are in `serve_app.sources.files`):
+
+    empty               there are no bytes
+    too_large           more bytes than `ImageLimits.max_bytes`
+    unidentified        not an image of a known format
+    format_not_allowed  an image, but of a format that is not decoded here
+    too_many_pixels     more pixels, or a longer side, than `ImageLimits` allows; found before decoding
+    too_much_memory     decoding would take more than `ImageLimits.max_memory_bytes`; found before decoding
+    too_much_work       decoding would take too long, or the file is in too many pieces; found before decoding
+    truncated           the file ends before its image does
+    corrupt             the image data or what surrounds it is damaged
+
+Safe to call from many threads at once; Pillow decodes and resamples outside the interpreter lock.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from serve_app.errors import InvalidRequest, ModelUnavailable, RefusedImage
+from serve_app.images.formats import ALLOWED_FORMATS, signature_of
+from serve_app.images.orientation import turn_of
+from serve_app.images.resampling import Box, resample
+from serve_app.images.work import CountedFile, TiffLayout, TooManyParts, count_scans, tiff_layout
+
+PREPROCESSING_VERSION = 1
+"""Grows whenever the same bytes give other pixels than before; part of every `space_key`."""
+
+
+class RejectedImage(RefusedImage):
+    """The bytes are no image that this module decodes; reasons in the module docstring."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What one image may ask for. What these admit is decoded in seconds, which `serve_app.images.work` is about."""
+
+    max_bytes: int = 64 * 2**20
+    max_pixels: int = 50_000_000
+    max_side_px: int = 30_000
+    max_memory_bytes: int = 512 * 2**20
+    max_scans: int = 100
+    """Of a JPEG. Ordinary ones have about 10; each may walk over all blocks, 50 Mpx in 20 ms."""
+    max_parts: int = 1_000_000
+    """Pieces in which Pillow reads a file, in 1 to 6 microseconds each. Ordinary files have some dozens, and a GIF of
+    64 MiB half a million."""
+    max_strips: int = 100_000
+    """Strips or tiles of a TIFF; for a million Pillow took 80 s."""
+
+
+DEFAULT_LIMITS = ImageLimits()
+
+# A strip of one row is decoded as one of eight or sixteen, so that a scan of a JPEG in a TIFF costs as much more.
+# libtiff counts them itself, up to 100; the TIFF specification allows only JPEGs of few scans.
+os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", "20")
+
+# What `decode` takes at its peak, in bytes a pixel, measured with 50 Mpx: Pillow decodes WebP twice over, and lays
+# transparency on white in a copy. RGB takes 7, a palette with transparency 8, RGBA 10.5.
+_PEAK_BYTES = 10.6
+_TILE_BYTES = 8  # of a TIFF, which is decoded tile by tile
+_PEAK_BYTES_OF_MODE = {"CMYK": 12.2, "LA": 13.7}
+_PEAK_BYTES_OF_FORMAT = {("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7, ("AVIF", "RGBA"): 14.3}
+
+MAX_THUMBNAIL_PX = 512
+THUMBNAIL_QUALITY = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Geometry and normalisation of a checkpoint: DINOv2's published values unless told otherwise.
+
+    `mean` and `std` are per RGB channel, for values in [0, 1].
+    """
+
+    resize_px: int = 256
+    crop_px: int = 224
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+
+    @classmethod
+    def from_checkpoint(cls, directory: Path) -> "Preprocessing":
+        """Read `preprocessor_config.json`; without that file, DINOv2's published values.
+
+        Raises:
+            ModelUnavailable: the file is damaged or asks for something else than bicubic resize of the
+                shortest edge, square centre crop within it, and normalisation.
+        """
+        file = directory / "preprocessor_config.json"
+        if not file.is_file():
+            return cls()
+        try:
+            config = json.loads(file.read_bytes())
+            problem = _irreproducible(config)
+            preprocessing = cls(
+                resize_px=int(config["size"]["shortest_edge"]),
+                crop_px=int(config["crop_size"]["height"]),
+                mean=tuple(map(float, config["image_mean"])),
+                std=tuple(map(float, config["image_std"])),
+            )
+        except KeyError as error:
+            raise ModelUnavailable(f"{file.name} of {directory.name} lacks {error}") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ModelUnavailable(f"{file.name} of {directory.name} is damaged: {error}") from None
+        if not 0 < preprocessing.crop_px <= preprocessing.resize_px:
+            problem = "a crop larger than the resized image"
+        if not len(preprocessing.mean) == len(preprocessing.std) == 3 or 0 in preprocessing.std:
+            problem = "mean and std of other than three channels"
+        if problem:
+            raise ModelUnavailable(f"{file.name} of {directory.name} asks for {problem}, which is not supported")
+        return preprocessing
+
+    def crop_box(self, width: int, height: int) -> Box:
+        """The part of an upright image that ends in the crop, in that image's coordinates.
+
+        Rounds as `transformers` does: the longer edge down after resizing, the crop's offset down.
+        """
+        short, long = min(width, height), max(width, height)
+        resized_long = int(self.resize_px * long / short)
+        resized = (self.resize_px, resized_long) if width <= height else (resized_long, self.resize_px)
+        left, right = _centred(self.crop_px, resized[0], width)
+        top, bottom = _centred(self.crop_px, resized[1], height)
+        return left, top, right, bottom
+
+
+def _centred(crop_px: int, resized_px: int, source_px: int) -> tuple[float, float]:
+    start = (resized_px - crop_px) // 2
+    scale = source_px / resized_px
+    return start * scale, min((start + crop_px) * scale, source_px)
+
+
+def _irreproducible(config: dict[str, Any]) -> str | None:
+    """What of a processor's configuration `decode` would not do, or None."""
+    off = [step for step in ("resize", "center_crop", "rescale", "normalize") if not config.get(f"do_{step}", True)]
+    if off:
+        return f"no {off[0]}"
+    if config.get("resample", Image.Resampling.BICUBIC) != Image.Resampling.BICUBIC:
+        return f"resampling filter {config['resample']}"
+    if abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
+        return f"rescale factor {config['rescale_factor']}"
+    if "longest_edge" in config["size"]:
+        return "a bound on the longest edge"
+    if config["crop_size"]["height"] != config["crop_size"]["width"]:
+        return "a crop that is not square"
+    return None
+
+
+def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
+    """Decode an image file into the (S, S, 3) uint8 RGB pixels that the model looks at, S = `crop_px`.
+
+    The EXIF orientation is applied, to the small result: as exact, and cheaper. Transparency is laid on white.
+
+    Raises:
+        RejectedImage: see the module docstring for the reasons.
+    """
+    with _rejecting(data):
+        image = _load(data, limits)
+        turn = turn_of(image)
+        width, height = image.size
+        swaps_axes = turn is not None and turn.swaps_axes
+        box = preprocessing.crop_box(*((height, width) if swaps_axes else (width, height)))
+        if turn is not None:
+            box = turn.stored_box(box, width, height)
+        crop = preprocessing.crop_px, preprocessing.crop_px
+        square = resample(image, crop, box, vertical_first=swaps_axes)
+        if turn is not None:
+            square = square.transpose(turn.transpose)
+        return np.asarray(square.convert("RGB"))
+
+
+def thumbnail(data: bytes, size_px: int, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
+    """An upright JPEG of the whole image, within `size_px` x `size_px` and never larger than the image.
+
+    It carries none of the original's metadata. JPEG, because it encodes several times faster than WebP, and
+    with transparency laid on white there is nothing it could not hold.
+
+    Raises:
+        InvalidRequest: `size_px` is not within 1 and `MAX_THUMBNAIL_PX`.
+        RejectedImage: see the module docstring for the reasons.
+    """
+    if not 1 <= size_px <= MAX_THUMBNAIL_PX:
+        raise InvalidRequest(f"thumbnail size must be within 1 and {MAX_THUMBNAIL_PX} pixels, not {size_px}")
+    with _rejecting(data):
+        image = _load(data, limits, at_least_px=2 * size_px)
+        scale = min(1.0, size_px / max(image.size))
+        width, height = (max(1, round(side * scale)) for side in image.size)
+        small = resample(image, (width, height), (0, 0, image.width, image.height))
+        if (turn := turn_of(image)) is not None:
+            small = small.transpose(turn.transpose)
+        small.info.clear()  # Pillow would write the original's comment
+        jpeg = io.BytesIO()
+        small.save(jpeg, "JPEG", quality=THUMBNAIL_QUALITY)
+        return jpeg.getvalue()
+
+
+def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int | None = None) -> Image.Image:
+    """Open an image file, hold it to the limits and decode its first frame; call it inside `_rejecting`.
+
+    With `at_least_px`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, its sides no shorter than that.
+
+    Raises:
+        RejectedImage: no bytes, or over a limit; the limits hold before anything is decoded.
+    """
+    if not data:
+        raise RejectedImage("empty: the file has no content")
+    if len(data) > limits.max_bytes:
+        raise RejectedImage(f"too_large: {len(data)} bytes, at most {limits.max_bytes} are read")
+    layout = tiff_layout(data)
+    if layout is not None and layout.parts > limits.max_strips:
+        raise RejectedImage(f"too_much_work: {layout.parts} strips, at most {limits.max_strips} are decoded")
+    image = Image.open(CountedFile(data, limits.max_parts), formats=ALLOWED_FORMATS)
+    width, height = image.size
+    if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
+        raise RejectedImage(
+            f"too_many_pixels: {width}x{height}, at most {limits.max_pixels} pixels "
+            f"and {limits.max_side_px} along a side are decoded"
+        )
+    if at_least_px is not None:
+        image.draft(None, (at_least_px, at_least_px))
+    needed_bytes = image.width * image.height * _peak_bytes(image)
+    if layout is not None:
+        needed_bytes += layout.tile_px(width, height) * _TILE_BYTES
+    if needed_bytes > limits.max_memory_bytes:
+        raise RejectedImage(
+            f"too_much_memory: {width}x{height} as {image.format} {image.mode} takes {needed_bytes / 2**20:.0f} MiB "
+            f"to decode, at most {limits.max_memory_bytes // 2**20} are spent; save it smaller or in another format"
+        )
+    _hold_to_time(data, image, layout, limits)
+    image.load()
+    return image
+
+
+def _hold_to_time(data: bytes, image: Image.Image, layout: TiffLayout | None, limits: ImageLimits) -> None:
+    """Reject an opened image that would be decoded for longer than its pixels tell."""
+    if layout is not None and (pixels := layout.decoded_px(*image.size)) > 2 * limits.max_pixels:
+        raise RejectedImage(f"too_much_work: tiles of {pixels} pixels, at most {2 * limits.max_pixels} are decoded")
+    is_jpeg = image.format in ("JPEG", "MPO")
+    if is_jpeg and count_scans(data, limits.max_scans, limits.max_parts) > limits.max_scans:
+        raise RejectedImage(
+            f"too_much_work: more than {limits.max_scans} scans, which are not decoded; save it with fewer"
+        )
+
+
+def _peak_bytes(image: Image.Image) -> float:
+    """Bytes a pixel that decoding an opened image takes at its peak."""
+    of_mode = _PEAK_BYTES_OF_MODE.get(image.mode, _PEAK_BYTES)
+    return _PEAK_BYTES_OF_FORMAT.get((image.format or "", image.mode), of_mode)
+
+
+@contextmanager
+def _rejecting(data: bytes) -> Iterator[None]:
+    """Turn whatever Pillow raises on a bad file, of which there is no complete list, into a `RejectedImage`."""
+    try:
+        yield
+    except (RejectedImage, MemoryError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise RejectedImage(f"too_many_pixels: {error}") from None
+    except TooManyParts as error:
+        raise RejectedImage(f"too_much_work: {error}") from None
+    except UnidentifiedImageError:
+        raise _unopened(data) from None
+    except Exception as error:
+        raise RejectedImage(f"{_damage(error, data)}: {str(error) or type(error).__name__}") from None
+
+
+def _damage(error: Exception, data: bytes) -> str:
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        return "truncated"
+    riff_bytes = int.from_bytes(data[4:8], "little") + 8
+    return "truncated" if data[:4] == b"RIFF" and len(data) < riff_bytes else "corrupt"
+
+
+def sniff_content_type(data: bytes) -> str:
+    """The media type of an image file by its first 64 bytes, for serving it as it is.
+
+    Raises:
+        RejectedImage: `unidentified` or `format_not_allowed`.
+    """
+    signature = signature_of(data)
+    if signature is None or signature.content_type is None:
+        raise _unopened(data)
+    return signature.content_type
+
+
+def _unopened(data: bytes) -> RejectedImage:
+    """Why a file could not even be opened."""
+    signature = signature_of(data)
+    if signature is None:
+        return RejectedImage("unidentified: not an image of a known format")
+    if signature.content_type is None:
+        return RejectedImage(f"format_not_allowed: {signature.name}; accepted are {', '.join(ALLOWED_FORMATS)}")
+    return RejectedImage(f"corrupt: begins like {signature.name}, but its header is damaged or cut off")

@@ -1,0 +1,231 @@
+"""One attempt at an embed job: plan, fan out, stage, commit.
+
+Pages of pending samples are planned (what is known is staged without being read), the rest is cut into
+chunks that run under a shared window, and finished chunks are staged in blocks of some hundred rows.
+Everything here may stop at any point: the next attempt begins with what is not yet staged.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from itertools import count
+from typing import Protocol
+
+import numpy as np
+
+from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
+from serve_app.jobs.crash_isolation import Gate, embed_isolating_crashes
+from serve_app.records import Block, Claim, FileTask, ModelCard, ObservedFile, PendingSample
+from serve_app.services import Writer
+from serve_app.sources.files import UNKNOWN
+from serve_app.sources.reading import Reader
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
+
+log = logging.getLogger("constellate.embed_job")
+
+PAGE_SAMPLES = 2000
+BLOCK_ROWS = 128
+BLOCK_WAIT_S = 0.3
+MAX_PASSES = 3
+RETRIES = 60
+MAX_BACKOFF_S = 5.0
+MODEL_WAIT_S = 180.0
+WITNESSES = 64
+OUT_OF_REACH = {"not_found", "io_error", "permission_denied", "unreachable"}
+"""Skip reasons that a file has when its whole folder is gone, or its bucket."""
+
+
+class FileEmbedder(Protocol):
+    """Vectors for files that a replica reads itself."""
+
+    async def describe(self, model: str) -> ModelCard:
+        """Say what the model is. Raises `ModelUnavailable`, or `Unavailable` while it is being started."""
+        ...
+
+    async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+        """Settle every task: a vector, a known vector, or a skip.
+
+        Raises:
+            WorkerCrashed: the replica died with the call.
+            Unavailable: no replica could take the call; it may be repeated.
+        """
+        ...
+
+
+class EmbedJob:
+    """One attempt at one claimed embed job."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        *,
+        writer: Writer,
+        embedder: FileEmbedder,
+        reader: Reader,
+        gate: Gate,
+        window: asyncio.Semaphore,
+        chunk_images: int,
+    ) -> None:
+        self._job_id = claim.job.id
+        self._attempt = claim.attempt
+        self._model = claim.job.model_name or ""
+        self._root = claim.dataset.root
+        self._writer = writer
+        self._embedder = embedder
+        self._reader = reader
+        self._gate = gate
+        self._window = window
+        self._chunk_images = chunk_images
+        self._block_no = count(1)
+        self._seen: deque[PendingSample] = deque(maxlen=WITNESSES)
+
+    async def run(self, *, when_begun: Callable[[], Awaitable[None]]) -> None:
+        """Carry the job to `complete`, or raise.
+
+        Raises:
+            StaleAttempt: the job was cancelled or claimed by another runner; nothing is left to do.
+            ServiceError: the job cannot be done; the message says why.
+        """
+        card = await self._describe()
+        await self._writer.call(Jobs.begin, self._job_id, self._attempt, card)
+        await when_begun()
+        for _ in range(MAX_PASSES):
+            if await self._one_pass() == 0:
+                break
+        await self._writer.call(Vectors.commit, self._job_id, self._attempt)
+
+    async def _describe(self) -> ModelCard:
+        """The model's card, waiting for its first replica."""
+        deadline = asyncio.get_running_loop().time() + MODEL_WAIT_S
+        while True:
+            try:
+                return await self._embedder.describe(self._model)
+            except ModelUnavailable:
+                raise
+            except Unavailable:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+                await asyncio.sleep(0.5)
+
+    async def _one_pass(self) -> int:
+        """Settle everything that is pending now and return how many samples that were.
+
+        A pass leaves samples behind only when a known vector went away under it; the next one embeds them.
+        """
+        finished: asyncio.Queue[Block | None] = asyncio.Queue(maxsize=64)
+        try:
+            async with asyncio.TaskGroup() as stages:
+                stages.create_task(self._stage(finished))
+                n_pending = await self._fan_out(finished)
+                await finished.put(None)
+        except BaseExceptionGroup as group:
+            raise _first_leaf(group) from group
+        return n_pending
+
+    async def _fan_out(self, finished: asyncio.Queue[Block | None]) -> int:
+        """Send every pending sample to a replica under the window; returns when all chunks are finished."""
+        n_pending = 0
+        async with asyncio.TaskGroup() as chunks:
+            async for tasks, n_observed in self._pages():
+                n_pending += n_observed
+                for start in range(0, len(tasks), self._chunk_images):
+                    await self._window.acquire()
+                    chunk = chunks.create_task(self._embed_chunk(tasks[start : start + self._chunk_images], finished))
+                    # Not in the task's own `finally`: a task cancelled before its first step never enters it.
+                    chunk.add_done_callback(lambda _: self._window.release())
+        return n_pending
+
+    async def _pages(self) -> AsyncIterator[tuple[list[FileTask], int]]:
+        """Pages of planned tasks, each with the number of samples it was planned from."""
+        after = -1
+        while page := await self._writer.call(Jobs.pending, self._job_id, after=after, limit=PAGE_SAMPLES):
+            after = page[-1].ordinal
+            stats = await asyncio.to_thread(self._reader.examine, self._root, page)
+            observed = [
+                ObservedFile(sample.sample_id, sample.file_name, *stat, sample.place)
+                for sample, stat in zip(page, stats, strict=True)
+            ]
+            there = [sample for sample, stat in zip(page, stats, strict=True) if stat != UNKNOWN]
+            self._seen.extend(there[:: len(there) // WITNESSES + 1])
+            yield await self._writer.call(Vectors.plan, self._job_id, self._attempt, observed), len(page)
+
+    async def _embed_chunk(self, tasks: list[FileTask], finished: asyncio.Queue[Block | None]) -> None:
+        """Embed one chunk and hand its blocks on."""
+        for block in await embed_isolating_crashes(tasks, self._embed_patiently, self._gate):
+            if any(skip.reason in OUT_OF_REACH for skip in block.skips):
+                await self._require_root()
+            await finished.put(block)
+
+    async def _require_root(self) -> None:
+        """Tell missing files from a missing folder: then those seen a while ago are gone as well.
+
+        Raises:
+            RootUnavailable: they are; files skipped for that must not leave a good set poorer.
+        """
+        if not self._seen:
+            return  # nothing was ever there; the commit compares how many are gone
+        if not await asyncio.to_thread(self._reader.is_any_there, self._root, list(self._seen)):
+            raise RootUnavailable(
+                "the dataset's folder is gone or out of reach. If it was removed on purpose, rescan the dataset. "
+                "Earlier embeddings are kept"
+            )
+
+    async def _embed_patiently(self, tasks: list[FileTask]) -> Block:
+        """One call to a replica, repeated with back-off while none can take it."""
+        backoff_s = 0.1
+        for _ in range(RETRIES):
+            try:
+                block = await self._embedder.embed_files(self._model, self._root, tasks)
+            except (WorkerCrashed, ModelUnavailable):
+                raise
+            except Unavailable as error:
+                log.info("job %s: chunk waits: %s", self._job_id, error.detail)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+            else:
+                if block.n_samples != len(tasks):
+                    raise Conflict(f"a replica settled {block.n_samples} of {len(tasks)} images")
+                return block
+        raise Unavailable(f"no replica of {self._model} took a chunk in {RETRIES} tries")
+
+    async def _stage(self, finished: "asyncio.Queue[Block | None]") -> None:
+        """Stage finished blocks, one numbered write after another, until the end mark."""
+        done = False
+        while not done:
+            block = await finished.get()
+            if block is None:
+                return
+            gathered = [block]
+            deadline = asyncio.get_running_loop().time() + BLOCK_WAIT_S
+            while sum(b.n_samples for b in gathered) < BLOCK_ROWS and not done:
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        more = await finished.get()
+                except TimeoutError:
+                    break
+                if more is None:
+                    done = True
+                else:
+                    gathered.append(more)
+            merged = _merge(gathered)
+            await self._writer.call(Vectors.put_block, self._job_id, self._attempt, next(self._block_no), merged)
+
+
+def _merge(blocks: list[Block]) -> Block:
+    """One block of several; empty ones have no dimension and are left out of the stack."""
+    vectors = [block.vectors for block in blocks if len(block.vectors)]
+    return Block(
+        sample_ids=[i for block in blocks for i in block.sample_ids],
+        vectors=np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32),
+        stamps=[s for block in blocks for s in block.stamps],
+        known=[k for block in blocks for k in block.known],
+        skips=[s for block in blocks for s in block.skips],
+    )
+
+
+def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The exception that ended a group of tasks: its siblings were cancelled because of it."""
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first

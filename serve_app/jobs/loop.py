@@ -1,0 +1,209 @@
+"""The job loop: claims durable jobs, keeps their leases, and drives each to its end.
+
+Knows the store's methods and three protocols; knows nothing of Ray. Any number of loops may run: the
+attempt number fences a loop that lost its job, and whatever it was doing is simply dropped.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from serve_app import logs
+from serve_app.errors import ServiceError, StaleAttempt, Unavailable
+from serve_app.jobs.crash_isolation import Gate
+from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
+from serve_app.records import Claim
+from serve_app.services import Writer
+from serve_app.sources.reading import Reader
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
+
+log = logging.getLogger("constellate.runner")
+
+POLL_S = 1.0
+LEASE_S = 5.0
+"""What a killed runner costs at most before another claims its jobs; several renewals fit into it."""
+RENEW_S = 1.0
+MAX_HELD_JOBS = 8
+MAX_BACKOFF_S = 2.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Projector(Protocol):
+    """Runs reduce jobs."""
+
+    async def warm(self) -> None:
+        """Begin compiling what the first fit needs; returns at once and never fails."""
+        ...
+
+    async def reduce(self, claim: Claim) -> None:
+        """Carry a claimed reduce job to its end."""
+        ...
+
+
+class PatientWriter:
+    """A writer that waits out an outage: `Unavailable` is retried until the call goes through.
+
+    Only for calls that may be repeated: fenced and numbered ones, and reads.
+    """
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a store method; see `services.Writer.call`."""
+        backoff_s = 0.1
+        while True:
+            try:
+                return await self._writer.call(method, *args, **kwargs)
+            except Unavailable as error:
+                if backoff_s >= MAX_BACKOFF_S:
+                    log.warning("writer unavailable, waiting: %s", error.detail)
+                await asyncio.sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+
+
+class JobLoop:
+    """Claims and runs jobs until it is stopped.
+
+    Args:
+        writer: the store; outages are waited out.
+        embedder: vectors for files.
+        reader: tells which files are there.
+        projector: runs reduce jobs.
+        window: chunks in flight over all jobs.
+        chunk_images: files sent to a replica in one call.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        embedder: FileEmbedder,
+        projector: Projector,
+        *,
+        reader: Reader,
+        window: int,
+        chunk_images: int,
+    ) -> None:
+        self.runner_id = uuid.uuid4().hex
+        self._writer = PatientWriter(writer)
+        self._embedder = embedder
+        self._reader = reader
+        self._projector = projector
+        self._window = asyncio.Semaphore(window)
+        self._gate = Gate()
+        self._chunk_images = chunk_images
+        self._held: dict[str, asyncio.Task[None]] = {}
+        self._nudged = asyncio.Event()
+
+    def nudge(self) -> None:
+        """Look for a job now."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Claim and run jobs for ever; on cancellation, give the held ones back."""
+        try:
+            while True:
+                claim = await self._claim()
+                if claim is None:
+                    await self._wait()
+                else:
+                    self._start(claim)
+        finally:
+            for task in self._held.values():
+                task.cancel()
+            await asyncio.gather(*self._held.values(), return_exceptions=True)
+
+    async def _claim(self) -> Claim | None:
+        if len(self._held) >= MAX_HELD_JOBS:
+            return None
+        self._nudged.clear()
+        return await self._writer.call(Jobs.claim, self.runner_id, holding=list(self._held), lease_s=LEASE_S)
+
+    async def _wait(self) -> None:
+        try:
+            await asyncio.wait_for(self._nudged.wait(), POLL_S)
+        except TimeoutError:
+            return
+
+    def _start(self, claim: Claim) -> None:
+        with logs.about(job_id=claim.job.id):
+            task = asyncio.create_task(self._hold(claim), name=f"job-{claim.job.id}")
+        self._held[claim.job.id] = task
+
+        def forget(_: asyncio.Task[None]) -> None:
+            self._held.pop(claim.job.id, None)
+            self.nudge()
+
+        task.add_done_callback(forget)
+
+    async def _hold(self, claim: Claim) -> None:
+        """Run a job while its lease is renewed; whichever ends first ends the other."""
+        log.info("job %s: attempt %d begins (%s)", claim.job.id, claim.attempt, claim.job.kind)
+        work = asyncio.create_task(self._work(claim))
+        lease = asyncio.create_task(self._keep_lease(claim))
+        try:
+            await asyncio.wait({work, lease}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            cut_short = not work.done()
+            for task in (work, lease):
+                task.cancel()
+            await asyncio.gather(work, lease, return_exceptions=True)
+            if cut_short:
+                await self._release(claim)
+
+    async def _keep_lease(self, claim: Claim) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self._writer.call(Jobs.renew, claim.job.id, claim.attempt, lease_s=LEASE_S)
+            except StaleAttempt:
+                log.info("job %s: attempt %d is over", claim.job.id, claim.attempt)
+                return
+
+    async def _release(self, claim: Claim) -> None:
+        """Best effort: without it the job is free again when the lease runs out."""
+        try:
+            await asyncio.wait_for(self._writer.call(Jobs.release, claim.job.id, claim.attempt), 1.0)
+        except (TimeoutError, ServiceError):
+            return
+
+    async def _work(self, claim: Claim) -> None:
+        try:
+            match claim.job.kind:
+                case "embed":
+                    await self._embed(claim)
+                case "reduce":
+                    await self._projector.reduce(claim)
+                case "import":  # its rows were staged before it could be claimed, or never will be
+                    await self._writer.call(Vectors.commit, claim.job.id, claim.attempt)
+        except StaleAttempt:
+            return
+        except ServiceError as error:
+            await self._fail(claim, f"{error.code}: {error.detail}")
+        except Exception:
+            log.exception("job %s: attempt %d broke", claim.job.id, claim.attempt)
+            await self._fail(claim, "internal error; the service's log has the details")
+
+    async def _embed(self, claim: Claim) -> None:
+        job = EmbedJob(
+            claim,
+            writer=self._writer,
+            embedder=self._embedder,
+            reader=self._reader,
+            gate=self._gate,
+            window=self._window,
+            chunk_images=self._chunk_images,
+        )
+        await job.run(when_begun=self._projector.warm)
+
+    async def _fail(self, claim: Claim, message: str) -> None:
+        log.warning("job %s failed: %s", claim.job.id, message)
+        try:
+            await self._writer.call(Jobs.fail, claim.job.id, claim.attempt, message)
+        except StaleAttempt:
+            return

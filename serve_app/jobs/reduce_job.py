@@ -1,0 +1,81 @@
+"""One attempt at a reduce job: read the vectors, fit, write the points to exactly those vectors."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.errors import ServiceError
+from serve_app.projection.reduction import Projection, reduce
+from serve_app.records import Claim
+from serve_app.services import Writer
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
+
+TELL_S = 1.0
+
+PHASES = {"neighbours": "neighbours", "layout": "epoch"}
+"""What `reduction.OnProgress` counts, in words for people."""
+
+
+class Fit:
+    """One reduction that can be watched from another thread."""
+
+    def __init__(self, vectors: NDArray[np.float32], projection: Projection) -> None:
+        self._vectors = vectors
+        self._projection = projection
+        self.progress = ""
+
+    def run(self) -> NDArray[np.float64]:
+        """Reduce; see `reduction.reduce`."""
+        return reduce(self._vectors, self._projection, on_progress=self._note)
+
+    def _note(self, phase: str, done: int, total: int) -> None:
+        self.progress = f"{PHASES[phase]} {done:,} of {total:,}"
+
+
+async def _tell(fit: Fit, announce: Callable[[str], Awaitable[None]]) -> None:
+    """Announce how far the fit is, whenever that has changed; ends without a word when the writer is away."""
+    told = ""
+    while True:
+        await asyncio.sleep(TELL_S)
+        if fit.progress != told:
+            told = fit.progress
+            try:
+                await announce(told)
+            except ServiceError:  # lost jobs and outages are found out by the write of the points
+                return
+
+
+async def reduce_job(claim: Claim, writer: Writer, thread: Executor) -> None:
+    """Carry a claimed reduce job to `complete`.
+
+    Args:
+        claim: the job; its `params` are those of `Projection`.
+        writer: the store.
+        thread: where the fit runs; one at a time, since Numba's parallel kernels share their threads.
+
+    Raises:
+        StaleAttempt: the job was cancelled or claimed anew; the points are dropped.
+        NoEmbeddings: the vectors are gone.
+    """
+    job_id, attempt = claim.job.id, claim.attempt
+    await writer.call(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")
+    vectors = await writer.call(Vectors.read, claim.dataset.id)
+    message = f"Fitting UMAP to {len(vectors.sample_ids):,} vectors"
+    await writer.call(Jobs.announce, job_id, attempt, phase="fitting", message=message)
+    projection = Projection.model_validate(claim.params)
+    fit = Fit(vectors.vectors, projection)
+
+    async def announce(progress: str) -> None:
+        text = f"{message}: {progress}"
+        await writer.call(Jobs.announce, job_id, attempt, phase="fitting", message=text)
+
+    telling = asyncio.create_task(_tell(fit, announce))
+    try:
+        points = await asyncio.get_running_loop().run_in_executor(thread, fit.run)
+    finally:
+        telling.cancel()
+    await writer.call(Vectors.put_points, job_id, attempt, vectors.job_id, points)

@@ -1,0 +1,1 @@
+"""Questions about a set of vectors: neighbours, near-duplicates, outliers, a diverse choice."""

@@ -1,0 +1,141 @@
+"""Questions about a dataset's vectors, answered from a normalised copy held in memory.
+
+The copy is read once through the writer and used until the dataset's vectors are those of another job, so
+searching costs the writer one small status query a question. Knows ids and names; the numerics are
+`similarity` and `curation`.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.errors import Conflict, NoEmbeddings, SampleNotFound
+from serve_app.records import Neighbour
+from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.similarity import Index
+from serve_app.services import Writer
+from serve_app.store.vectors import Vectors
+
+MEMORY_BYTES = 4 * 2**30
+"""Matrices kept at once; the least recently used go first. One dataset of 1,000,000 × 768 takes 3.1 GB."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedVectors:
+    """A dataset's vectors as of one job; row i of the index is sample i of the lists."""
+
+    job_id: str
+    space_key: str
+    index: Index
+    sample_ids: list[str]
+    file_names: list[str]
+    labels: list[str | None]
+    content_hashes: list[str]
+    row_of: dict[str, int]
+
+    def neighbours(self, rows: Iterable[int], scores: Iterable[float]) -> list[Neighbour]:
+        """Name the samples of rows."""
+        return [
+            Neighbour(self.sample_ids[row], self.file_names[row], self.labels[row], float(score))
+            for row, score in zip(rows, scores, strict=True)
+        ]
+
+
+class VectorNeighbours:
+    """`services.Neighbours` over the store's vectors."""
+
+    def __init__(self, writer: Writer, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._writer = writer
+        self._memory_bytes = memory_bytes
+        self._loaded: OrderedDict[str, LoadedVectors] = OrderedDict()
+        self._loading: dict[str, asyncio.Lock] = {}
+
+    async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
+        """The most similar samples, best first, never the sample itself.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            NoEmbeddings: it has no vectors.
+            SampleNotFound: the sample has no vector.
+        """
+        loaded = await self._current(dataset_id)
+        row = loaded.row_of.get(sample_id)
+        if row is None:
+            raise SampleNotFound("this sample has no vector: it was skipped, or added after the last embedding job")
+        query = loaded.index.matrix[row]
+        rows, scores = await asyncio.to_thread(loaded.index.top_k, query, limit, exclude=row)
+        return loaded.neighbours(rows, scores)
+
+    async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
+        """The samples most similar to a (D,) query of the same space. Raises `Conflict` for another space."""
+        loaded = await self._current(dataset_id)
+        if loaded.space_key != space_key:
+            raise Conflict(
+                "the dataset's vectors come from another model or precision than the query; generate them again"
+            )
+        rows, scores = await asyncio.to_thread(loaded.index.top_k, query, limit)
+        return loaded.neighbours(rows, scores)
+
+    async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
+        """Groups of samples linked by a cosine of at least `threshold`, largest group first."""
+        loaded = await self._current(dataset_id)
+        groups = await asyncio.to_thread(near_duplicates, loaded.index.matrix, threshold, loaded.content_hashes)
+        return [loaded.neighbours(*zip(*group, strict=True)) for group in groups]
+
+    async def outliers(self, dataset_id: str, k: int, limit: int) -> list[Neighbour]:
+        """The samples with the lowest mean similarity to their `k` nearest neighbours, lowest first."""
+        loaded = await self._current(dataset_id)
+        scores = await asyncio.to_thread(outlier_scores, loaded.index.matrix, k)
+        rows = np.argsort(scores, kind="stable")[:limit]
+        return loaded.neighbours(rows, scores[rows])
+
+    async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
+        """`n` samples that cover the dataset, in the order chosen; `score` is the similarity to the nearest before.
+
+        The first has nothing before it and scores 0.
+        """
+        loaded = await self._current(dataset_id)
+        rows = await asyncio.to_thread(diverse, loaded.index.matrix, n)
+        chosen = loaded.index.matrix[rows]
+        scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(rows))]
+        return loaded.neighbours(rows, scores)
+
+    async def _current(self, dataset_id: str) -> LoadedVectors:
+        """The dataset's vectors as of now, loaded at most once for each job however many ask."""
+        status = await self._writer.call(Vectors.status, dataset_id)
+        if status.job_id is None:
+            self._loaded.pop(dataset_id, None)
+            raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+        async with self._loading.setdefault(dataset_id, asyncio.Lock()):
+            loaded = self._loaded.get(dataset_id)
+            if loaded is None or loaded.job_id != status.job_id:
+                loaded = await self._load(dataset_id)
+                self._loaded[dataset_id] = loaded
+            self._loaded.move_to_end(dataset_id)
+            self._forget_the_least_used()
+        return loaded
+
+    async def _load(self, dataset_id: str) -> LoadedVectors:
+        self._loaded.pop(dataset_id, None)
+        found = await self._writer.call(Vectors.read, dataset_id)
+        return LoadedVectors(
+            job_id=found.job_id,
+            space_key=found.space_key,
+            index=await asyncio.to_thread(Index, found.vectors),
+            sample_ids=found.sample_ids,
+            file_names=found.file_names,
+            labels=found.labels,
+            content_hashes=found.content_hashes,
+            row_of={sample_id: row for row, sample_id in enumerate(found.sample_ids)},
+        )
+
+    def _forget_the_least_used(self) -> None:
+        while len(self._loaded) > 1 and self._held_bytes() > self._memory_bytes:
+            self._loaded.popitem(last=False)
+
+    def _held_bytes(self) -> int:
+        return sum(loaded.index.matrix.nbytes for loaded in self._loaded.values())

@@ -1,0 +1,196 @@
+"""The Python client that people use, against the real application."""
+
+import asyncio
+import inspect
+import re
+import threading
+
+import httpx
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from constellate import AsyncConstellate, Constellate, JobFailed, Refused
+from constellate.routes import Routes
+from serve_app.api import create_app
+
+PROTOCOLS_OF_OTHERS = {"GET /v1/describe", "POST /v1/embed/images/bytes", "POST /v1/embeddings"}
+FOR_BROWSERS = {
+    "GET /",
+    "GET /favicon.ico",
+    "GET /datasets/{dataset_id}/samples/{sample_id}/image",
+    "GET /datasets/{dataset_id}/samples/{sample_id}/thumbnail",
+}
+"""Routes that the client leaves out on purpose."""
+
+
+@pytest.fixture
+def client(service):
+    with Constellate(service.settings.url) as client:
+        yield client
+
+
+def test_a_folder_becomes_vectors_and_a_map_in_one_call(client, flowers):
+    states = []
+    found = client.embed_folder(flowers, on_progress=states.append)
+    assert (found.dataset["name"], found.embeddings["embedding_count"], found.embeddings["has_reduction"]) == (
+        "flowers",
+        4,
+        True,
+    )
+    assert [skip["file_name"] for skip in found.skipped] == ["tulip/broken.png"]
+    ends = [state for state in states if state.is_terminal]
+    assert [(state.status, state.processed) for state in ends] == [("complete", 5), ("complete", 4)]
+    assert len(client.coordinates(found.id)) == 4
+    assert [sample["label"] for sample in client.samples(found.id)] == ["rose", "rose", "tulip", "tulip", "tulip"]
+    (flowers / "tulip" / "broken.png").unlink()
+    again = client.embed_folder(str(flowers), with_map=False)
+    assert (again.id, again.skipped, again.embeddings["has_reduction"]) == (found.id, [], False)
+    client.delete(again.id)
+    assert client.datasets() == []
+
+
+def test_a_job_of_the_folder_that_runs_is_waited_for(service, client, flowers):
+    gate = service.embedder.gate = asyncio.Event()
+    dataset = client.register("flowers", flowers)
+    first = client.generate(dataset["id"])
+    told = []
+
+    def go_on(state):
+        told.append(state)
+        gate.set()
+
+    client.embed_folder(flowers, on_progress=go_on)
+    assert told[0].job_id == first
+    assert len({state.job_id for state in told}) == 3
+
+
+def test_a_job_that_ends_badly_is_an_error_with_its_last_state(service, client, flowers):
+    for path in flowers.rglob("*.png"):
+        path.write_bytes(b"not an image")
+    with pytest.raises(JobFailed, match="no_valid_images") as failed:
+        client.embed_folder(flowers)
+    assert (failed.value.progress.status, failed.value.progress.skipped) == ("error", 5)
+
+
+def test_a_folder_outside_the_roots_is_refused_with_the_services_reason(client, tmp_path):
+    with pytest.raises(Refused) as refused:
+        client.embed_folder(tmp_path)
+    assert refused.value.code == "outside_roots"
+
+
+def test_vectors_from_elsewhere_replace_the_datasets(client, flowers, tmp_path):
+    dataset = client.register("flowers", flowers)
+    ids = [sample["id"] for sample in client.samples(dataset["id"])]
+    vectors = np.eye(5, 3, dtype=np.float32) + 1
+    pq.write_table(pa.table({"sample_id": ids, "vector": list(vectors)}), tmp_path / "v.parquet")
+    job_id = client.import_vectors(dataset["id"], tmp_path / "v.parquet", space_key="s", model_name="m")
+    *_, last = client.follow(dataset["id"], job_id, "import")
+    assert (last.status, last.processed, last.message) == ("complete", 5, "Imported vectors of 5 images")
+    with pytest.raises(Refused, match="space_key"):
+        client.import_vectors(dataset["id"], tmp_path / "v.parquet", model_name="m")
+
+
+async def test_the_same_can_be_awaited(service, flowers, tmp_path):
+    states = []
+    here = threading.get_ident()
+    async with AsyncConstellate(service.settings.url) as client:
+        found = await client.embed_folder(flowers, on_progress=lambda s: states.append((s, threading.get_ident())))
+        assert found.embeddings["embedding_count"] == 4
+        assert {ident for _, ident in states} == {here}
+        assert states[-1][0].is_terminal
+        job_id = await client.generate(found.id, force=True)
+        followed = [state async for state in client.follow(found.id, job_id, "embed")]
+        assert (followed[-1].status, followed[-1].processed) == ("complete", 5)
+        assert [sample["label"] async for sample in client.samples(found.id)].count("rose") == 2
+        similar = await asyncio.gather(*(client.similar(found.id, "rose/a.png", limit=n) for n in range(1, 4)))
+        assert [len(items) for items in similar] == [1, 2, 3]
+        await client.export(found.id, tmp_path / "f.parquet")
+        with pytest.raises(Refused) as refused:
+            await client.cancel(found.id)
+        assert refused.value.status == 409
+
+
+async def test_closing_ends_a_stream_that_waits(live, flowers):
+    live.hold()
+    live.start()
+    client = AsyncConstellate(live.settings.url)
+    dataset = await client.register("flowers", flowers)
+    stream = client.follow(dataset["id"], await client.generate(dataset["id"]), "embed")
+    assert (await anext(stream)).status == "running"
+    waiting = asyncio.ensure_future(anext(stream))
+    assert not (await asyncio.wait({waiting}, timeout=0.2))[0]
+    await client.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        await asyncio.wait_for(waiting, 60)
+
+
+def test_the_awaited_client_has_every_method_of_the_other():
+    def public(kind):
+        return {name for name, _ in inspect.getmembers(kind, inspect.isfunction) if not name.startswith("_")}
+
+    assert public(AsyncConstellate) == public(Constellate)
+
+
+def sent_by_every_method(tmp_path):
+    """(method name, request) of each public method of `Routes`, called with everything it takes."""
+    requests = []
+
+    def answer(request):
+        request.read()
+        requests.append(request)
+        body = {"items": [], "groups": [], "job_id": "j", "service": "constellate"}
+        return httpx.Response(200, json=body)
+
+    client = Routes("http://127.0.0.1:8000", transport=httpx.MockTransport(answer))
+    file = tmp_path / "file"
+    file.write_bytes(b"x")
+    arguments = {
+        "name": "n", "root": tmp_path, "image": file, "file": file, "target": tmp_path / "out", "kind": "embed",
+        "limit": 3, "threshold": 0.5, "k": 2, "n": 2, "model_name": "m", "force": True, "space_key": "s",
+        "dataset_id": "d", "sample_id": "a/b", "job_id": "j", "format": "arrow", "last_event": "e",
+    }  # fmt: skip
+    for name, method in inspect.getmembers(Routes, inspect.isfunction):
+        if name.startswith("_") or name == "close":
+            continue
+        wanted = list(inspect.signature(method).parameters)[1:]
+        kinds = ("embed", "reduce") if "kind" in wanted else ("embed",)
+        for kind in kinds:
+            before = len(requests)
+            result = method(client, **{p: kind if p == "kind" else arguments[p] for p in wanted})
+            if inspect.isgenerator(result):
+                list(result)
+            assert len(requests) > before, f"{name} sends nothing"
+            yield from ((name, request) for request in requests[before:])
+
+
+def test_every_method_speaks_a_route_of_the_document_and_every_other_route_is_left_out_on_purpose(settings, tmp_path):
+    document = create_app(settings, lambda: None).openapi()
+    routes = {
+        f"{verb.upper()} {path}": operation
+        for path, operations in document["paths"].items()
+        for verb, operation in operations.items()
+    }
+
+    def find(request):
+        for route, operation in routes.items():
+            verb, path = route.split(" ")
+            pattern = re.sub(r"\{[^}]*\}", "[^/]+", path.replace("{sample_id}", ".+"))
+            if verb == request.method and re.fullmatch(pattern, request.url.path):
+                return route, operation
+        raise AssertionError(f"no route for {request.method} {request.url.path}")
+
+    spoken = set()
+    for name, request in sent_by_every_method(tmp_path):
+        route, operation = find(request)
+        spoken.add(route)
+        known = {p["name"] for p in operation.get("parameters", []) if p["in"] == "query"}
+        assert set(request.url.params) <= known, f"{name}: {route} does not take {set(request.url.params) - known}"
+        if request.content:
+            media_type = request.headers["content-type"].partition(";")[0]
+            body = operation["requestBody"]["content"]
+            assert media_type in body, f"{name}: {route} does not take {media_type}"
+    others = set(routes) - spoken
+    assert others <= PROTOCOLS_OF_OTHERS | FOR_BROWSERS, "routes that the client lacks"
+    assert not spoken & (PROTOCOLS_OF_OTHERS | FOR_BROWSERS)

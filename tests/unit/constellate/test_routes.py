@@ -1,0 +1,178 @@
+import http.server
+import json
+import socket
+import threading
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from constellate.following import follow
+from constellate.routes import Routes
+from constellate.wire import NothingThere, Refused, Unreachable
+
+
+@pytest.fixture
+def client(live):
+    live.start()
+    with Routes(live.settings.url) as client:
+        yield client
+
+
+@pytest.fixture
+def dataset(client, flowers):
+    """The folder `flowers`, registered and embedded."""
+    dataset = client.register("flowers", flowers)
+    list(follow(client, dataset["id"], client.generate(dataset["id"]), "embed"))
+    return dataset
+
+
+def test_a_folder_becomes_vectors_a_map_and_a_file(client, flowers, tmp_path):
+    dataset = client.register("flowers", flowers)
+    assert (dataset["sample_count"], dataset["format"]) == (5, "folder")
+    states = list(follow(client, dataset["id"], client.generate(dataset["id"]), "embed"))
+    assert (states[-1].status, states[-1].processed, states[-1].skipped) == ("complete", 5, 1)
+    assert [(s["file_name"], s["reason"]) for s in client.skipped(dataset["id"])] == [
+        ("tulip/broken.png", "unidentified")
+    ]
+    states = list(follow(client, dataset["id"], client.reduce(dataset["id"]), "reduce"))
+    assert states[-1].status == "complete"
+    found = client.embeddings(dataset["id"])
+    assert (found["embedding_count"], found["model_name"], found["has_reduction"]) == (4, "dinov2-base", True)
+    client.export(dataset["id"], tmp_path / "flowers.parquet")
+    rows = pq.read_table(tmp_path / "flowers.parquet")
+    assert set(rows.column_names) >= {"sample_id", "file_name", "label", "model_name", "vector", "x", "y"}
+    assert rows["label"].to_pylist() == ["rose", "rose", "tulip", "tulip"]
+
+
+def test_an_arrow_export_is_an_arrow_stream(client, dataset, tmp_path):
+    client.export(dataset["id"], tmp_path / "flowers.arrow", format="arrow")
+    assert pa.ipc.open_stream(tmp_path / "flowers.arrow").read_all().num_rows == 4
+
+
+def test_a_refused_export_leaves_no_file_and_an_older_one_as_it_was(client, flowers, tmp_path):
+    target = tmp_path / "flowers.parquet"
+    target.write_text("older")
+    with pytest.raises(Refused) as refused:
+        client.export(client.register("flowers", flowers)["id"], target)
+    assert (refused.value.status, refused.value.code) == (400, "no_embeddings")
+    assert target.read_text() == "older"
+    assert sorted(tmp_path.glob("*.part")) == sorted(tmp_path.glob(".*.part")) == []
+
+
+def test_an_export_that_breaks_off_leaves_no_file(tmp_path):
+    class Broken(httpx.SyncByteStream):
+        def __iter__(self):
+            yield b"PAR1"
+            raise httpx.ReadError("connection lost")
+
+    client = Routes("http://s", transport=httpx.MockTransport(lambda _: httpx.Response(200, stream=Broken())))
+    with pytest.raises(Unreachable, match="connection lost"):
+        client.export("d", tmp_path / "x.parquet")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_taken_comes_with_the_dataset_that_has_it(client, flowers, tmp_path):
+    dataset = client.register("flowers", flowers)
+    with pytest.raises(Refused) as refused:
+        client.register("flowers", flowers)
+    assert (refused.value.status, refused.value.problem["dataset_id"]) == (409, dataset["id"])
+
+
+def test_a_running_job_forbids_another_and_can_be_cancelled(live, flowers):
+    live.hold()
+    live.start()
+    with Routes(live.settings.url) as client:
+        dataset = client.register("flowers", flowers)
+        job_id = client.generate(dataset["id"])
+        with pytest.raises(Refused) as refused:
+            client.generate(dataset["id"])
+        assert refused.value.problem["job_id"] == job_id
+        client.cancel(dataset["id"])
+        assert client.job(job_id)["status"] == "cancelled"
+        assert [job["id"] for job in client.jobs(limit=5)] == [job_id]
+        with pytest.raises(Refused) as refused:
+            client.cancel(dataset["id"])
+        assert refused.value.status == 409
+
+
+def test_questions_about_similarity_are_answered(client, dataset, flowers):
+    found = client.search(dataset["id"], flowers / "rose" / "a.png", limit=2)
+    assert (found[0]["file_name"], found[0]["label"], round(found[0]["score"], 4)) == ("rose/a.png", "rose", 1.0)
+    neighbours = client.similar(dataset["id"], found[0]["sample_id"], limit=3)
+    assert len(neighbours) == 3
+    assert "rose/a.png" not in [n["file_name"] for n in neighbours]
+    assert client.duplicates(dataset["id"], threshold=0.99) == []
+    assert len(client.outliers(dataset["id"], k=2, limit=3)) == 3
+    assert len(client.diverse(dataset["id"], n=2)) == 2
+
+
+def test_a_sample_id_with_any_character_is_found(client, dataset):
+    odd = next(n for n in client.diverse(dataset["id"], n=10) if "é" in n["file_name"])
+    assert len(client.similar(dataset["id"], odd["sample_id"], limit=10)) == 3
+
+
+def test_skips_are_read_page_by_page():
+    pages = {"": (["a", "b"], "2"), "2": (["c"], None)}
+
+    def answer(request):
+        names, cursor = pages[request.url.params.get("cursor", "")]
+        return httpx.Response(200, json={"items": [{"file_name": name} for name in names], "next_cursor": cursor})
+
+    client = Routes("http://s", transport=httpx.MockTransport(answer))
+    assert [skip["file_name"] for skip in client.skipped("d")] == ["a", "b", "c"]
+
+
+def test_the_key_goes_with_every_request():
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers.get("authorization"))
+        return httpx.Response(200, json=[])
+
+    Routes("http://s", api_key="k", transport=httpx.MockTransport(answer)).datasets()
+    assert seen == ["Bearer k"]
+
+
+def test_our_service_is_recognised(client):
+    client.check()
+    client.ready()
+
+
+def test_where_nobody_listens_nothing_is_there():
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with pytest.raises(NothingThere, match=f"no service answers at http://127.0.0.1:{port}"):
+        Routes(f"http://127.0.0.1:{port}").check()
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"status": "ok"}'], ids=["no JSON", "a list", "another service"])
+def test_another_program_on_the_port_is_named_as_such(body):
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Other) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        with pytest.raises(Unreachable, match="is not Constellate"):
+            Routes(f"http://127.0.0.1:{server.server_port}").check()
+
+
+def test_an_error_without_a_problem_body_still_says_its_status():
+    client = Routes("http://s", transport=httpx.MockTransport(lambda _: httpx.Response(502, text="<html>bad gateway")))
+    with pytest.raises(Refused, match="HTTP status 502"):
+        client.datasets()
+
+
+def test_a_problem_says_its_detail_and_code():
+    problem = {"status": 503, "detail": "the writer is away", "code": "store_unavailable"}
+    client = Routes("http://s", transport=httpx.MockTransport(lambda _: httpx.Response(503, text=json.dumps(problem))))
+    with pytest.raises(Refused, match="the writer is away") as refused:
+        client.datasets()
+    assert refused.value.code == "store_unavailable"

@@ -1,0 +1,55 @@
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from serve_app.errors import StoreUnavailable
+from serve_app.jobs import reduce_job
+from serve_app.projection.reduction import Projection
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
+
+
+class Writer:
+    """Answers what a reduce job asks and keeps what it is told; `told` is set at the first report of an epoch."""
+
+    def __init__(self, loop, away=False):
+        self.messages, self.points = [], None
+        self.away = away
+        self._loop, self.told = loop, asyncio.Event()
+
+    async def call(self, method, *args, **kwargs):
+        if method is Vectors.read:
+            return SimpleNamespace(vectors=np.ones((3, 2), np.float32), sample_ids=["a", "b", "c"], job_id="embed")
+        if method is Jobs.announce:
+            self.messages.append((kwargs["phase"], kwargs["message"]))
+            if "epoch" in kwargs["message"]:
+                self.told.set()
+                if self.away:
+                    raise StoreUnavailable("the writer is away")
+        if method is Vectors.put_points:
+            self.points = args[-1]
+        return None
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothing(monkeypatch, away):
+    loop = asyncio.get_running_loop()
+    writer = Writer(loop, away)
+
+    def slow_reduce(vectors, projection, *, on_progress):
+        on_progress("layout", 120, 500)
+        asyncio.run_coroutine_threadsafe(writer.told.wait(), loop).result(60)
+        return np.zeros((len(vectors), 2))
+
+    monkeypatch.setattr(reduce_job, "reduce", slow_reduce)
+    monkeypatch.setattr(reduce_job, "TELL_S", 0.01)
+    claim = SimpleNamespace(
+        job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
+    )
+    with ThreadPoolExecutor(1) as thread:
+        await reduce_job.reduce_job(claim, writer, thread)
+    assert ("fitting", "Fitting UMAP to 3 vectors: epoch 120 of 500") in writer.messages
+    assert writer.points.shape == (3, 2)
