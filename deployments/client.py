@@ -28,8 +28,8 @@ from deployments.embedder import APPLICATION, DEPLOYMENT
 from deployments.handles import ask, service_errors
 from serve_app.embedding.fan_out import joined, spread
 from serve_app.errors import InvalidImage, Unavailable
-from serve_app.records import ModelCard, Vectors
-from serve_app.services import Embedded, Outcomes, Refusal
+from serve_app.records import ModelCard, Skip, Vectors
+from serve_app.services import Embedded, Outcomes
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class EmbeddingClient:
         return _finish(self.embed_async(images))
 
     def embed_each(self, images: Sequence[Picture]) -> Outcomes:
-        """Embed images: a (D,) vector or a `Refusal` each. Raises `Unavailable`."""
+        """Embed images: a (D,) vector or a `Skip` each. Raises `Unavailable`."""
         return _finish(self.embed_each_async(images))
 
     async def describe_async(self) -> ModelCard:
@@ -89,7 +89,7 @@ class EmbeddingClient:
     async def embed_async(self, images: Sequence[Picture]) -> Vectors:
         """See `embed`."""
         embedded = await self.embed_each_async(images)
-        vectors = [outcome for outcome in embedded if not isinstance(outcome, Refusal)]
+        vectors = [outcome for outcome in embedded if not isinstance(outcome, Skip)]
         if len(vectors) < len(embedded):
             raise InvalidImage(_complaint(embedded))
         return np.stack(vectors) if vectors else np.empty((0, (await self.describe_async()).dimension), np.float32)
@@ -137,7 +137,7 @@ class EmbedImages:
         vectors = np.full((len(embedded), self._dimension), np.nan, np.float32)
         refusals = np.full(len(embedded), None, object)
         for row, outcome in enumerate(embedded):
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, Skip):
                 refusals[row] = f"{outcome.reason}: {outcome.detail}"
             else:
                 vectors[row] = outcome
@@ -161,7 +161,7 @@ def _encoded(image: Picture) -> bytes:
 
 
 def _complaint(embedded: Outcomes) -> str:
-    refused = [(i, outcome) for i, outcome in enumerate(embedded) if isinstance(outcome, Refusal)]
+    refused = [(i, outcome) for i, outcome in enumerate(embedded) if isinstance(outcome, Skip)]
     index, first = refused[0]
     others = f" (and {len(refused) - 1} more images)" if len(refused) > 1 else ""
     return f"image {index}: {first.detail} ({first.reason}){others}"

@@ -32,8 +32,8 @@ from serve_app.embedding.chunk import Chunk, Pixels, decode_uploads
 from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
 from serve_app.images.decode import ImageLimits
 from serve_app.policy import Policy
-from serve_app.records import Block, FileTask, ModelCard, Vectors
-from serve_app.services import Embedded, Refusal
+from serve_app.records import Block, ModelCard, Skip, SourceFile, Vectors
+from serve_app.services import Embedded
 from serve_app.sources.reading import Reader
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ class DinoV2:
         model = await self._ready_model()
         return model if isinstance(model, ServiceError) else model.card
 
-    async def embed_files(self, root: str, tasks: list[FileTask]) -> Block | ServiceError:
-        """Settle every task; see `embed_job.FileEmbedder.embed_files`."""
+    async def embed_files(self, root: str, files: list[SourceFile]) -> Block | ServiceError:
+        """Settle every file; see `embed_job.FileEmbedder.embed_files`."""
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
@@ -115,7 +115,7 @@ class DinoV2:
             try:
                 with self._metrics.decoding():
                     chunk = await asyncio.get_running_loop().run_in_executor(
-                        self._callers, self._read, root, tasks, model
+                        self._callers, self._read, root, files, model
                     )
             except ServiceError as error:  # too many open files: the call may be repeated
                 return error
@@ -123,8 +123,8 @@ class DinoV2:
         self._metrics.settled(block)
         return block
 
-    def _read(self, root: str, tasks: list[FileTask], model: "VisionModel") -> Chunk:
-        return Chunk.read(self._reader, root, tasks, model.preprocessing, self._limits, self._readers)
+    def _read(self, root: str, files: list[SourceFile], model: "VisionModel") -> Chunk:
+        return Chunk.of(self._reader, root, files, model.preprocessing, self._limits, self._readers)
 
     async def embed_images(self, images: list[bytes]) -> Embedded | ServiceError:
         """See `services.Embedder.embed`."""
@@ -136,10 +136,10 @@ class DinoV2:
                 decoded = await asyncio.get_running_loop().run_in_executor(
                     self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
                 )
-            pixels = [image for image in decoded if not isinstance(image, Refusal)]
+            pixels = [image for image in decoded if not isinstance(image, Skip)]
             vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
         self._metrics.count(embedded=len(pixels), skipped=len(decoded) - len(pixels))
-        outcomes = [image if isinstance(image, Refusal) else next(vectors) for image in decoded]
+        outcomes = [image if isinstance(image, Skip) else next(vectors) for image in decoded]
         return Embedded(model.card, outcomes)
 
     async def _vectors(self, model: "VisionModel", pixels: Pixels) -> Vectors:

@@ -25,7 +25,7 @@ from deployments.embedder import DEPLOYMENT, ensure_application
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
-from serve_app.records import Block, Claim, FileTask, ModelCard, Neighbour
+from serve_app.records import Block, Claim, ModelCard, Neighbour, SourceFile
 from serve_app.services import Embedded
 from serve_app.store.datasets import Datasets
 from serve_app.store.vectors import Vectors
@@ -125,9 +125,9 @@ class EmbedderHandle:
         embedded: Embedded = await self._call(model, "embed_images", images)
         return embedded
 
-    async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+    async def embed_files(self, model: str, root: str, files: list[SourceFile]) -> Block:
         """See `embed_job.FileEmbedder.embed_files`."""
-        return await self._call(model, "embed_files", root, tasks)
+        return await self._call(model, "embed_files", root, files)
 
     async def _call(self, model: str, method: str, *args: object) -> Any:
         """Call a replica of the model."""

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from serve_app.errors import RefusedImage
+
 Vectors = NDArray[np.float32]
 """(N, D) float32, rows in the order of the ids beside it."""
 
@@ -22,20 +24,26 @@ TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One image as a dataset's source lists it.
+    """One image of a dataset's source, from its listing to the replica that embeds it.
 
     `file_name` is the path below the root in the reversible spelling of `files.encode_name`, or the URL of an
-    image elsewhere; `size_bytes` and `mtime_ns` are -1 when the file could not be examined. Of remote files
+    image elsewhere. `size_bytes` and `mtime_ns` are -1 when the file could not be examined; of remote files
     `mtime_ns` is whatever number changes with the content. `place` says where in a tar or Parquet file the
     image lies (`sources.reading`); None for a file of its own.
+
+    The store adds the last two. `ordinal` is the place in the dataset's listing, -1 before it is stored.
+    `known_hashes` are content hashes of vectors in the job's space whose files have the same size: a file that
+    hashes to one of them needs no forward pass.
     """
 
     sample_id: str
     file_name: str
-    label: str | None
-    size_bytes: int
-    mtime_ns: int
+    label: str | None = None
+    size_bytes: int = -1
+    mtime_ns: int = -1
     place: str | None = None
+    ordinal: int = -1
+    known_hashes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,52 +117,22 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingSample:
-    """A sample that a job has neither staged nor skipped, in `ordinal` order, as it was listed."""
-
-    ordinal: int
-    sample_id: str
-    file_name: str
-    size_bytes: int
-    mtime_ns: int
-    place: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ObservedFile:
-    """A pending sample's file: on disk as it is now, elsewhere as listed; -1 twice when it could not be examined."""
-
-    sample_id: str
-    file_name: str
-    size_bytes: int
-    mtime_ns: int
-    place: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FileTask:
-    """A file to read, hash and embed; size and mark are those of `ObservedFile`.
-
-    `known_hashes` are content hashes of vectors in the same space whose files have the same size: a file
-    that hashes to one of them needs no forward pass.
-    """
-
-    sample_id: str
-    file_name: str
-    known_hashes: frozenset[str] = frozenset()
-    size_bytes: int = -1
-    mtime_ns: int = -1
-    place: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Skip:
-    """An image left out, with a stable reason code and a detail for people."""
+    """Why an image or a row of a file has no vector: a stable reason code, and a detail for people.
+
+    `sample_id` and `file_name` are empty for an image that came by itself. For a row of an imported file both are what
+    the row calls its sample, until the sample is found.
+    """
 
     sample_id: str
     file_name: str
     reason: str
     detail: str
+
+    @classmethod
+    def of(cls, error: RefusedImage, sample_id: str = "", file_name: str = "") -> "Skip":
+        """The skip of an image that was refused."""
+        return cls(sample_id, file_name, error.reason, error.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +165,6 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRow:
-    """A row of an imported file that gives no vector; `key` is how the row names its sample."""
-
-    key: str
-    reason: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class ImportedRows:
     """One commit of an import.
 
@@ -207,7 +176,7 @@ class ImportedRows:
     keys: list[str]
     vectors: Vectors
     points: NDArray[np.float64]
-    refused: list[RefusedRow] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

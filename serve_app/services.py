@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serve_app.config import Settings
 from serve_app.policy import Policy
-from serve_app.records import ModelCard, Neighbour
+from serve_app.records import ModelCard, Neighbour, Skip
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,16 +35,8 @@ class Writer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why an image has no vector: a stable reason code and a detail for people."""
-
-    reason: str
-    detail: str
-
-
-Outcomes = list[NDArray[np.float32] | Refusal]
-"""One (D,) vector or one refusal an image, in input order."""
+Outcomes = list[NDArray[np.float32] | Skip]
+"""One (D,) vector or one skip an image, in input order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 
 from serve_app.errors import Conflict, ModelUnavailable, SampleNotFound
-from serve_app.records import ModelCard, Neighbour
-from serve_app.services import Embedded, Refusal
+from serve_app.records import ModelCard, Neighbour, Skip
+from serve_app.services import Embedded
 from serve_app.store.vectors import Vectors
 
 
@@ -59,7 +59,7 @@ class FakeEmbedder:
     def _embed(self, image):
         if image.startswith((b"\x89PNG", b"\xff\xd8")):
             return self.model.vector(image)
-        return Refusal("unidentified", "not an image of a known format")
+        return Skip("", "", "unidentified", "not an image of a known format")
 
 
 class FakeNeighbours:

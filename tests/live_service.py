@@ -17,13 +17,14 @@ import uvicorn
 from serve_app.api import create_app
 from serve_app.cli.service_commands import stop_at_eof
 from serve_app.config import Settings
+from serve_app.errors import RefusedImage
 from serve_app.jobs.loop import JobLoop
 from serve_app.policy import Policy
 from serve_app.records import Block, Skip
 from serve_app.search.neighbours import VectorNeighbours
 from serve_app.service_record import ServiceRecord
-from serve_app.services import Refusal, Services
-from serve_app.sources.files import UnreadableFile, read_file
+from serve_app.services import Services
+from serve_app.sources.files import read_file
 from serve_app.sources.reading import Reader
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
@@ -40,9 +41,9 @@ class FakeFileEmbedder(FakeEmbedder):
             try:
                 data, stamp = read_file(root, task.file_name, max_bytes=10**6)
                 [vector] = (await self.embed(model, [data])).outcomes
-            except UnreadableFile as error:
-                vector = Refusal(error.reason, error.detail)
-            if isinstance(vector, Refusal):
+            except RefusedImage as error:
+                vector = Skip.of(error)
+            if isinstance(vector, Skip):
                 skips.append(Skip(task.sample_id, task.file_name, vector.reason, vector.detail))
             else:
                 ids.append(task.sample_id)

@@ -18,11 +18,10 @@ from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import ThumbnailSize
-from serve_app.errors import DatasetNotFound, InvalidImage, SampleNotFound
+from serve_app.errors import DatasetNotFound, InvalidImage, RefusedImage, SampleNotFound
 from serve_app.images import decode
 from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.records import Dataset, FileStamp, SourceFile
-from serve_app.sources import files
 from serve_app.sources.reading import Reader
 from serve_app.store.datasets import Datasets
 
@@ -106,7 +105,7 @@ def _headers(sample: SourceFile, tag: str) -> dict[str, str]:
 def _read(reader: Reader, dataset: Dataset, sample: SourceFile) -> tuple[bytes, FileStamp]:
     try:
         return reader.read(dataset.root, sample, max_bytes=decode.DEFAULT_LIMITS.max_bytes)
-    except files.UnreadableFile as error:
+    except RefusedImage as error:
         raise SampleNotFound(f"{sample.file_name}: {error.detail}") from None
 
 

@@ -15,8 +15,7 @@ from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
 from serve_app.api.vector_text import as_numbers, json_array
 from serve_app.errors import InvalidRequest, ModelUnavailable, Saturated, TooLarge, Unavailable
-from serve_app.records import ModelCard
-from serve_app.services import Refusal
+from serve_app.records import ModelCard, Skip
 
 router = APIRouter(prefix="/v1", tags=["LightlyStudio"])
 
@@ -84,7 +83,7 @@ async def embed_images(
     """Embed images; those that cannot be decoded are left out of `kept_indices`."""
     await context.served_model.known()  # one that loads says so at once
     embedded = await context.fan_out.embed([await file.read() for file in files])
-    kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Refusal)}
+    kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Skip)}
     return StreamingResponse(_answer(embedded.card, kept), media_type="application/json")
 
 

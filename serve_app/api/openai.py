@@ -16,8 +16,7 @@ from serve_app.api.schemas import Body, Text, WholeNumber
 from serve_app.api.served_model import names_of
 from serve_app.api.vector_text import as_base64, as_numbers, json_array
 from serve_app.errors import InvalidImage, InvalidRequest, ModelUnavailable, Saturated, TooLarge, UnknownModel
-from serve_app.records import ModelCard
-from serve_app.services import Refusal
+from serve_app.records import ModelCard, Skip
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
@@ -116,8 +115,8 @@ def _check(body: EmbeddingRequest, card: ModelCard) -> None:
         raise InvalidRequest(f"dimensions: vectors of {names[0]} have {card.dimension} numbers and are not shortened")
 
 
-def _vector(index: int, outcome: NDArray[np.float32] | Refusal) -> NDArray[np.float32]:
-    if isinstance(outcome, Refusal):
+def _vector(index: int, outcome: NDArray[np.float32] | Skip) -> NDArray[np.float32]:
+    if isinstance(outcome, Skip):
         raise InvalidImage(f"input[{index}]: {outcome.detail} ({outcome.reason})")
     return outcome
 

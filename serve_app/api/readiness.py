@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from serve_app.errors import ServiceError
-from serve_app.services import Refusal, Services
+from serve_app.records import Skip
+from serve_app.services import Services
 from serve_app.store.health import Health
 
 logger = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Readiness:
     async def _embed(self) -> str | None:
         services = self._find_services()
         [vector] = (await services.embedder.embed(services.settings.model, [_image()])).outcomes
-        if isinstance(vector, Refusal):
+        if isinstance(vector, Skip):
             return f"the probe image was refused: {vector.detail} ({vector.reason})"
         return None if np.isfinite(vector).all() else "the probe image has a vector that is not finite"
 

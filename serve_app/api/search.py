@@ -28,7 +28,7 @@ from serve_app.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from serve_app.services import Refusal
+from serve_app.records import Skip
 from serve_app.store.vectors import Vectors
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
@@ -67,7 +67,7 @@ async def search_by_image(
         ) from None
     embedded = await services.embedder.embed(status.model_name, [await file.read()])
     [vector] = embedded.outcomes
-    if isinstance(vector, Refusal):
+    if isinstance(vector, Skip):
         raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
     return NeighbourList(items=await services.neighbours.search(dataset_id, vector, embedded.card.space_key, limit))
 

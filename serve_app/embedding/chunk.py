@@ -1,4 +1,4 @@
-"""From file tasks to a block: read once, hash, decode in threads; the forward pass is the caller's.
+"""From files to a block: read once, hash, decode in threads; the forward pass is the caller's.
 
 Knows files, images and blocks; knows neither the model nor how batches are formed.
 """
@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import RefusedImage
 from serve_app.images.decode import ImageLimits, Preprocessing, decode
-from serve_app.records import Block, FileStamp, FileTask, Skip, Vectors
-from serve_app.services import Refusal
+from serve_app.records import Block, FileStamp, Skip, SourceFile, Vectors
 from serve_app.sources.reading import Reader
 
 Pixels = NDArray[np.uint8]
@@ -21,51 +20,52 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """What became of one task: pixels to embed, a known vector, or a skip."""
+    """What became of one file: pixels to embed, a known vector, or a skip."""
 
-    task: FileTask
+    file: SourceFile
     stamp: FileStamp | None = None
     pixels: Pixels | None = None
     skip: Skip | None = None
 
 
-def read_task(reader: Reader, root: str, task: FileTask, preprocessing: Preprocessing, limits: ImageLimits) -> ReadFile:
+def read_file(
+    reader: Reader, root: str, file: SourceFile, preprocessing: Preprocessing, limits: ImageLimits
+) -> ReadFile:
     """Read, hash and decode one file; every failure of the file is a skip, never an exception."""
     try:
-        data, stamp = reader.read(root, task, max_bytes=limits.max_bytes)
-        if stamp.content_hash in task.known_hashes:
-            return ReadFile(task, stamp=stamp)
-        return ReadFile(task, stamp=stamp, pixels=decode(data, preprocessing, limits))
+        data, stamp = reader.read(root, file, max_bytes=limits.max_bytes)
+        if stamp.content_hash in file.known_hashes:
+            return ReadFile(file, stamp=stamp)
+        return ReadFile(file, stamp=stamp, pixels=decode(data, preprocessing, limits))
     except RefusedImage as error:
-        return ReadFile(task, skip=Skip(task.sample_id, task.file_name, error.reason, error.detail))
+        return ReadFile(file, skip=Skip.of(error, file.sample_id, file.file_name))
 
 
 @dataclass(slots=True)
 class Chunk:
     """The read files of one call, with equal contents embedded once."""
 
-    files: list[ReadFile]
+    read: list[ReadFile]
     _row_of_hash: dict[str, int] = field(default_factory=dict)
     _pixels: list[Pixels] = field(default_factory=list)
 
     @classmethod
-    def read(
+    def of(
         cls,
         reader: Reader,
         root: str,
-        tasks: list[FileTask],
+        files: list[SourceFile],
         preprocessing: Preprocessing,
         limits: ImageLimits,
         threads: Executor,
     ) -> "Chunk":
-        """Read the tasks in `threads`; blocks until all are done."""
-        files = list(threads.map(lambda task: read_task(reader, root, task, preprocessing, limits), tasks))
-        chunk = cls(files)
-        for file in files:
-            if file.pixels is None or file.stamp is None or file.stamp.content_hash in chunk._row_of_hash:
+        """Read the files in `threads`; blocks until all are done."""
+        chunk = cls(list(threads.map(lambda file: read_file(reader, root, file, preprocessing, limits), files)))
+        for found in chunk.read:
+            if found.pixels is None or found.stamp is None or found.stamp.content_hash in chunk._row_of_hash:
                 continue
-            chunk._row_of_hash[file.stamp.content_hash] = len(chunk._pixels)
-            chunk._pixels.append(file.pixels)
+            chunk._row_of_hash[found.stamp.content_hash] = len(chunk._pixels)
+            chunk._pixels.append(found.pixels)
         return chunk
 
     @property
@@ -81,26 +81,26 @@ class Chunk:
         """
         if len(vectors) != len(self._pixels):
             raise ValueError(f"{len(vectors)} vectors for {len(self._pixels)} images")
-        embedded = [f for f in self.files if f.pixels is not None and f.stamp is not None]
-        rows = [self._row_of_hash[f.stamp.content_hash] for f in embedded if f.stamp is not None]
+        embedded = [(f, f.stamp) for f in self.read if f.pixels is not None and f.stamp is not None]
+        rows = [self._row_of_hash[stamp.content_hash] for _, stamp in embedded]
         return Block(
-            sample_ids=[f.task.sample_id for f in embedded],
+            sample_ids=[f.file.sample_id for f, _ in embedded],
             vectors=np.ascontiguousarray(vectors[rows]),
-            stamps=[f.stamp for f in embedded if f.stamp is not None],
-            known=[(f.task.sample_id, f.stamp) for f in self.files if f.stamp is not None and f.pixels is None],
-            skips=[f.skip for f in self.files if f.skip is not None],
+            stamps=[stamp for _, stamp in embedded],
+            known=[(f.file.sample_id, f.stamp) for f in self.read if f.stamp is not None and f.pixels is None],
+            skips=[f.skip for f in self.read if f.skip is not None],
         )
 
 
 def decode_uploads(
     images: list[bytes], preprocessing: Preprocessing, limits: ImageLimits, threads: Executor
-) -> list[Pixels | Refusal]:
-    """Decode encoded images in `threads`: (S, S, 3) pixels or a refusal a position, in order."""
+) -> list[Pixels | Skip]:
+    """Decode encoded images in `threads`: (S, S, 3) pixels or a skip a position, in order."""
 
-    def one(data: bytes) -> Pixels | Refusal:
+    def one(data: bytes) -> Pixels | Skip:
         try:
             return decode(data, preprocessing, limits)
         except RefusedImage as error:
-            return Refusal(error.reason, error.detail)
+            return Skip.of(error)
 
     return list(threads.map(one, images))

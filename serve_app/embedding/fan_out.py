@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from serve_app.errors import Overloaded, Saturated, ServiceError, TooLarge, Unavailable, WorkerCrashed
-from serve_app.services import Embedded, Refusal, Services
+from serve_app.records import Skip
+from serve_app.services import Embedded, Services
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,7 +106,7 @@ class FanOut:
                 window=policy.max_replicas * policy.target_ongoing,
             )
         embedded = joined(parts)
-        if not all(isinstance(outcome, Refusal) or np.isfinite(outcome).all() for outcome in embedded.outcomes):
+        if not all(isinstance(outcome, Skip) or np.isfinite(outcome).all() for outcome in embedded.outcomes):
             raise ServiceError("The model gave a vector that is not finite.")
         return embedded
 

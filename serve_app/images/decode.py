@@ -5,7 +5,7 @@ frame counts. The pixels are those of the checkpoint's own processor (shortest e
 centre crop), made in one resample that computes the crop only: cheaper, and harmless for images of 1x20000
 pixels. One value in some thousand differs by a grey level, since Pillow takes boxes in single precision.
 
-Reasons of a `RejectedImage` (those of files that cannot be read at all are in `serve_app.sources.files`):
+Reasons of a `RefusedImage` (those of files that cannot be read at all are in `serve_app.sources.files`):
 
     empty               there are no bytes
     too_large           more bytes than `ImageLimits.max_bytes`
@@ -41,10 +41,6 @@ from serve_app.images.work import CountedFile, TiffLayout, TooManyParts, count_s
 
 PREPROCESSING_VERSION = 1
 """Grows whenever the same bytes give other pixels than before; part of every `space_key`."""
-
-
-class RejectedImage(RefusedImage):
-    """The bytes are no image that this module decodes; reasons in the module docstring."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +162,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFA
     The EXIF orientation is applied, to the small result: as exact, and cheaper. Transparency is laid on white.
 
     Raises:
-        RejectedImage: see the module docstring for the reasons.
+        RefusedImage: see the module docstring for the reasons.
     """
     with _rejecting(data):
         image = _load(data, limits)
@@ -191,7 +187,7 @@ def thumbnail(data: bytes, size_px: int, limits: ImageLimits = DEFAULT_LIMITS) -
 
     Raises:
         InvalidRequest: `size_px` is not within 1 and `MAX_THUMBNAIL_PX`.
-        RejectedImage: see the module docstring for the reasons.
+        RefusedImage: see the module docstring for the reasons.
     """
     if not 1 <= size_px <= MAX_THUMBNAIL_PX:
         raise InvalidRequest(f"thumbnail size must be within 1 and {MAX_THUMBNAIL_PX} pixels, not {size_px}")
@@ -214,19 +210,19 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
     With `at_least_px`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, its sides no shorter than that.
 
     Raises:
-        RejectedImage: no bytes, or over a limit; the limits hold before anything is decoded.
+        RefusedImage: no bytes, or over a limit; the limits hold before anything is decoded.
     """
     if not data:
-        raise RejectedImage("empty: the file has no content")
+        raise RefusedImage("empty: the file has no content")
     if len(data) > limits.max_bytes:
-        raise RejectedImage(f"too_large: {len(data)} bytes, at most {limits.max_bytes} are read")
+        raise RefusedImage(f"too_large: {len(data)} bytes, at most {limits.max_bytes} are read")
     layout = tiff_layout(data)
     if layout is not None and layout.parts > limits.max_strips:
-        raise RejectedImage(f"too_much_work: {layout.parts} strips, at most {limits.max_strips} are decoded")
+        raise RefusedImage(f"too_much_work: {layout.parts} strips, at most {limits.max_strips} are decoded")
     image = Image.open(CountedFile(data, limits.max_parts), formats=ALLOWED_FORMATS)
     width, height = image.size
     if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
-        raise RejectedImage(
+        raise RefusedImage(
             f"too_many_pixels: {width}x{height}, at most {limits.max_pixels} pixels "
             f"and {limits.max_side_px} along a side are decoded"
         )
@@ -236,7 +232,7 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
     if layout is not None:
         needed_bytes += layout.tile_px(width, height) * _TILE_BYTES
     if needed_bytes > limits.max_memory_bytes:
-        raise RejectedImage(
+        raise RefusedImage(
             f"too_much_memory: {width}x{height} as {image.format} {image.mode} takes {needed_bytes / 2**20:.0f} MiB "
             f"to decode, at most {limits.max_memory_bytes // 2**20} are spent; save it smaller or in another format"
         )
@@ -248,10 +244,10 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
 def _hold_to_time(data: bytes, image: Image.Image, layout: TiffLayout | None, limits: ImageLimits) -> None:
     """Reject an opened image that would be decoded for longer than its pixels tell."""
     if layout is not None and (pixels := layout.decoded_px(*image.size)) > 2 * limits.max_pixels:
-        raise RejectedImage(f"too_much_work: tiles of {pixels} pixels, at most {2 * limits.max_pixels} are decoded")
+        raise RefusedImage(f"too_much_work: tiles of {pixels} pixels, at most {2 * limits.max_pixels} are decoded")
     is_jpeg = image.format in ("JPEG", "MPO")
     if is_jpeg and count_scans(data, limits.max_scans, limits.max_parts) > limits.max_scans:
-        raise RejectedImage(
+        raise RefusedImage(
             f"too_much_work: more than {limits.max_scans} scans, which are not decoded; save it with fewer"
         )
 
@@ -264,19 +260,19 @@ def _peak_bytes(image: Image.Image) -> float:
 
 @contextmanager
 def _rejecting(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises on a bad file, of which there is no complete list, into a `RejectedImage`."""
+    """Turn whatever Pillow raises on a bad file, of which there is no complete list, into a `RefusedImage`."""
     try:
         yield
-    except (RejectedImage, MemoryError):
+    except (RefusedImage, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise RejectedImage(f"too_many_pixels: {error}") from None
+        raise RefusedImage(f"too_many_pixels: {error}") from None
     except TooManyParts as error:
-        raise RejectedImage(f"too_much_work: {error}") from None
+        raise RefusedImage(f"too_much_work: {error}") from None
     except UnidentifiedImageError:
         raise _unopened(data) from None
     except Exception as error:
-        raise RejectedImage(f"{_damage(error, data)}: {str(error) or type(error).__name__}") from None
+        raise RefusedImage(f"{_damage(error, data)}: {str(error) or type(error).__name__}") from None
 
 
 def _damage(error: Exception, data: bytes) -> str:
@@ -290,7 +286,7 @@ def sniff_content_type(data: bytes) -> str:
     """The media type of an image file by its first 64 bytes, for serving it as it is.
 
     Raises:
-        RejectedImage: `unidentified` or `format_not_allowed`.
+        RefusedImage: `unidentified` or `format_not_allowed`.
     """
     signature = signature_of(data)
     if signature is None or signature.content_type is None:
@@ -298,11 +294,11 @@ def sniff_content_type(data: bytes) -> str:
     return signature.content_type
 
 
-def _unopened(data: bytes) -> RejectedImage:
+def _unopened(data: bytes) -> RefusedImage:
     """Why a file could not even be opened."""
     signature = signature_of(data)
     if signature is None:
-        return RejectedImage("unidentified: not an image of a known format")
+        return RefusedImage("unidentified: not an image of a known format")
     if signature.content_type is None:
-        return RejectedImage(f"format_not_allowed: {signature.name}; accepted are {', '.join(ALLOWED_FORMATS)}")
-    return RejectedImage(f"corrupt: begins like {signature.name}, but its header is damaged or cut off")
+        return RefusedImage(f"format_not_allowed: {signature.name}; accepted are {', '.join(ALLOWED_FORMATS)}")
+    return RefusedImage(f"corrupt: begins like {signature.name}, but its header is damaged or cut off")

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 import numpy as np
 
 from serve_app.errors import WorkerCrashed
-from serve_app.records import Block, FileTask, Skip
+from serve_app.records import Block, Skip, SourceFile
 
 LONE_CRASHES = 2
 """Crashes of one image alone before it is blamed: a single one may be an unrelated kill."""
 
-EmbedTasks = Callable[[list[FileTask]], Awaitable[Block]]
+EmbedFiles = Callable[[list[SourceFile]], Awaitable[Block]]
 
 
 class Gate:
@@ -62,32 +62,32 @@ class Gate:
                 self._changed.notify_all()
 
 
-async def embed_isolating_crashes(tasks: list[FileTask], embed: EmbedTasks, gate: Gate) -> list[Block]:
-    """Embed tasks; those that kill their process become skips with reason `crashed_worker`.
+async def embed_isolating_crashes(files: list[SourceFile], embed: EmbedFiles, gate: Gate) -> list[Block]:
+    """Embed files; those that kill their process become skips with reason `crashed_worker`.
 
     Returns:
-        Blocks that together settle every task once: one block in the ordinary case.
+        Blocks that together settle every file once: one block in the ordinary case.
     """
     try:
         async with gate.shared():
-            return [await embed(tasks)]
+            return [await embed(files)]
     except WorkerCrashed:
         async with gate.exclusive():
-            return await _embed_alone(tasks, embed)
+            return await _embed_alone(files, embed)
 
 
-async def _embed_alone(tasks: list[FileTask], embed: EmbedTasks) -> list[Block]:
-    for _ in range(LONE_CRASHES if len(tasks) == 1 else 1):
+async def _embed_alone(files: list[SourceFile], embed: EmbedFiles) -> list[Block]:
+    for _ in range(LONE_CRASHES if len(files) == 1 else 1):
         try:
-            return [await embed(tasks)]
+            return [await embed(files)]
         except WorkerCrashed:
             continue
-    if len(tasks) == 1:
-        return [_blame(tasks[0])]
-    half = len(tasks) // 2
-    return await _embed_alone(tasks[:half], embed) + await _embed_alone(tasks[half:], embed)
+    if len(files) == 1:
+        return [_blame(files[0])]
+    half = len(files) // 2
+    return await _embed_alone(files[:half], embed) + await _embed_alone(files[half:], embed)
 
 
-def _blame(task: FileTask) -> Block:
-    skip = Skip(task.sample_id, task.file_name, "crashed_worker", "the process died each time it read this image alone")
+def _blame(file: SourceFile) -> Block:
+    skip = Skip(file.sample_id, file.file_name, "crashed_worker", "the process died each time it read this image alone")
     return Block(sample_ids=[], vectors=np.empty((0, 0), np.float32), stamps=[], skips=[skip])

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
 from serve_app.jobs.crash_isolation import Gate, embed_isolating_crashes
-from serve_app.records import Block, Claim, FileTask, ModelCard, ObservedFile, PendingSample
+from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Writer
 from serve_app.sources.files import UNKNOWN
 from serve_app.sources.reading import Reader
@@ -44,8 +45,8 @@ class FileEmbedder(Protocol):
         """Say what the model is. Raises `ModelUnavailable`, or `Unavailable` while it is being started."""
         ...
 
-    async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
-        """Settle every task: a vector, a known vector, or a skip.
+    async def embed_files(self, model: str, root: str, files: list[SourceFile]) -> Block:
+        """Settle every file: a vector, a known vector, or a skip.
 
         Raises:
             WorkerCrashed: the replica died with the call.
@@ -79,7 +80,7 @@ class EmbedJob:
         self._window = window
         self._chunk_images = chunk_images
         self._block_no = count(1)
-        self._seen: deque[PendingSample] = deque(maxlen=WITNESSES)
+        self._seen: deque[SourceFile] = deque(maxlen=WITNESSES)
 
     async def run(self, *, when_begun: Callable[[], Awaitable[None]]) -> None:
         """Carry the job to `complete`, or raise.
@@ -128,32 +129,32 @@ class EmbedJob:
         """Send every pending sample to a replica under the window; returns when all chunks are finished."""
         n_pending = 0
         async with asyncio.TaskGroup() as chunks:
-            async for tasks, n_observed in self._pages():
+            async for files, n_observed in self._pages():
                 n_pending += n_observed
-                for start in range(0, len(tasks), self._chunk_images):
+                for start in range(0, len(files), self._chunk_images):
                     await self._window.acquire()
-                    chunk = chunks.create_task(self._embed_chunk(tasks[start : start + self._chunk_images], finished))
+                    chunk = chunks.create_task(self._embed_chunk(files[start : start + self._chunk_images], finished))
                     # Not in the task's own `finally`: a task cancelled before its first step never enters it.
                     chunk.add_done_callback(lambda _: self._window.release())
         return n_pending
 
-    async def _pages(self) -> AsyncIterator[tuple[list[FileTask], int]]:
-        """Pages of planned tasks, each with the number of samples it was planned from."""
+    async def _pages(self) -> AsyncIterator[tuple[list[SourceFile], int]]:
+        """Pages of files to read, each with the number of samples it was planned from."""
         after = -1
         while page := await self._writer.call(Jobs.pending, self._job_id, after=after, limit=PAGE_SAMPLES):
             after = page[-1].ordinal
             stats = await asyncio.to_thread(self._reader.examine, self._root, page)
             observed = [
-                ObservedFile(sample.sample_id, sample.file_name, *stat, sample.place)
-                for sample, stat in zip(page, stats, strict=True)
+                replace(sample, size_bytes=size_bytes, mtime_ns=mtime_ns)
+                for sample, (size_bytes, mtime_ns) in zip(page, stats, strict=True)
             ]
             there = [sample for sample, stat in zip(page, stats, strict=True) if stat != UNKNOWN]
             self._seen.extend(there[:: len(there) // WITNESSES + 1])
             yield await self._writer.call(Vectors.plan, self._job_id, self._attempt, observed), len(page)
 
-    async def _embed_chunk(self, tasks: list[FileTask], finished: asyncio.Queue[Block | None]) -> None:
+    async def _embed_chunk(self, files: list[SourceFile], finished: asyncio.Queue[Block | None]) -> None:
         """Embed one chunk and hand its blocks on."""
-        for block in await embed_isolating_crashes(tasks, self._embed_patiently, self._gate):
+        for block in await embed_isolating_crashes(files, self._embed_patiently, self._gate):
             if any(skip.reason in OUT_OF_REACH for skip in block.skips):
                 await self._require_root()
             await finished.put(block)
@@ -172,12 +173,12 @@ class EmbedJob:
                 "Earlier embeddings are kept"
             )
 
-    async def _embed_patiently(self, tasks: list[FileTask]) -> Block:
+    async def _embed_patiently(self, files: list[SourceFile]) -> Block:
         """One call to a replica, repeated with back-off while none can take it."""
         backoff_s = 0.1
         for _ in range(RETRIES):
             try:
-                block = await self._embedder.embed_files(self._model, self._root, tasks)
+                block = await self._embedder.embed_files(self._model, self._root, files)
             except (WorkerCrashed, ModelUnavailable):
                 raise
             except Unavailable as error:
@@ -185,8 +186,8 @@ class EmbedJob:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
             else:
-                if block.n_samples != len(tasks):
-                    raise Conflict(f"a replica settled {block.n_samples} of {len(tasks)} images")
+                if block.n_samples != len(files):
+                    raise Conflict(f"a replica settled {block.n_samples} of {len(files)} images")
                 return block
         raise Unavailable(f"no replica of {self._model} took a chunk in {RETRIES} tries")
 

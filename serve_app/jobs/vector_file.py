@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest
-from serve_app.records import ImportedRows, RefusedRow, Vectors
+from serve_app.records import ImportedRows, Skip, Vectors
 from serve_app.store.readout import SPACE_KEY
 from serve_app.store.schema import MAX_DIMENSION
 from serve_app.store.staging import MIN_SQUARED_NORM, usable
@@ -80,20 +80,17 @@ class VectorFile:
         right = lengths == self.dimension
         vectors = _matrix(column.filter(pa.array(right)), self.dimension)
         points = self._points(batch)
-        refused = [
-            RefusedRow(keys[row] or "", *_wrong_length(int(lengths[row]), self.dimension))
-            for row in np.flatnonzero(~right)
-        ]
+        skips = [_skip(keys[row], _wrong_length(int(lengths[row]), self.dimension)) for row in np.flatnonzero(~right)]
         kept, keep = [], []
         good = usable(vectors) if len(vectors) else np.empty(0, bool)
         for position, row in enumerate(np.flatnonzero(right)):
-            refusal = _refusal(keys[row], bool(good[position]), vectors[position], points[row])
-            if refusal is None:
+            problem = _problem(keys[row], bool(good[position]), vectors[position], points[row])
+            if problem is None:
                 kept.append(int(row))
                 keep.append(position)
             else:
-                refused.append(RefusedRow(keys[row] or "", *refusal))
-        return ImportedRows(self.key_column, [keys[row] for row in kept], vectors[keep], points[kept], refused)
+                skips.append(_skip(keys[row], problem))
+        return ImportedRows(self.key_column, [keys[row] for row in kept], vectors[keep], points[kept], skips)
 
     def _points(self, batch: pa.RecordBatch) -> NDArray[np.float64]:
         """(N, 2); NaN where a coordinate is null."""
@@ -211,7 +208,11 @@ def _wrong_length(length: int, dimension: int) -> tuple[str, str]:
     return "wrong_dimension", f"the vector has {length:,} numbers, those of this file have {dimension:,}"
 
 
-def _refusal(key: str | None, is_usable: bool, vector: Vectors, point: NDArray[np.float64]) -> tuple[str, str] | None:
+def _skip(key: str | None, problem: tuple[str, str]) -> Skip:
+    return Skip(key or "", key or "", *problem)
+
+
+def _problem(key: str | None, is_usable: bool, vector: Vectors, point: NDArray[np.float64]) -> tuple[str, str] | None:
     """Reason and detail why a row cannot be imported; None when it can."""
     if not key:
         return "unknown_sample", "the row names no sample"

@@ -132,7 +132,7 @@ class Bucket:
         """The bytes of an object, or `n_bytes` of them from `start` on.
 
         Raises:
-            UnreadableFile: not_found, permission_denied, unreachable or too_large.
+            RefusedImage: not_found, permission_denied, unreachable or too_large.
         """
         try:
             with _file_system(self._url.scheme, self._url.host).open_input_file(self._path(name)) as file:

@@ -15,8 +15,9 @@ from typing import Any
 import ijson
 
 from serve_app.errors import InvalidRequest
+from serve_app.records import SourceFile
 from serve_app.sources.files import decode_name, encode_name, stat_files
-from serve_app.sources.listing import Listed, image_path, open_listing
+from serve_app.sources.listing import image_path, open_listing
 
 KNOWN_BY = frozenset({"images", "annotations"})
 READ_SECTIONS = KNOWN_BY | {"categories"}
@@ -45,7 +46,7 @@ def is_coco(path: Path) -> bool:
     return False
 
 
-def images(root: Path, annotations: Path) -> Iterator[Listed]:
+def images(root: Path, annotations: Path) -> Iterator[SourceFile]:
     """The images a COCO file names, in its order; `sample_id` is the image's id.
 
     File names are taken relative to `root`, or to the sub-folder of it where the first ones are found.
@@ -58,7 +59,7 @@ def images(root: Path, annotations: Path) -> Iterator[Listed]:
     first = list(islice(named, PROBED_IMAGES))
     folder = _image_folder(root, annotations, [file_name for _, file_name in first])
     for sample_id, file_name in chain(first, named):
-        yield Listed(sample_id, _joined(folder, file_name), labels.get(sample_id))
+        yield SourceFile(sample_id, _joined(folder, file_name), labels.get(sample_id))
 
 
 def _labels(path: Path) -> dict[str, str]:

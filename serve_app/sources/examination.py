@@ -8,7 +8,6 @@ from pathlib import Path
 from serve_app.records import SourceFile
 from serve_app.sources.cloud import Bucket
 from serve_app.sources.files import stat_files
-from serve_app.sources.listing import Listed
 from serve_app.sources.web import Web
 from serve_app.urls import WEB, Url, is_url, parse
 
@@ -17,13 +16,13 @@ THREADS = 16
 Stats = dict[str, tuple[int, int]]
 
 
-def examined(root: Path | Url, listed: Iterable[Listed], page_size: int, web: Web) -> Iterator[list[SourceFile]]:
+def examined(root: Path | Url, listed: Iterable[SourceFile], page_size: int, web: Web) -> Iterator[list[SourceFile]]:
     """Pages of listed images with what their files are now; of those that cannot be examined, -1 twice."""
     images = iter(listed)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="stat") as threads:
         while batch := list(islice(images, page_size)):
             stats = _stats(root, [image.file_name for image in batch], web, threads)
-            yield [SourceFile(*image, *stats[image.file_name]) for image in batch]
+            yield [SourceFile(i.sample_id, i.file_name, i.label, *stats[i.file_name]) for i in batch]
 
 
 def _stats(root: Path | Url, names: list[str], web: Web, threads: ThreadPoolExecutor) -> Stats:

@@ -4,6 +4,9 @@ File names are `/`-separated paths relative to the root, in the spelling of `enc
 clients' annotation files and from folders that other people write to, so nothing here trusts them: every
 folder on the way is opened from the one above it and no symbolic link is followed, not even one that
 appears between two calls (a check of `realpath` leaves that gap). Hard links cannot be told from files.
+
+Reasons of a `RefusedImage` from here: not_found, permission_denied, not_regular, symlink, empty, too_large, io_error,
+unsafe_name.
 """
 
 import errno
@@ -43,13 +46,6 @@ _DETAILS = {
 }
 
 
-class UnreadableFile(RefusedImage):
-    """A file of a dataset cannot be read.
-
-    Reasons: not_found, permission_denied, not_regular, symlink, empty, too_large, io_error, unsafe_name.
-    """
-
-
 def encode_name(raw: bytes) -> str:
     """Spell a file-system name as text that JSON and DuckDB can hold.
 
@@ -67,14 +63,14 @@ def decode_name(text: str) -> bytes:
     """The file-system name that `encode_name` spelled.
 
     Raises:
-        UnreadableFile: no name has this spelling (unsafe_name).
+        RefusedImage: no name has this spelling (unsafe_name).
     """
     try:
         raw = unquote_to_bytes(text.removeprefix(ESCAPE)) if text.startswith(ESCAPE) else text.encode("utf-8")
     except UnicodeEncodeError:
-        raise UnreadableFile("unsafe_name: the name is not valid Unicode") from None
+        raise RefusedImage("unsafe_name: the name is not valid Unicode") from None
     if text.startswith(ESCAPE) and encode_name(raw) != text:
-        raise UnreadableFile("unsafe_name: the name begins with 'bytes:' and is not a percent-quoted name")
+        raise RefusedImage("unsafe_name: the name begins with 'bytes:' and is not a percent-quoted name")
     return raw
 
 
@@ -82,7 +78,7 @@ def open_beneath(root: str, file_name: str) -> int:
     """Open a regular file below a folder, following no symbolic link, and return its descriptor.
 
     Raises:
-        UnreadableFile: not_found, permission_denied, not_regular, symlink, io_error or unsafe_name.
+        RefusedImage: not_found, permission_denied, not_regular, symlink, io_error or unsafe_name.
         Unavailable: this process has too many files open.
     """
     *folders, last = _parts(file_name)
@@ -105,7 +101,7 @@ def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, File
     Size and mtime are those of the open file before its first byte was read.
 
     Raises:
-        UnreadableFile: as `open_beneath`, or the file is empty or too_large (more than `max_bytes`).
+        RefusedImage: as `open_beneath`, or the file is empty or too_large (more than `max_bytes`).
         Unavailable: this process has too many files open.
     """
     fd = open_beneath(root, file_name)
@@ -117,14 +113,14 @@ def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, File
     finally:
         os.close(fd)
     if not data:
-        raise UnreadableFile("empty: the file holds no bytes")
+        raise RefusedImage("empty: the file holds no bytes")
     return data, FileStamp(hashlib.sha256(data).hexdigest(), found.st_size, found.st_mtime_ns)
 
 
 def check_size(n_bytes: int, max_bytes: int, *, what: str = "file") -> None:
-    """Refuse what is known to be larger than may be read. Raises `UnreadableFile`: too_large."""
+    """Refuse what is known to be larger than may be read. Raises `RefusedImage`: too_large."""
     if n_bytes > max_bytes:
-        raise UnreadableFile(f"too_large: the {what} has {n_bytes:,} bytes, more than {max_bytes:,}")
+        raise RefusedImage(f"too_large: the {what} has {n_bytes:,} bytes, more than {max_bytes:,}")
 
 
 def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
@@ -139,7 +135,7 @@ def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
     for folders, names in groupby(map(_parts_or_none, file_names), key=lambda parts: parts and parts[:-1]):
         try:
             folder_fd = _open_folder(root, folders) if folders is not None else None
-        except UnreadableFile:
+        except RefusedImage:
             folder_fd = None
         if folder_fd is None:
             stats.extend(UNKNOWN for _ in names)
@@ -165,14 +161,14 @@ def _parts(file_name: str) -> list[bytes]:
     raw = decode_name(file_name)
     parts = raw.split(b"/")
     if b"\0" in raw or not {b"", b".", b".."}.isdisjoint(parts):
-        raise UnreadableFile("unsafe_name: file names are relative paths without '.', '..', '//' and NUL")
+        raise RefusedImage("unsafe_name: file names are relative paths without '.', '..', '//' and NUL")
     return parts
 
 
 def _parts_or_none(file_name: str) -> list[bytes] | None:
     try:
         return _parts(file_name)
-    except UnreadableFile:
+    except RefusedImage:
         return None
 
 
@@ -208,17 +204,17 @@ def _read_all(fd: int, *, expected_bytes: int, max_bytes: int) -> bytes:
     n_bytes = len(chunks[0])
     while chunks[-1]:
         if n_bytes > max_bytes:
-            raise UnreadableFile(f"too_large: the file has more than {max_bytes:,} bytes")
+            raise RefusedImage(f"too_large: the file has more than {max_bytes:,} bytes")
         chunks.append(os.read(fd, READ_BYTES))
         n_bytes += len(chunks[-1])
     return b"".join(chunks)
 
 
-def _refused(reason: str) -> UnreadableFile:
-    return UnreadableFile(f"{reason}: {_DETAILS[reason]}")
+def _refused(reason: str) -> RefusedImage:
+    return RefusedImage(f"{reason}: {_DETAILS[reason]}")
 
 
-def _unreadable(error: OSError) -> UnreadableFile | Unavailable:
+def _unreadable(error: OSError) -> RefusedImage | Unavailable:
     """What a failed system call means for the caller."""
     code = error.errno or errno.EIO
     if code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
@@ -226,4 +222,4 @@ def _unreadable(error: OSError) -> UnreadableFile | Unavailable:
         return Unavailable(f"files cannot be opened now: {os.strerror(code).lower()}")
     if code in _REASONS:
         return _refused(_REASONS[code])
-    return UnreadableFile(f"io_error: {os.strerror(code).lower()}")
+    return RefusedImage(f"io_error: {os.strerror(code).lower()}")

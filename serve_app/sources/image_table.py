@@ -16,8 +16,7 @@ from typing import IO, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serve_app.errors import InvalidRequest
-from serve_app.sources.files import UnreadableFile
+from serve_app.errors import InvalidRequest, RefusedImage
 from serve_app.sources.listing import LABEL_COLUMNS, label_text
 
 SUFFIXES = frozenset({b".parquet"})
@@ -106,7 +105,7 @@ class RowGroups:
             row: its number in the group.
 
         Raises:
-            UnreadableFile: the row or the group is not there, is empty or too_large.
+            RefusedImage: the row or the group is not there, is empty or too_large.
         """
         with self._lock:
             future = self._kept.get((key, group))
@@ -121,10 +120,10 @@ class RowGroups:
             self._fill(future, (key, group), open_file)
         column = future.result()
         if row >= len(column):
-            raise UnreadableFile("changed: its file was replaced since it was listed; rescan the dataset")
+            raise RefusedImage("changed: its file was replaced since it was listed; rescan the dataset")
         data = column[row].as_py()
         if not data:
-            raise UnreadableFile("empty: the row holds no bytes")
+            raise RefusedImage("empty: the row holds no bytes")
         return bytes(data)
 
     def _fill(
@@ -144,20 +143,20 @@ def _image_group(open_file: Callable[[], IO[bytes]], group: int) -> pa.ChunkedAr
             columns = columns_of(file, "the file")
             table = pq.ParquetFile(file)
             if columns is None or group >= table.metadata.num_row_groups:
-                raise UnreadableFile("changed: its file was replaced since it was listed; rescan the dataset")
+                raise RefusedImage("changed: its file was replaced since it was listed; rescan the dataset")
             about = table.metadata.row_group(group)
             parts = [about.column(i) for i in range(about.num_columns)]
             size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == columns.image)
             if size > MAX_GROUP_BYTES:
-                raise UnreadableFile(
+                raise RefusedImage(
                     f"too_large: its row group has {size:,} bytes of images, more than {MAX_GROUP_BYTES:,}; "
                     "write the file with smaller row groups"
                 )
             found = table.read_row_group(group, columns=[columns.image], use_threads=False).column(0)
-        except UnreadableFile:
+        except RefusedImage:
             raise
         except (pa.ArrowException, InvalidRequest, OSError):
-            raise UnreadableFile("corrupt: its Parquet file cannot be read") from None
+            raise RefusedImage("corrupt: its Parquet file cannot be read") from None
     if not pa.types.is_struct(found.type):
         return found
     return pa.chunked_array([chunk.field("bytes") for chunk in found.chunks], found.type.field("bytes").type)

@@ -4,24 +4,16 @@ import os
 import stat
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
-from serve_app.errors import InvalidRequest
-from serve_app.sources.files import UnreadableFile, decode_name, encode_name
+from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.sources.files import decode_name, encode_name
 
 UTF8_BOM = b"\xef\xbb\xbf"
 MAX_IMAGES = 1_000_000
 MAX_DEPTH = 32
 LABEL_COLUMNS = ("label", "class", "category")
 LEFT_OUT = frozenset({b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"System Volume Information"})
-
-
-class Listed(NamedTuple):
-    """One image as an annotation file lists it; `file_name` is relative to the dataset's root."""
-
-    sample_id: str
-    file_name: str
-    label: str | None
 
 
 def too_many_images() -> InvalidRequest:
@@ -57,7 +49,7 @@ def image_path(text: str, place: str) -> str:
     """
     try:
         raw = decode_name(text)
-    except UnreadableFile as error:
+    except RefusedImage as error:
         raise InvalidRequest(f"{place}: {text!r} is not a file name ({error.detail})") from None
     parts = raw.split(b"/")
     if raw.startswith(b"/") or b".." in parts or b"\0" in raw:

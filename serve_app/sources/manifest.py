@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest
-from serve_app.sources.listing import LABEL_COLUMNS, Listed, image_path, label_text, open_listing
+from serve_app.records import SourceFile
+from serve_app.sources.listing import LABEL_COLUMNS, image_path, label_text, open_listing
 from serve_app.urls import Url, is_url, parse
 
 NAME_COLUMNS = ("file_name", "filename", "file_path", "path", "image")
@@ -48,7 +49,7 @@ def names_images(file: IO[bytes], name: str) -> None:
     next(_rows(file, name), None)
 
 
-def images(file: IO[bytes], manifest: str, allows: Callable[[Url], bool] = lambda url: False) -> Iterator[Listed]:
+def images(file: IO[bytes], manifest: str, allows: Callable[[Url], bool] = lambda url: False) -> Iterator[SourceFile]:
     """The images a manifest names, in its order; `sample_id` is the file name.
 
     Args:
@@ -63,7 +64,7 @@ def images(file: IO[bytes], manifest: str, allows: Callable[[Url], bool] = lambd
         if not isinstance(name, str):
             raise InvalidRequest(f"{place}: the file name must be a text, not {type(name).__name__}")
         file_name = _url(name, place, allows) if is_url(name) else image_path(name, place)
-        yield Listed(file_name, file_name, _label(label, place))
+        yield SourceFile(file_name, file_name, _label(label, place))
 
 
 def _url(text: str, place: str, allows: Callable[[Url], bool]) -> str:

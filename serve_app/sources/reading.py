@@ -10,33 +10,20 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import IO, NamedTuple
 
 from serve_app.config import Settings
-from serve_app.errors import InvalidRequest
-from serve_app.records import FileStamp
+from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.records import FileStamp, SourceFile
 from serve_app.sources import files
 from serve_app.sources.cloud import Bucket
-from serve_app.sources.files import UNKNOWN, UnreadableFile
+from serve_app.sources.files import UNKNOWN
 from serve_app.sources.image_table import RowGroups
 from serve_app.sources.web import Web
 from serve_app.sources.webdataset import check_header
 from serve_app.urls import WEB, Url, is_url, parse
 
 TAR_HEADER_BYTES = 512
-
-
-class Listed(Protocol):
-    """A file as it was listed: `SourceFile`, `PendingSample`, `FileTask`."""
-
-    @property
-    def file_name(self) -> str: ...  # noqa: D102
-    @property
-    def size_bytes(self) -> int: ...  # noqa: D102
-    @property
-    def mtime_ns(self) -> int: ...  # noqa: D102
-    @property
-    def place(self) -> str | None: ...  # noqa: D102
 
 
 class Place(NamedTuple):
@@ -68,23 +55,23 @@ class Reader:
         self._web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
         self._row_groups = RowGroups()
 
-    def read(self, root: str, file: Listed, *, max_bytes: int) -> tuple[bytes, FileStamp]:
+    def read(self, root: str, file: SourceFile, *, max_bytes: int) -> tuple[bytes, FileStamp]:
         """Read an image once; the stamp's hash is of exactly the bytes returned.
 
         Raises:
-            UnreadableFile: with its reason; see there.
+            RefusedImage: with its reason; see there.
             Unavailable: this process has too many files open.
         """
         if file.place is None and not is_url(root) and not is_url(file.file_name):
             return files.read_file(root, file.file_name, max_bytes=max_bytes)
         data = self._bytes(root, file, max_bytes)
         if not data:
-            raise UnreadableFile("empty: the file holds no bytes")
+            raise RefusedImage("empty: the file holds no bytes")
         # A row of a Parquet file was listed without its size, and is known again by what was listed.
         size_bytes = file.size_bytes if file.place is not None else len(data)
         return data, FileStamp(hashlib.sha256(data).hexdigest(), size_bytes, file.mtime_ns)
 
-    def examine(self, root: str, listed: Sequence[Listed]) -> list[tuple[int, int]]:
+    def examine(self, root: str, listed: Sequence[SourceFile]) -> list[tuple[int, int]]:
         """Size and change mark of each file: of those in folders as they are now, of others as listed."""
         if is_url(root):
             return [(file.size_bytes, file.mtime_ns) for file in listed]
@@ -96,7 +83,7 @@ class Reader:
             for file, is_own in zip(listed, own, strict=True)
         ]
 
-    def is_any_there(self, root: str, listed: Sequence[Listed]) -> bool:
+    def is_any_there(self, root: str, listed: Sequence[SourceFile]) -> bool:
         """Whether one of the files, or the container of one, can be examined now; asks the storage."""
         names = {Place.parse(file.place).container if file.place else file.file_name for file in listed}
         below = sorted(name for name in names if not is_url(name))
@@ -104,7 +91,7 @@ class Reader:
         there += [_stat(parse(name, with_query=True), self._web) for name in sorted(names.difference(below))]
         return any(stat != UNKNOWN for stat in there)
 
-    def _bytes(self, root: str, file: Listed, max_bytes: int) -> bytes:
+    def _bytes(self, root: str, file: SourceFile, max_bytes: int) -> bytes:
         if file.place is not None:
             place = Place.parse(file.place)
             if place.kind == "row":
@@ -122,7 +109,7 @@ class Reader:
         if url.scheme in WEB:
             return self._web.read(url, max_bytes=max_bytes)
         if not self._web.allows(url):
-            raise UnreadableFile("permission_denied: the URL is not below DATASET_ROOTS")
+            raise RefusedImage("permission_denied: the URL is not below DATASET_ROOTS")
         return _bucket(str(url.parent)).read(url.name, max_bytes=max_bytes)
 
 
@@ -136,7 +123,7 @@ def open_container(root: Path | Url, name: str) -> IO[bytes]:
         return _bucket(str(root)).open(name)
     try:
         return os.fdopen(files.open_beneath(str(root), name), "rb")
-    except UnreadableFile as error:
+    except RefusedImage as error:
         raise InvalidRequest(f"{name!r} cannot be opened: {error.detail}") from None
 
 
@@ -147,7 +134,7 @@ def _open_below(root: str, name: str) -> IO[bytes]:
     try:
         return _bucket(root).open(name)
     except InvalidRequest as error:
-        raise UnreadableFile(f"unreachable: {error.detail}") from None
+        raise RefusedImage(f"unreachable: {error.detail}") from None
 
 
 def _member(root: str, place: Place, max_bytes: int) -> bytes:
@@ -183,7 +170,7 @@ def _url(text: str) -> Url:
     try:
         return parse(text, with_query=True)
     except InvalidRequest as error:
-        raise UnreadableFile(f"unsafe_name: {error.detail}") from None
+        raise RefusedImage(f"unsafe_name: {error.detail}") from None
 
 
 @lru_cache(maxsize=1024)

@@ -9,8 +9,7 @@ from typing import Protocol
 import httpx
 import pyarrow as pa
 
-from serve_app.errors import InvalidRequest
-from serve_app.sources.files import UnreadableFile
+from serve_app.errors import InvalidRequest, RefusedImage
 
 READ_AHEAD_BYTES = 1 << 20
 FAILURES = (OSError, pa.ArrowException, httpx.HTTPError)
@@ -94,10 +93,10 @@ def reason_of(error: Exception) -> str:
     return "unreachable"
 
 
-def unreadable(error: Exception) -> UnreadableFile:
+def unreadable(error: Exception) -> RefusedImage:
     """A file's failure as its skip; the library's own text names hosts and request ids and is not shown."""
     reason = reason_of(error)
-    return UnreadableFile(f"{reason}: {_DETAILS[reason]}")
+    return RefusedImage(f"{reason}: {_DETAILS[reason]}")
 
 
 def unusable(error: Exception, what: str) -> InvalidRequest:

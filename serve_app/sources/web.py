@@ -17,8 +17,8 @@ from urllib.parse import urljoin
 
 import httpcore
 
-from serve_app.errors import InvalidRequest
-from serve_app.sources.files import UNKNOWN, UnreadableFile, check_size
+from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.sources.files import UNKNOWN, check_size
 from serve_app.sources.remote import change_mark
 from serve_app.sources.roots import Roots, allows
 from serve_app.urls import Url, parse
@@ -54,7 +54,7 @@ class PinnedBackend(httpcore.SyncBackend):
         """Look a host up once, and connect to one of its addresses if all of them may be asked.
 
         Raises:
-            UnreadableFile: one of them may not.
+            RefusedImage: one of them may not.
             httpcore.ConnectError: there is none, or none answers.
         """
         try:
@@ -63,7 +63,7 @@ class PinnedBackend(httpcore.SyncBackend):
             raise httpcore.ConnectError(str(error)) from None
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self._allow_private and not all(map(is_public, addresses)):
-            raise UnreadableFile(_PRIVATE)
+            raise RefusedImage(_PRIVATE)
         problem = httpcore.ConnectError("no address")
         for address in addresses:
             try:
@@ -107,7 +107,7 @@ class Web:
         """The bytes at a URL.
 
         Raises:
-            UnreadableFile: not_found, permission_denied, unreachable or too_large.
+            RefusedImage: not_found, permission_denied, unreachable or too_large.
         """
         with self._response("GET", url) as response:
             return b"".join(_limited(response, max_bytes))
@@ -122,7 +122,7 @@ class Web:
         try:
             with self._response("GET", url) as response:
                 file.writelines(_limited(response, MAX_MANIFEST_BYTES))
-        except UnreadableFile as error:
+        except RefusedImage as error:
             file.close()
             raise InvalidRequest(f"{url.name!r} cannot be fetched: {error.detail}") from None
         file.seek(0)
@@ -134,7 +134,7 @@ class Web:
             with self._response("HEAD", url) as response:
                 size_bytes = int(_header(response, b"content-length") or -1)
                 mark = _mark(response)
-        except (UnreadableFile, ValueError):
+        except (RefusedImage, ValueError):
             return UNKNOWN
         return (size_bytes, mark) if size_bytes >= 0 and mark is not None else UNKNOWN
 
@@ -145,7 +145,7 @@ class Web:
         headers = {"Host": url.host, "Accept-Encoding": "identity", "User-Agent": "constellate"}
         for _ in range(MAX_REDIRECTS + 1):
             if not self.allows(url):
-                raise UnreadableFile("permission_denied: the URL, or one it redirects to, is not below DATASET_ROOTS")
+                raise RefusedImage("permission_denied: the URL, or one it redirects to, is not below DATASET_ROOTS")
             try:
                 asked = self._pool.stream(
                     method, str(url), headers=list(headers.items()), extensions={"timeout": timeouts}
@@ -158,8 +158,8 @@ class Web:
                     url = _next(url, _header(response, b"location"))
                     headers["Host"] = url.host
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-                raise UnreadableFile(f"unreachable: the server does not answer ({type(error).__name__})") from None
-        raise UnreadableFile(f"unreachable: more than {MAX_REDIRECTS} redirects")
+                raise RefusedImage(f"unreachable: the server does not answer ({type(error).__name__})") from None
+        raise RefusedImage(f"unreachable: more than {MAX_REDIRECTS} redirects")
 
 
 def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
@@ -172,9 +172,9 @@ def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
     for piece in response.iter_stream():
         n_bytes += len(piece)
         if n_bytes > max_bytes:
-            raise UnreadableFile(f"too_large: the file has more than {max_bytes:,} bytes")
+            raise RefusedImage(f"too_large: the file has more than {max_bytes:,} bytes")
         if time.monotonic() > deadline:
-            raise UnreadableFile(f"unreachable: the server took more than {TOTAL_S:.0f} s")
+            raise RefusedImage(f"unreachable: the server took more than {TOTAL_S:.0f} s")
         yield piece
 
 
@@ -182,19 +182,19 @@ def _next(url: Url, location: str | None) -> Url:
     try:
         target = parse(urljoin(str(url), location or ""), with_query=True)
     except (InvalidRequest, ValueError):
-        raise UnreadableFile("unreachable: the server redirects to what is no URL") from None
+        raise RefusedImage("unreachable: the server redirects to what is no URL") from None
     if (url.scheme, target.scheme) != ("http", "https") and url.scheme != target.scheme:
-        raise UnreadableFile("unreachable: the server redirects to a less safe kind of URL")
+        raise RefusedImage("unreachable: the server redirects to a less safe kind of URL")
     return target
 
 
 def _require_ok(status: int) -> None:
     if status in (404, 410):
-        raise UnreadableFile("not_found: it is not there")
+        raise RefusedImage("not_found: it is not there")
     if status in (401, 403, 407):
-        raise UnreadableFile("permission_denied: the server does not give it to the service")
+        raise RefusedImage("permission_denied: the server does not give it to the service")
     if status != 200:
-        raise UnreadableFile(f"unreachable: the server answered with HTTP status {status}")
+        raise RefusedImage(f"unreachable: the server answered with HTTP status {status}")
 
 
 def _mark(response: httpcore.Response) -> int | None:

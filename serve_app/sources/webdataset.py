@@ -11,8 +11,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import IO, NamedTuple, cast
 
-from serve_app.errors import InvalidRequest
-from serve_app.sources.files import UnreadableFile, encode_name
+from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.sources.files import encode_name
 from serve_app.sources.folder import EXTENSIONS
 from serve_app.sources.listing import LABEL_COLUMNS, label_text
 
@@ -63,14 +63,14 @@ def check_header(header: bytes, size_bytes: int) -> None:
     """Make sure that the 512 bytes before an image are the header of a member of its size.
 
     Raises:
-        UnreadableFile: they are not (changed).
+        RefusedImage: they are not (changed).
     """
     try:
         found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError:
         found = None
     if found is None or found.size != size_bytes:
-        raise UnreadableFile("changed: its tar was replaced since it was listed; rescan the dataset")
+        raise RefusedImage("changed: its tar was replaced since it was listed; rescan the dataset")
 
 
 def _labelled(images: list[tuple[str, int, int]], labels: dict[str, str]) -> Iterator[Member]:

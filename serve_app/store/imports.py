@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import JobRunning
-from serve_app.records import FileStamp, ImportedRows, Job, RefusedRow, Skip
+from serve_app.records import FileStamp, ImportedRows, Job, Skip
 from serve_app.store import job_rows, staging
 from serve_app.store.datasets import require_dataset
 from serve_app.store.disk_space import require_space_for
@@ -115,14 +115,14 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
     assert space is not None
     found = _resolve(session, space, rows)
     keep: list[int] = []
-    refused = list(rows.refused)
+    skips = list(rows.skips)
     taken = _staged(session, space, [sample_id for matches in found.values() for sample_id, _ in matches])
     for position, key in enumerate(rows.keys):
         matches = found.get(key, [])
         if len(matches) != 1:
-            refused.append(_unmatched(key, rows, len(matches)))
+            skips.append(_unmatched(key, rows, len(matches)))
         elif matches[0][0] in taken:
-            refused.append(RefusedRow(key, "duplicate", "an earlier row of the file gave this sample's vector"))
+            skips.append(Skip(key, key, "duplicate", "an earlier row of the file gave this sample's vector"))
         else:
             taken.add(matches[0][0])
             keep.append(position)
@@ -131,7 +131,7 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
     stamps = [FileStamp(f"imported:{sample_id}", -1, -1) for sample_id in sample_ids]
     staging.stage_vectors(session, space, sample_ids, stamps, rows.vectors[keep])
     _stage_points(session, row.id, sample_ids, rows.points[keep])
-    skips = [Skip(*_names(found, refusal.key), refusal.reason, refusal.detail) for refusal in refused]
+    skips = [Skip(*_names(found, skip.sample_id), skip.reason, skip.detail) for skip in skips]
     staging.put_skips(session, space, skips, first_position=row.skipped)
     processed = row.processed + len(keep) + len(skips)
     return job_rows.update(
@@ -145,8 +145,8 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
 
 
 def _resolve(session: Session, space: Space, rows: ImportedRows) -> dict[str, list[tuple[str, str]]]:
-    """The (sample id, file name) of the dataset's samples that each key names, refused rows' keys included."""
-    keys = {*rows.keys, *(refusal.key for refusal in rows.refused)}
+    """The (sample id, file name) of the dataset's samples that each key names, those of skipped rows included."""
+    keys = {*rows.keys, *(skip.sample_id for skip in rows.skips)}
     session.bind("named", pa.table({"key": pa.array(sorted(keys), pa.string())}))
     found: dict[str, list[tuple[str, str]]] = {}
     for key, sample_id, file_name in session.q(
@@ -180,13 +180,13 @@ def _stage_points(session: Session, job_id: str, sample_ids: list[str], points: 
     session.q("INSERT INTO import_points SELECT ?, sample_id, x, y FROM places", job_id)
 
 
-def _unmatched(key: str, rows: ImportedRows, n_matches: int) -> RefusedRow:
+def _unmatched(key: str, rows: ImportedRows, n_matches: int) -> Skip:
     if n_matches:
-        return RefusedRow(key, "ambiguous", f"{n_matches} samples have this file: name them by sample_id")
-    return RefusedRow(key, "unknown_sample", f"no sample of the dataset has this {rows.key_column}")
+        return Skip(key, key, "ambiguous", f"{n_matches} samples have this file: name them by sample_id")
+    return Skip(key, key, "unknown_sample", f"no sample of the dataset has this {rows.key_column}")
 
 
 def _names(found: dict[str, list[tuple[str, str]]], key: str) -> tuple[str, str]:
-    """Sample id and file name for a list of refused rows; the row's own text twice where there is no such sample."""
+    """Sample id and file name for a skipped row; the row's own text twice where there is no such sample."""
     matches = found.get(key)
     return matches[0] if matches else (key, key)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
-from serve_app.records import Claim, Job, JobKind, ModelCard, PendingSample, Skip
+from serve_app.records import Claim, Job, JobKind, ModelCard, Skip, SourceFile
 from serve_app.store import job_rows
 from serve_app.store.datasets import require_dataset
 from serve_app.store.disk_space import require_space_for
@@ -186,7 +186,7 @@ class Jobs:
             row = job_rows.finish(session, row, "error", message)
         return self._ended(row)
 
-    def pending(self, job_id: str, *, after: int, limit: int) -> list[PendingSample]:
+    def pending(self, job_id: str, *, after: int, limit: int) -> list[SourceFile]:
         """Samples the embed job has neither staged nor skipped, by ordinal, beginning past `after` (-1 at first).
 
         Raises:
@@ -196,7 +196,7 @@ class Jobs:
         require_limit(limit)
         with self._database.read() as session:
             row = job_rows.load(session, job_id)
-            found: list[PendingSample] = []
+            found: list[SourceFile] = []
             # Only a window of samples is compared with what is settled: on a page at a time of a million samples
             # that is ten times faster than comparing all. Windows grow, for a resumed job whose head is settled.
             window = limit

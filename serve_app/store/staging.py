@@ -1,12 +1,12 @@
 """What a running embed job holds: which samples are settled, which vectors are known, what a block adds."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
-from serve_app.records import FileStamp, FileTask, ObservedFile, PendingSample, Skip, Vectors
+from serve_app.records import FileStamp, Skip, SourceFile, Vectors
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import BASE_DIMENSION, embeddings_table, stage_table
 from serve_app.store.session import Session
@@ -62,16 +62,16 @@ def unsettled_condition(dimension: int) -> str:
     )
 
 
-def pending_between(session: Session, row: JobRow, after: int, last: int) -> list[PendingSample]:
+def pending_between(session: Session, row: JobRow, after: int, last: int) -> list[SourceFile]:
     """Unsettled samples whose ordinal is in (after, last]."""
     # Before `Jobs.begin` the job has staged nothing, so any table will do.
     rows = session.q(
-        "SELECT ordinal, sample_id, file_name, size_bytes, mtime_ns, place FROM samples s "
+        "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place, ordinal FROM samples s "
         "WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
         f"AND {unsettled_condition(row.dimension or BASE_DIMENSION)} ORDER BY ordinal",
         *(row.dataset_id, after, last, row.id, row.id),
     )
-    return [PendingSample(*values) for values in rows]
+    return [SourceFile(*values) for values in rows]
 
 
 def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict[str, str]:
@@ -117,7 +117,7 @@ def stage_known(session: Session, space: Space, known: list[tuple[str, FileStamp
     return int(count)
 
 
-def stage_unchanged(session: Session, space: Space, observed: list[ObservedFile]) -> set[str]:
+def stage_unchanged(session: Session, space: Space, observed: list[SourceFile]) -> set[str]:
     """Stage the dataset's stored vectors of the space whose file has the same size and mtime; returns the ids."""
     session.bind("observed", _observed(observed))
     rows = session.q(
@@ -131,8 +131,8 @@ def stage_unchanged(session: Session, space: Space, observed: list[ObservedFile]
     return {sample_id for (sample_id,) in rows}
 
 
-def tasks(session: Session, space: Space, observed: list[ObservedFile]) -> list[FileTask]:
-    """What to read of these files, in order of size, with the content hashes worth comparing."""
+def to_read(session: Session, space: Space, observed: list[SourceFile]) -> list[SourceFile]:
+    """These files in order of size, each with the content hashes worth comparing."""
     if not observed:
         return []
     session.bind("observed", _observed(observed))
@@ -154,13 +154,10 @@ def tasks(session: Session, space: Space, observed: list[ObservedFile]) -> list[
         )
     )
     return [
-        FileTask(
-            file.sample_id,
-            file.file_name,
-            frozenset(by_size.get(file.size_bytes, [])) | ({own[file.sample_id]} if file.sample_id in own else set()),
-            file.size_bytes,
-            file.mtime_ns,
-            file.place,
+        replace(
+            file,
+            known_hashes=frozenset(by_size.get(file.size_bytes, []))
+            | ({own[file.sample_id]} if file.sample_id in own else set()),
         )
         for file in sorted(observed, key=lambda file: file.size_bytes)
     ]
@@ -198,7 +195,7 @@ def stamped(sample_ids: list[str], stamps: list[FileStamp]) -> pa.Table:
     )
 
 
-def _observed(files: list[ObservedFile]) -> pa.Table:
+def _observed(files: list[SourceFile]) -> pa.Table:
     return pa.table(
         {
             "sample_id": pa.array([file.sample_id for file in files], pa.string()),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest, NoEmbeddings
-from serve_app.records import Block, EmbeddingStatus, FileStamp, FileTask, Job, ObservedFile, Skip, VectorSet
+from serve_app.records import Block, EmbeddingStatus, FileStamp, Job, Skip, SourceFile, VectorSet
 from serve_app.store import job_rows, readout, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
@@ -32,7 +32,7 @@ class Vectors:
         self._pace = pace
 
     @write
-    def plan(self, job_id: str, attempt: int, observed: list[ObservedFile]) -> list[FileTask]:
+    def plan(self, job_id: str, attempt: int, observed: list[SourceFile]) -> list[SourceFile]:
         """Stage what is already known of these pending files and return what must be read.
 
         A file whose size and mtime equal those of its stored vector in the job's space is staged from it
@@ -52,14 +52,11 @@ class Vectors:
             pending = staging.unsettled(session, space, by_id)
             files = [file for file in by_id.values() if file.sample_id in pending]
             if row.force:
-                ordered = sorted(files, key=lambda file: file.size_bytes)
-                return [
-                    FileTask(f.sample_id, f.file_name, frozenset(), f.size_bytes, f.mtime_ns, f.place) for f in ordered
-                ]
+                return sorted(files, key=lambda file: file.size_bytes)
             reused = staging.stage_unchanged(session, space, files) if files else set()
             if reused:
                 row = _advance(session, row, block_no=row.last_block, reused=len(reused))
-            remaining = staging.tasks(session, space, [file for file in files if file.sample_id not in reused])
+            remaining = staging.to_read(session, space, [file for file in files if file.sample_id not in reused])
         if reused:
             self._pace.note(job_id, row.processed)
         return remaining

@@ -14,7 +14,8 @@ import numpy as np
 from serve_app.config import Settings
 from serve_app.embedding.chunk import Chunk, decode_uploads
 from serve_app.images.decode import ImageLimits, Preprocessing
-from serve_app.services import Embedded, Refusal
+from serve_app.records import Skip
+from serve_app.services import Embedded
 from serve_app.sources.reading import Reader
 from tests.live_service import FakeFileEmbedder, LiveService
 from tests.ports import free_port
@@ -36,7 +37,7 @@ class DecodingEmbedder(FakeFileEmbedder):
     async def embed(self, model, images):
         self._check(model)
         decoded = await asyncio.to_thread(decode_uploads, images, Preprocessing(), ImageLimits(), self._threads)
-        vectors = [image if isinstance(image, Refusal) else self.model.vector(image.tobytes()) for image in decoded]
+        vectors = [image if isinstance(image, Skip) else self.model.vector(image.tobytes()) for image in decoded]
         return Embedded(self.model.card, vectors)
 
     async def embed_files(self, model, root, tasks):
@@ -44,7 +45,7 @@ class DecodingEmbedder(FakeFileEmbedder):
             await asyncio.Event().wait()
         self._check(model)
         chunk = await asyncio.to_thread(
-            Chunk.read, self._reader, root, tasks, Preprocessing(), ImageLimits(), self._threads
+            Chunk.of, self._reader, root, tasks, Preprocessing(), ImageLimits(), self._threads
         )
         vectors = [self.model.vector(pixels.tobytes()) for pixels in chunk.pixels]
         return chunk.block(np.stack(vectors) if vectors else np.empty((0, self.model.card.dimension), np.float32))

@@ -15,7 +15,7 @@ from PIL import Image
 
 from deployments.client import EmbeddingClient
 from serve_app.errors import InvalidImage
-from serve_app.services import Refusal
+from serve_app.records import Skip
 from tests.ray.client import embed, export_table
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_decoded_is_named_or_answered_in_its_place(servi
     first, text, second, empty = client.embed_each([good, b"text", good, b""])
     assert close(first, second)
     assert [text.reason, empty.reason] == ["unidentified", "empty"]
-    assert isinstance(text, Refusal)
+    assert isinstance(text, Skip)
 
 
 def test_no_images_have_no_vectors_of_the_right_length(service: Service):

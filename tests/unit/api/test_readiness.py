@@ -9,7 +9,8 @@ from serve_app.api import readiness
 from serve_app.api.readiness import Probe, Readiness
 from serve_app.config import Settings
 from serve_app.errors import ModelUnavailable, StoreUnavailable
-from serve_app.services import Embedded, Refusal
+from serve_app.records import Skip
+from serve_app.services import Embedded
 from serve_app.store.health import Health
 from tests.fakes import FakeEmbedder
 
@@ -50,7 +51,7 @@ async def test_each_component_gives_its_own_reason(services):
 
 
 @pytest.mark.parametrize(
-    "vector", [Refusal("corrupt", "damaged"), np.full(768, np.nan, np.float32)], ids=["refused", "nan"]
+    "vector", [Skip("", "", "corrupt", "damaged"), np.full(768, np.nan, np.float32)], ids=["refused", "nan"]
 )
 async def test_a_model_that_gives_no_usable_vector_is_not_ready(services, monkeypatch, vector):
     async def embed(model, images):

@@ -1,10 +1,12 @@
 """The job loop's part, done by hand, so that a test decides what has happened when it asks."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from serve_app.records import Block, ObservedFile, Skip
-from serve_app.services import Refusal
-from serve_app.sources.files import UnreadableFile, read_file
+from serve_app.errors import RefusedImage
+from serve_app.records import Block, Skip
+from serve_app.sources.files import read_file
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 
@@ -26,17 +28,17 @@ async def begin(services):
 async def stage(services, claimed, *, block_no=1, limit=1000):
     """Embed up to `limit` pending files and commit them as one block; returns the job."""
     pending = await services.writer.call(Jobs.pending, claimed.job.id, after=-1, limit=limit)
-    observed = [ObservedFile(p.sample_id, p.file_name, -1, -1) for p in pending]
+    observed = [replace(file, size_bytes=-1, mtime_ns=-1) for file in pending]
     tasks = await services.writer.call(Vectors.plan, claimed.job.id, claimed.attempt, observed)
     ids, vectors, stamps, skips = [], [], [], []
     for task in tasks:
         try:
             data, stamp = read_file(claimed.dataset.root, task.file_name, max_bytes=10**6)
-        except UnreadableFile as error:
-            skips.append(Skip(task.sample_id, task.file_name, error.reason, error.detail))
+        except RefusedImage as error:
+            skips.append(Skip.of(error, task.sample_id, task.file_name))
             continue
         [vector] = (await services.embedder.embed(claimed.job.model_name, [data])).outcomes
-        if isinstance(vector, Refusal):
+        if isinstance(vector, Skip):
             skips.append(Skip(task.sample_id, task.file_name, vector.reason, vector.detail))
         else:
             ids.append(task.sample_id)

@@ -20,7 +20,7 @@ from serve_app.images.decode import (
     MAX_THUMBNAIL_PX,
     ImageLimits,
     Preprocessing,
-    RejectedImage,
+    RefusedImage,
     decode,
     sniff_content_type,
     thumbnail,
@@ -56,7 +56,7 @@ def grey_levels_between(one, other):
 
 
 def rejection(data, limits=None):
-    with pytest.raises(RejectedImage) as caught:
+    with pytest.raises(RefusedImage) as caught:
         decode(data, SMALL, *([limits] if limits else []))
     return caught.value
 
@@ -406,7 +406,7 @@ def test_a_file_far_beyond_a_limit_costs_no_more_than_one_within_it(make, count)
     within, beyond = make(count), make(20 * count)
 
     def try_within():
-        with contextlib.suppress(RejectedImage):  # strips that all lie in one place are damaged
+        with contextlib.suppress(RefusedImage):  # strips that all lie in one place are damaged
             assert decode(within, SMALL, FEW).shape == (28, 28, 3)
 
     assert rejection(beyond, FEW).reason == "too_much_work"
@@ -467,14 +467,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 HEAVY = """
 import re, sys
-from serve_app.images.decode import Preprocessing, RejectedImage, decode
+from serve_app.images.decode import Preprocessing, RefusedImage, decode
 # Not ru_maxrss: a process begins with that of the one that started it.
 def peak_bytes(): return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 data = sys.stdin.buffer.read()
 before = peak_bytes()
 try:
     decode(data, Preprocessing())
-except RejectedImage as error:
+except RefusedImage as error:
     sys.exit(error.reason)
 print(peak_bytes() - before)
 """
@@ -514,12 +514,12 @@ def test_damaged_files_are_decoded_or_rejected_but_never_raise_anything_else(ima
     damaged = bytearray(SEEDS[image_format])
     for _ in range(data.draw(st.integers(1, 8))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(RejectedImage):
+    with contextlib.suppress(RefusedImage):
         assert decode(bytes(damaged), SMALL, ImageLimits(max_pixels=10**6)).shape == (28, 28, 3)
 
 
 def test_a_rejection_survives_pickling_with_reason_and_detail():
-    error = pickle.loads(pickle.dumps(RejectedImage("truncated: 3 bytes are missing: the last")))
+    error = pickle.loads(pickle.dumps(RefusedImage("truncated: 3 bytes are missing: the last")))
     assert (error.reason, error.detail) == ("truncated", "3 bytes are missing: the last")
     assert (error.status, error.code) == (422, "invalid_image")
 
@@ -646,7 +646,7 @@ def test_a_thumbnail_size_out_of_range_is_an_invalid_request(size_px):
 
 
 def test_a_bad_file_has_no_thumbnail():
-    with pytest.raises(RejectedImage, match="truncated"):
+    with pytest.raises(RefusedImage, match="truncated"):
         thumbnail(encode(photo(90, 60), "JPEG")[:-200], 64)
 
 
@@ -661,6 +661,6 @@ def test_media_types_come_from_the_content(image_format):
     ids=["SVG", "empty", "PDF"],
 )
 def test_other_content_has_no_media_type(data, reason):
-    with pytest.raises(RejectedImage) as caught:
+    with pytest.raises(RefusedImage) as caught:
         sniff_content_type(data)
     assert caught.value.reason == reason

@@ -5,11 +5,11 @@ import pytest
 
 from serve_app.errors import WorkerCrashed
 from serve_app.jobs.crash_isolation import Gate, embed_isolating_crashes
-from serve_app.records import Block, FileStamp, FileTask
+from serve_app.records import Block, FileStamp, SourceFile
 
 
-def tasks_named(names: str) -> list[FileTask]:
-    return [FileTask(name, name) for name in names]
+def tasks_named(names: str) -> list[SourceFile]:
+    return [SourceFile(name, name) for name in names]
 
 
 class Crashing:
@@ -19,7 +19,7 @@ class Crashing:
         self.poison = poison
         self.calls: list[str] = []
 
-    async def __call__(self, tasks: list[FileTask]) -> Block:
+    async def __call__(self, tasks: list[SourceFile]) -> Block:
         names = "".join(task.sample_id for task in tasks)
         self.calls.append(names)
         await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_one_unrelated_crash_costs_a_retry_and_skips_nothing():
     embed = Crashing("")
     died = iter([True])
 
-    async def dies_once(tasks: list[FileTask]) -> Block:
+    async def dies_once(tasks: list[SourceFile]) -> Block:
         if next(died, False):
             raise WorkerCrashed("killed")
         return await embed(tasks)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from serve_app.config import Settings
-from serve_app.errors import ModelUnavailable, StaleAttempt, StoreUnavailable, Unavailable, WorkerCrashed
+from serve_app.errors import ModelUnavailable, RefusedImage, StaleAttempt, StoreUnavailable, Unavailable, WorkerCrashed
 from serve_app.jobs import loop
 from serve_app.jobs.loop import JobLoop
-from serve_app.records import Block, Claim, FileTask, Job, ModelCard, Skip
+from serve_app.records import Block, Claim, Job, ModelCard, Skip, SourceFile
 from serve_app.sources import scan
-from serve_app.sources.files import UnreadableFile, read_file
+from serve_app.sources.files import read_file
 from serve_app.sources.reading import Reader
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
@@ -33,7 +33,7 @@ def vector_of(data: bytes) -> np.ndarray:
 class FakeEmbedder:
     """Reads the files and answers their `vector_of`; `before` may raise for a call."""
 
-    def __init__(self, before: Callable[[list[FileTask]], None] = lambda tasks: None, space: str = "space") -> None:
+    def __init__(self, before: Callable[[list[SourceFile]], None] = lambda tasks: None, space: str = "space") -> None:
         self.before = before
         self.calls: list[list[str]] = []
         self.card = ModelCard("fake", DIMENSION, space, "cpu", "fp32")
@@ -41,7 +41,7 @@ class FakeEmbedder:
     async def describe(self, model: str) -> ModelCard:
         return self.card
 
-    async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+    async def embed_files(self, model: str, root: str, tasks: list[SourceFile]) -> Block:
         await asyncio.sleep(0)
         self.calls.append([task.sample_id for task in tasks])
         self.before(tasks)
@@ -52,8 +52,8 @@ class FakeEmbedder:
                 continue
             try:
                 data, stamp = read_file(root, task.file_name, max_bytes=1 << 20)
-            except UnreadableFile as error:
-                skips.append(Skip(task.sample_id, task.file_name, error.reason, error.detail))
+            except RefusedImage as error:
+                skips.append(Skip.of(error, task.sample_id, task.file_name))
                 continue
             if stamp.content_hash in task.known_hashes:
                 known.append((task.sample_id, stamp))
@@ -183,7 +183,7 @@ async def test_an_image_that_kills_its_replica_is_skipped_and_named(world: World
     world.write(*NAMES)
     dataset_id = await world.register()
 
-    def die_on_13(tasks: list[FileTask]) -> None:
+    def die_on_13(tasks: list[SourceFile]) -> None:
         if any(task.sample_id == "13.jpg" for task in tasks):
             raise WorkerCrashed("replica died")
 
@@ -198,7 +198,7 @@ async def test_a_replica_that_is_away_for_a_while_costs_only_time(world: World):
     dataset_id = await world.register()
     away = iter([True] * 3)
 
-    def away_three_times(tasks: list[FileTask]) -> None:
+    def away_three_times(tasks: list[SourceFile]) -> None:
         if next(away, False):
             raise Unavailable("no replica yet")
 
@@ -226,7 +226,7 @@ async def test_a_loop_that_is_stopped_gives_its_job_back_and_the_next_one_goes_o
     staged_some = asyncio.Event()
 
     class Stalls(FakeEmbedder):
-        async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+        async def embed_files(self, model: str, root: str, tasks: list[SourceFile]) -> Block:
             if len(self.calls) >= 3:
                 staged_some.set()
                 await asyncio.Event().wait()
@@ -256,7 +256,7 @@ async def test_cancelling_stops_the_loop_and_keeps_the_old_vectors(world: World,
     entered, left = asyncio.Event(), asyncio.Event()
 
     class Hangs(FakeEmbedder):
-        async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+        async def embed_files(self, model: str, root: str, tasks: list[SourceFile]) -> Block:
             entered.set()
             try:
                 await asyncio.Event().wait()
@@ -286,7 +286,7 @@ async def test_slots_of_the_window_come_back_after_a_cancelled_job(world: World,
     class HangsAtFirst(FakeEmbedder):
         hang = True
 
-        async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+        async def embed_files(self, model: str, root: str, tasks: list[SourceFile]) -> Block:
             if self.hang:
                 await asyncio.Event().wait()
             return await super().embed_files(model, root, tasks)
@@ -349,7 +349,7 @@ async def test_bad_images_are_skipped_and_a_job_of_only_bad_ones_fails(world: Wo
     assert (job.status, job.processed, job.skipped) == ("complete", 3, 2)
 
     class FindsAllBad(FakeEmbedder):
-        async def embed_files(self, model: str, root: str, tasks: list[FileTask]) -> Block:
+        async def embed_files(self, model: str, root: str, tasks: list[SourceFile]) -> Block:
             skips = [Skip(task.sample_id, task.file_name, "corrupt", "cannot be decoded") for task in tasks]
             return Block([], np.empty((0, DIMENSION), np.float32), [], skips=skips)
 
@@ -367,7 +367,7 @@ async def test_a_folder_that_goes_away_late_in_a_job_fails_it_though_most_files_
 
     n_files = 0
 
-    def vanish_after_16(tasks: list[FileTask]) -> None:
+    def vanish_after_16(tasks: list[SourceFile]) -> None:
         nonlocal n_files
         if n_files >= 16 and world.root.exists():
             world.root.rename(world.root.with_name("away"))
@@ -385,7 +385,7 @@ async def test_files_deleted_one_by_one_are_skipped_while_others_remain(world: W
     world.write(*(f"{i:02}.jpg" for i in range(20)))
     dataset_id = await world.register()
 
-    def delete_the_last_five(_: list[FileTask]) -> None:
+    def delete_the_last_five(_: list[SourceFile]) -> None:
         for i in range(15, 20):
             (world.root / f"{i:02}.jpg").unlink(missing_ok=True)
 

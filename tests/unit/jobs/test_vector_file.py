@@ -64,7 +64,7 @@ def count_rows(content):
         file.write(content)
         try:
             source = VectorFile(file)
-            n_rows = sum(len(block.keys) + len(block.refused) for block in source.blocks())
+            n_rows = sum(len(block.keys) + len(block.skips) for block in source.blocks())
         except InvalidRequest:
             return None
         assert n_rows == source.total

@@ -12,9 +12,9 @@ import pytest
 from serve_app import sources
 from serve_app.api import registration
 from serve_app.config import Settings
-from serve_app.errors import InvalidRequest, OutsideRoots
+from serve_app.errors import InvalidRequest, OutsideRoots, RefusedImage
 from serve_app.sources import cloud
-from serve_app.sources.files import UnreadableFile, read_file
+from serve_app.sources.files import read_file
 from serve_app.sources.reading import Reader
 from serve_app.urls import parse
 from tests import s3_server
@@ -53,7 +53,7 @@ def read(root, file, *, max_bytes=MAX_BYTES):
 
 
 def refusal(call):
-    with pytest.raises(UnreadableFile) as caught:
+    with pytest.raises(RefusedImage) as caught:
         call()
     return caught.value.reason
 

@@ -13,9 +13,9 @@ import pytest
 
 from serve_app import sources
 from serve_app.config import Settings
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, RefusedImage
 from serve_app.sources import image_table, webdataset
-from serve_app.sources.files import UnreadableFile, read_file
+from serve_app.sources.files import read_file
 from serve_app.sources.reading import Reader
 
 MAX_BYTES = 1 << 20
@@ -110,7 +110,7 @@ def test_ids_and_places_are_found_again_after_the_tar_was_written_anew(root, rea
     write_tar(root / "a.tar", [("1.jpg", b"one"), ("2.jpg", b"two")])
     before = listed(root, "webdataset")
     write_tar(root / "a.tar", [("0.jpg", b"0" * 600), ("1.jpg", b"one"), ("2.jpg", b"two")])
-    with pytest.raises(UnreadableFile) as caught:
+    with pytest.raises(RefusedImage) as caught:
         reader.read(str(root), before[1], max_bytes=MAX_BYTES)
     assert (caught.value.reason, "rescan" in caught.value.detail) == ("changed", True)
     after = listed(root, "webdataset")
@@ -193,7 +193,7 @@ def test_a_member_is_read_beneath_the_root_only(root, reader):
     [file] = listed(inside, "webdataset")
     (inside / "a.tar").rename(root / "a.tar")
     (inside / "a.tar").symlink_to(root / "a.tar")
-    with pytest.raises(UnreadableFile, match="symlink"):
+    with pytest.raises(RefusedImage, match="symlink"):
         reader.read(str(inside), file, max_bytes=MAX_BYTES)
 
 
@@ -262,9 +262,9 @@ def test_a_failed_read_is_tried_again(root):
     groups = image_table.RowGroups()
 
     def gone():
-        raise UnreadableFile("unreachable: try again")
+        raise RefusedImage("unreachable: try again")
 
-    with pytest.raises(UnreadableFile, match="unreachable"):
+    with pytest.raises(RefusedImage, match="unreachable"):
         groups.image("key", gone, 0, 0)
     assert groups.image("key", lambda: open(path, "rb"), 0, 0) == b"x"  # noqa: SIM115
 
@@ -273,12 +273,12 @@ def test_rows_without_a_usable_image_are_skipped_with_a_reason(root, reader, mon
     write_images(root / "a.parquet", [b"x" * 10, None, b"", b"y"], row_group_size=4)
     big, none, empty, good = listed(root, "parquet")
     for file, reason in ((big, "too_large"), (none, "empty"), (empty, "empty")):
-        with pytest.raises(UnreadableFile) as caught:
+        with pytest.raises(RefusedImage) as caught:
             reader.read(str(root), file, max_bytes=5)
         assert caught.value.reason == reason
     assert reader.read(str(root), good, max_bytes=5)[0] == b"y"
     monkeypatch.setattr(image_table, "MAX_GROUP_BYTES", 10)
-    with pytest.raises(UnreadableFile, match="smaller row groups"):
+    with pytest.raises(RefusedImage, match="smaller row groups"):
         Reader(Settings()).read(str(root), good, max_bytes=5)
 
 
@@ -287,10 +287,10 @@ def test_a_file_that_became_shorter_or_broken_is_a_skip(root, reader):
     files = listed(root, "parquet")
     write_images(root / "a.parquet", [b"x"])
     for file in files[1:]:
-        with pytest.raises(UnreadableFile, match="rescan"):
+        with pytest.raises(RefusedImage, match="rescan"):
             reader.read(str(root), file, max_bytes=MAX_BYTES)
     (root / "a.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(UnreadableFile) as caught:
+    with pytest.raises(RefusedImage) as caught:
         Reader(Settings()).read(str(root), files[0], max_bytes=MAX_BYTES)
     assert caught.value.reason == "corrupt"
 

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.errors import Unavailable
+from serve_app.errors import RefusedImage, Unavailable
 from serve_app.sources import files
-from serve_app.sources.files import UnreadableFile, decode_name, encode_name, open_beneath, read_file, stat_files
+from serve_app.sources.files import decode_name, encode_name, open_beneath, read_file, stat_files
 
 NOBODY = 65534
 MAX_BYTES = 1 << 20
@@ -104,7 +104,7 @@ def content_of(root, name):
 
 
 def reason_of(root, name, max_bytes=MAX_BYTES):
-    with pytest.raises(UnreadableFile) as caught:
+    with pytest.raises(RefusedImage) as caught:
         read_file(str(root), name, max_bytes=max_bytes)
     assert caught.value.detail
     assert str(root.parent) not in str(caught.value)
@@ -129,7 +129,7 @@ def test_different_names_have_different_spellings(one, other):
 
 @given(st.one_of(st.text(max_size=30), st.text("bytes:%0F/a", max_size=30).map("bytes:".__add__)))
 def test_a_text_is_refused_or_is_the_one_spelling_of_its_name(text):
-    with suppress(UnreadableFile):
+    with suppress(RefusedImage):
         assert encode_name(decode_name(text)) == text
 
 
@@ -179,7 +179,7 @@ def test_no_combination_of_parts_reads_what_lies_outside(root, parts):
     with suppress(FileExistsError):
         (root / "cats" / "up").symlink_to("../..")
         (root / "out.jpg").symlink_to("../secret.jpg")
-    with suppress(UnreadableFile):
+    with suppress(RefusedImage):
         assert content_of(root, "/".join(parts)) in (b"picture", b"tabby")
 
 
@@ -325,6 +325,6 @@ def test_no_descriptor_is_left_open(root):
 
 
 def test_a_refusal_crosses_processes(root):
-    error = UnreadableFile("symlink: not followed")
+    error = RefusedImage("symlink: not followed")
     copy = pickle.loads(pickle.dumps(error))
-    assert (type(copy), copy.reason, copy.detail) == (UnreadableFile, "symlink", "not followed")
+    assert (type(copy), copy.reason, copy.detail) == (RefusedImage, "symlink", "not followed")

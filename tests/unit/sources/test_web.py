@@ -8,10 +8,9 @@ import pytest
 
 from serve_app import sources
 from serve_app.config import Settings
-from serve_app.errors import InvalidRequest
+from serve_app.errors import InvalidRequest, RefusedImage
 from serve_app.records import SourceFile
 from serve_app.sources import web
-from serve_app.sources.files import UnreadableFile
 from serve_app.sources.reading import Reader
 from serve_app.sources.web import Web, is_public
 from serve_app.urls import parse
@@ -66,7 +65,7 @@ def intranet(server):
 
 
 def refusal(call):
-    with pytest.raises(UnreadableFile) as caught:
+    with pytest.raises(RefusedImage) as caught:
         call()
     return caught.value.reason
 
@@ -128,7 +127,7 @@ def test_redirects_are_followed_below_the_roots_only(server, pages, intranet):
 
 
 def test_a_redirect_to_a_less_safe_url_is_not_followed():
-    with pytest.raises(UnreadableFile, match="less safe"):
+    with pytest.raises(RefusedImage, match="less safe"):
         web._next(parse("https://host/a"), "http://host/a")
     assert str(web._next(parse("http://host/a"), "https://host/a")) == "https://host/a"
 
@@ -138,7 +137,7 @@ def test_private_addresses_are_not_asked(server, pages):
     port = server.server_port
     for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "10.0.0.1", "169.254.169.254", "0.0.0.0"):
         everything = Web(("http://",), allow_private=False)
-        with pytest.raises(UnreadableFile) as caught:
+        with pytest.raises(RefusedImage) as caught:
             everything.read(parse(f"http://{host}:{port}/a.jpg"), max_bytes=MAX_BYTES)
         assert "CONSTELLATE_ALLOW_PRIVATE_URLS" in caught.value.detail
     assert server.asked == []

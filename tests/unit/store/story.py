@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from serve_app.errors import JobRunning, NameTaken, NothingRunning, StaleAttempt, StoreUnavailable, Unavailable
-from serve_app.records import ModelCard, ObservedFile, Skip
+from serve_app.records import ModelCard, Skip
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
@@ -107,7 +107,7 @@ class Story:
         await self.store.call(Jobs.begin, self.job_id, self.attempt, card)
 
     async def plan(self, files):
-        observed = [ObservedFile(f.sample_id, f.file_name, f.size_bytes, f.mtime_ns) for f in files]
+        observed = list(files)
         await self.store.call(Vectors.plan, self.job_id, self.attempt, observed)
 
     async def put(self, files, card, *, skips=(), known=()):

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from serve_app.errors import Conflict, DatasetNotFound, InvalidRequest, NoEmbeddings, StaleAttempt
-from serve_app.records import Block, FileTask, ModelCard, ObservedFile, Skip
+from serve_app.records import Block, ModelCard, Skip
 from serve_app.store.staging import MAX_KNOWN_HASHES
 from tests.invariants import fingerprint
 from tests.unit.store.workbench import DIMENSION, block_of, source_files, stamp_of, vector_of
@@ -91,7 +91,7 @@ def test_samples_that_are_not_of_the_dataset_are_ignored(bench):
         claim.job.id, claim.attempt, 1, block_of(strangers, skips=[skip_of(moved(files[0], name="x"), "empty")])
     )
     assert job.processed == 0
-    observed = [ObservedFile(file.sample_id, file.file_name, 1, 1) for file in strangers]
+    observed = [replace(file, size_bytes=1, mtime_ns=1) for file in strangers]
     assert bench.vectors.plan(claim.job.id, claim.attempt, observed) == []
 
 
@@ -250,7 +250,7 @@ def test_a_changed_mtime_asks_to_read_the_file_and_knows_what_it_held(bench):
     claim = bench.start(dataset)
     tasks = bench.plan(claim, [files[0], touched, files[2]])
     known = frozenset({stamp_of(touched).content_hash})
-    assert tasks == [FileTask(touched.sample_id, touched.file_name, known, touched.size_bytes, 99)]
+    assert tasks == [replace(touched, mtime_ns=99, known_hashes=known)]
     job = bench.vectors.put_block(
         claim.job.id, claim.attempt, 1, replace(block_of([]), known=[(touched.sample_id, stamp_of(touched))])
     )

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from serve_app.records import Block, FileStamp, ModelCard, ObservedFile, SourceFile
+from serve_app.records import Block, FileStamp, ModelCard, SourceFile
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
@@ -96,9 +96,7 @@ class Workbench:
     def observe(self, claim, files):
         """The pending ones of these files, as they lie on disk."""
         pending = {sample.sample_id for sample in self.jobs.pending(claim.job.id, after=-1, limit=10_000)}
-        return [
-            ObservedFile(f.sample_id, f.file_name, f.size_bytes, f.mtime_ns) for f in files if f.sample_id in pending
-        ]
+        return [file for file in files if file.sample_id in pending]
 
     def plan(self, claim, files):
         """Plan the pending ones of these files."""
