@@ -18,14 +18,21 @@ from constellate.wire import Refused
 T = TypeVar("T")
 
 OnProgress = Callable[[Progress], object]
+Wait = Callable[[JobInfo], None]
+"""Returns when a job is over."""
+Watch = Callable[[Iterator[Progress], JobKind], Progress]
+"""Takes the states of a job and returns the last one."""
 
 
 class JobFailed(Exception):
     """A job ended without what it was started for; `progress` is its last state."""
 
     def __init__(self, progress: Progress) -> None:
-        super().__init__(f"job {progress.job_id} ended as {progress.status}: {progress.message}")
+        super().__init__(progress)
         self.progress = progress
+
+    def __str__(self) -> str:
+        return f"job {self.progress.job_id} ended as {self.progress.status}: {self.progress.message}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,23 +84,17 @@ class Constellate(Routes):
             Refused: the service says why not, for instance that the folder is outside its roots.
             Unreachable: nothing answers.
         """
-        root = absolute(str(path))
 
-        def finish(job_id: str, kind: JobKind) -> Progress:
-            return last_state(self.follow(dataset["id"], job_id, kind), on_progress)
+        def watch(states: Iterator[Progress], kind: JobKind) -> Progress:
+            return last_state(states, on_progress)
 
         def wait(job: JobInfo) -> None:
-            last_state(self.follow(job["dataset_id"], job["id"], job["kind"]), on_progress)
+            watch(self.follow(job["dataset_id"], job["id"], job["kind"]), job["kind"])
 
-        def start(call: Callable[[], str], kind: JobKind) -> None:
-            end = finish(after_running_jobs(self, call, wait), kind)
-            if end.status != "complete":
-                raise JobFailed(end)
-
-        dataset, _ = open_folder(self, root, name, wait)
-        start(lambda: self.generate(dataset["id"], model_name=model), "embed")
+        dataset, _ = open_folder(self, absolute(str(path)), name, wait)
+        finish_job(self, dataset["id"], "embed", lambda: self.generate(dataset["id"], model_name=model), wait, watch)
         if with_map:
-            start(lambda: self.reduce(dataset["id"]), "reduce")
+            finish_job(self, dataset["id"], "reduce", lambda: self.reduce(dataset["id"]), wait, watch)
         return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
 
     def follow(self, dataset_id: str, job_id: str, kind: JobKind) -> Iterator[Progress]:
@@ -112,9 +113,7 @@ def last_state(states: Iterator[Progress], on_progress: OnProgress | None = None
     return last
 
 
-def open_folder(
-    client: Routes, root: str, name: str | None, wait: Callable[[JobInfo], None]
-) -> tuple[DatasetInfo, dict[str, int] | None]:
+def open_folder(client: Routes, root: str, name: str | None, wait: Wait) -> tuple[DatasetInfo, dict[str, int] | None]:
     """The dataset of a folder, file or URL, brought up to date, and what a rescan changed: None when it is new.
 
     Args:
@@ -134,7 +133,22 @@ def open_folder(
     return client.dataset(dataset_id), change
 
 
-def after_running_jobs(client: Routes, call: Callable[[], T], wait: Callable[[JobInfo], None]) -> T:
+def finish_job(
+    client: Routes, dataset_id: str, kind: JobKind, start: Callable[[], str], wait: Wait, watch: Watch
+) -> Progress:
+    """Start a job, after any that runs, and return its last state.
+
+    Raises:
+        JobFailed: it ended without what it was started for.
+    """
+    job_id = after_running_jobs(client, start, wait)
+    end = watch(follow(client, dataset_id, job_id, kind), kind)
+    if end.status != "complete":
+        raise JobFailed(end)
+    return end
+
+
+def after_running_jobs(client: Routes, call: Callable[[], T], wait: Wait) -> T:
     """The result of a call that a running job of the dataset forbids, made when none runs any more.
 
     Such a job is what an earlier, interrupted program left: the service finishes it, and what it embeds is not

@@ -33,10 +33,13 @@ class Refused(Exception):
     """The service answered with a problem (RFC 9457)."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(str(problem.get("detail") or f"the service answered with HTTP status {status}"))
+        super().__init__(status, problem)  # both, so that it can be pickled
         self.status = status
         self.code = str(problem.get("code", ""))
         self.problem = problem
+
+    def __str__(self) -> str:
+        return str(self.problem.get("detail") or f"the service answered with HTTP status {self.status}")
 
 
 class Wire:

@@ -158,7 +158,7 @@ class Point(BaseModel):
     thumbnailPath: str
 
 
-class Progress(BaseModel):
+class ProgressEvent(BaseModel):
     """The data of a progress event: the state of a job, or that there is none."""
 
     status: Literal["idle", "running", "fitting", "complete", "error", "cancelled"]

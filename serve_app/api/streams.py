@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from serve_app.api import problems
 from serve_app.api.context import Context, ContextNow, ServicesNow
 from serve_app.api.progress_hub import Watch, has_seen_end, progress_events
-from serve_app.api.schemas import Progress
+from serve_app.api.schemas import ProgressEvent
 from serve_app.errors import DatasetNotFound, Overloaded
 from serve_app.records import JobKind
 from serve_app.services import Services
@@ -36,7 +36,7 @@ _EVENT = {
         "data": {
             "type": "string",
             "contentMediaType": "application/json",
-            "contentSchema": Progress.model_json_schema(),
+            "contentSchema": ProgressEvent.model_json_schema(),
         },
     },
 }

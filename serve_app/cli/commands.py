@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 from rich.console import Console
 
-from constellate import Refused, Unreachable
+from constellate import JobFailed, Refused, Unreachable
 from serve_app.config import PREFIX, Settings, SettingsError
 from serve_app.errors import InvalidRequest, ServiceError, Unavailable
 
@@ -30,11 +30,11 @@ class UsageError(Exception):
     """What was asked for makes no sense; the message says what would."""
 
 
-class JobFailed(Exception):
-    """A job ended without what it was started for."""
+class CommandFailed(Exception):
+    """A command did not reach what it was asked for; the message says how far it came."""
 
 
-_FORESEEN = (UsageError, JobFailed, SettingsError, Unreachable, Refused, ServiceError)
+_FORESEEN = (UsageError, CommandFailed, JobFailed, SettingsError, Unreachable, Refused, ServiceError)
 
 
 def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: str | None = None) -> None:

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from constellate import Constellate, Refused
+from constellate import Constellate, JobFailed, Refused
 from constellate.dataset_sources import absolute, is_of
 from constellate.following import follow
 from constellate.records import DatasetInfo
-from serve_app.cli.commands import ADDRESS, JobFailed, UsageError, add_command
+from serve_app.cli.commands import ADDRESS, UsageError, add_command
 from serve_app.cli.output import Json, console, print_json, print_neighbours, print_table, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
@@ -201,7 +201,7 @@ def import_vectors(
         last = watch(follow(client, found["id"], job_id, "import"), console(), "Importing")
         summarize_skips(list(client.skipped(found["id"])), console(), "row")
     if last.status != "complete":
-        raise JobFailed(f"job {job_id} ended as {last.status}: {last.message}")
+        raise JobFailed(last)
     print(last.message)
 
 

@@ -1,16 +1,16 @@
 """From a folder to vectors, a map and a Parquet file, step by step, told to a console."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from constellate import Constellate, Refused
-from constellate.client import after_running_jobs, open_folder
+from constellate import Constellate, JobFailed, Refused
+from constellate.client import finish_job, open_folder
 from constellate.dataset_sources import name_of
 from constellate.following import follow
 from constellate.records import DatasetInfo, JobInfo, JobKind, Progress
-from serve_app.cli.commands import JobFailed, UsageError
+from serve_app.cli.commands import UsageError
 from serve_app.cli.output import counted, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import raise_if_model_unavailable
@@ -45,12 +45,16 @@ class Pipeline:
         return self._run("reduce", lambda: self.client.reduce(self.dataset["id"]))
 
     def _run(self, kind: JobKind, start: Callable[[], str]) -> Progress:
-        job_id = after_running_jobs(self.client, start, waiting_for_jobs(self.client, self.console))
-        last = watch(follow(self.client, self.dataset["id"], job_id, kind), self.console, TITLES[kind])
-        if last.status == "complete":
-            return last
-        raise_if_model_unavailable(last.message)
-        raise JobFailed(f"job {job_id} ended as {last.status}: {last.message}")
+        try:
+            return finish_job(
+                self.client, self.dataset["id"], kind, start, waiting_for_jobs(self.client, self.console), self._watch
+            )
+        except JobFailed as failed:
+            raise_if_model_unavailable(failed.progress.message)
+            raise
+
+    def _watch(self, states: Iterator[Progress], kind: JobKind) -> Progress:
+        return watch(states, self.console, TITLES[kind])
 
 
 def open_dataset(client: Constellate, console: Console, root: str, name: str | None) -> DatasetInfo:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from constellate import Constellate, Refused
-from serve_app.cli.commands import ADDRESS, UNAVAILABLE, JobFailed, add_command
+from serve_app.cli.commands import ADDRESS, UNAVAILABLE, CommandFailed, add_command
 from serve_app.cli.output import Json, print_json, print_table
 from serve_app.cli.service import POLL_S, STOP_S, UNTIL_EOF, connect
 from serve_app.config import Settings
@@ -225,6 +225,6 @@ def down(
     deadline = time.monotonic() + STOP_S
     while record.is_alive():
         if time.monotonic() > deadline:
-            raise JobFailed(f"process {record.pid} has not ended after {STOP_S:.0f} s; see its log")
+            raise CommandFailed(f"process {record.pid} has not ended after {STOP_S:.0f} s; see its log")
         time.sleep(POLL_S)
     print("Stopped.")

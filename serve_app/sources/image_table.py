@@ -26,7 +26,7 @@ MAX_GROUP_BYTES = 1 << 29
 KEPT_GROUPS = 2
 
 
-class Columns(NamedTuple):
+class ImageColumns(NamedTuple):
     """The column with the encoded images (a path into a struct, where it is one) and that of the labels."""
 
     image: str
@@ -43,7 +43,7 @@ class Row(NamedTuple):
     row: int
 
 
-def columns_of(file: IO[bytes], name: str) -> Columns | None:
+def columns_of(file: IO[bytes], name: str) -> ImageColumns | None:
     """The columns of a Parquet file that holds images; None when it holds none.
 
     Raises:
@@ -61,7 +61,7 @@ def columns_of(file: IO[bytes], name: str) -> Columns | None:
     known = [key for key in (*LABEL_COLUMNS, "labels", *classes) if key in schema.names]
     label = next((key for key in known if _can_label(schema.field(key).type)), None)
     names = features.get(label, {}).get("names") if label else None
-    return Columns(image, label, names if isinstance(names, list) else None)
+    return ImageColumns(image, label, names if isinstance(names, list) else None)
 
 
 def rows(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -162,7 +162,7 @@ def _image_group(open_file: Callable[[], IO[bytes]], group: int) -> pa.ChunkedAr
     return pa.chunked_array([chunk.field("bytes") for chunk in found.chunks], found.type.field("bytes").type)
 
 
-def _labels(table: pq.ParquetFile, group: int, columns: Columns) -> Iterator[str | None]:
+def _labels(table: pq.ParquetFile, group: int, columns: ImageColumns) -> Iterator[str | None]:
     for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=[columns.label], use_threads=False):
         for value in batch.column(0).to_pylist():
             names = columns.class_names

@@ -23,7 +23,7 @@ PARQUET_MAGIC = b"PAR1"
 MAX_COLUMNS_CHARS = 200
 
 
-class Columns(NamedTuple):
+class NameColumns(NamedTuple):
     """Positions of the columns that matter; `label` is None when there is none."""
 
     name: int
@@ -143,14 +143,14 @@ def _parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
         raise InvalidRequest(f"{name!r} cannot be read as Parquet after row {number}: {problem}") from None
 
 
-def _columns(found: list[str], name: str) -> Columns:
+def _columns(found: list[str], name: str) -> NameColumns:
     position = _position(found, NAME_COLUMNS)
     if position is None:
         raise InvalidRequest(
             f"{name!r} has no column 'file_name' (columns found: {', '.join(found)[:MAX_COLUMNS_CHARS] or 'none'}); "
             "add one with the paths of the images relative to the dataset's folder"
         )
-    return Columns(position, _position(found, LABEL_COLUMNS))
+    return NameColumns(position, _position(found, LABEL_COLUMNS))
 
 
 def _position(found: list[str], known: tuple[str, ...]) -> int | None:

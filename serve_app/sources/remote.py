@@ -26,7 +26,7 @@ _DETAILS = {
 }
 
 
-class Source(Protocol):
+class SeekableFile(Protocol):
     """A file that can be read at any place; `pyarrow.NativeFile` is one."""
 
     def read(self, nbytes: int, /) -> bytes: ...  # noqa: D102
@@ -39,12 +39,12 @@ class Source(Protocol):
 
 
 class RawFile(io.RawIOBase):
-    """A `Source` as Python's raw file: what `BufferedReader`, tarfile, csv and ijson want.
+    """A `SeekableFile` as Python's raw file: what `BufferedReader`, tarfile, csv and ijson want.
 
     The buffer in front of it is large: a new request costs a round trip, in which a megabyte comes anyway.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SeekableFile) -> None:
         super().__init__()
         self._source = source
         self._size = source.size()
@@ -109,6 +109,6 @@ def change_mark(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
 
 
-def reading(open_source: Callable[[], Source]) -> io.BufferedReader:
+def reading(open_source: Callable[[], SeekableFile]) -> io.BufferedReader:
     """Open a source for buffered reading. Raises whatever `open_source` raises."""
     return io.BufferedReader(RawFile(open_source()), READ_AHEAD_BYTES)

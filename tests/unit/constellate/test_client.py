@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import pickle
 import re
 import threading
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from constellate import AsyncConstellate, Constellate, JobFailed, Refused
+from constellate import AsyncConstellate, Constellate, JobFailed, Progress, Refused
 from constellate.routes import Routes
 from serve_app.api import create_app
 
@@ -29,6 +30,14 @@ FOR_BROWSERS = {
 def client(service):
     with Constellate(service.settings.url) as client:
         yield client
+
+
+def test_errors_reach_another_process_whole():
+    failed = pickle.loads(pickle.dumps(JobFailed(Progress("j1", "error", 1, 2, 0, "no weights"))))
+    assert (str(failed), failed.progress.processed) == ("job j1 ended as error: no weights", 1)
+    refused = pickle.loads(pickle.dumps(Refused(409, {"detail": "a job runs", "code": "job_running", "job_id": "j1"})))
+    assert (str(refused), refused.status, refused.code) == ("a job runs", 409, "job_running")
+    assert refused.problem["job_id"] == "j1"
 
 
 def test_a_folder_becomes_vectors_and_a_map_in_one_call(client, flowers):
