@@ -27,7 +27,8 @@ from ray.serve.handle import DeploymentHandle
 from deployments.embedder import APPLICATION, DEPLOYMENT
 from deployments.handles import ask, service_errors
 from serve_app.embedding.fan_out import joined, spread
-from serve_app.errors import InvalidImage, Unavailable
+from serve_app.errors import InvalidImage, Overloaded, Unavailable, WorkerCrashed
+from serve_app.jobs.retrying import SECOND_CHANCE
 from serve_app.records import ModelCard, Skip, Vectors
 from serve_app.services import Embedded, Outcomes
 
@@ -99,7 +100,9 @@ class EmbeddingClient:
 
         async def embed(chunk: Sequence[Picture]) -> Embedded:
             encoded = await asyncio.to_thread(lambda: [_encoded(image) for image in chunk])
-            embedded: Embedded = await self._ask("embed_images", encoded)
+            embedded: Embedded = await SECOND_CHANCE.call(
+                lambda: self._ask("embed_images", encoded), on=(WorkerCrashed, Overloaded), what=WHO
+            )
             return embedded
 
         parts = await spread(embed, images, chunk_images=self.chunk, window=self.window)

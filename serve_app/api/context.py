@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 
 from serve_app.api.progress_hub import ProgressHub
 from serve_app.api.readiness import Readiness
+from serve_app.api.request_embedder import RequestEmbedder
 from serve_app.api.served_model import ServedModel
 from serve_app.config import Settings
-from serve_app.embedding.fan_out import FanOut
 from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.services import Services
 from serve_app.sources.reading import Reader
@@ -32,7 +32,7 @@ class Context:
     progress: ProgressHub = field(init=False)
     readiness: Readiness = field(init=False)
     served_model: ServedModel = field(init=False)
-    fan_out: FanOut = field(init=False)
+    request_embedder: RequestEmbedder = field(init=False)
     reader: Reader = field(init=False)
     thumbnails: ThumbnailCache = field(init=False)
     thumbnail_slots: asyncio.Semaphore = field(init=False)
@@ -41,7 +41,7 @@ class Context:
         self.progress = ProgressHub(self.find_services)
         self.readiness = Readiness(self.find_services)
         self.served_model = ServedModel(self.find_services)
-        self.fan_out = FanOut(self.find_services)
+        self.request_embedder = RequestEmbedder(self.find_services)
         self.reader = Reader(self.settings)
         self.thumbnails = ThumbnailCache(self.settings.data_dir / "thumbnails")
         self.thumbnail_slots = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)

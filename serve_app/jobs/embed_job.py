@@ -6,7 +6,6 @@ Everything here may stop at any point: the next attempt begins with what is not 
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
 from serve_app.jobs.crash_isolation import Gate, embed_isolating_crashes
+from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA
 from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Writer
 from serve_app.sources.files import UNKNOWN
@@ -24,15 +24,10 @@ from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 
-log = logging.getLogger("constellate.embed_job")
-
 PAGE_SAMPLES = 2000
 BLOCK_ROWS = 128
 BLOCK_WAIT_S = 0.3
 MAX_PASSES = 3
-RETRIES = 60
-MAX_BACKOFF_S = 5.0
-MODEL_WAIT_S = 180.0
 WITNESSES = 64
 OUT_OF_REACH = {"not_found", "io_error", "permission_denied", "unreachable"}
 """Skip reasons that a file has when its whole folder is gone, or its bucket."""
@@ -99,16 +94,9 @@ class EmbedJob:
 
     async def _describe(self) -> ModelCard:
         """The model's card, waiting for its first replica."""
-        deadline = asyncio.get_running_loop().time() + MODEL_WAIT_S
-        while True:
-            try:
-                return await self._embedder.describe(self._model)
-            except ModelUnavailable:
-                raise
-            except Unavailable:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise
-                await asyncio.sleep(0.5)
+        return await FIRST_REPLICA.call(
+            lambda: self._embedder.describe(self._model), on=Unavailable, but=ModelUnavailable, what=self._model
+        )
 
     async def _one_pass(self) -> int:
         """Settle everything that is pending now and return how many samples that were.
@@ -174,22 +162,16 @@ class EmbedJob:
             )
 
     async def _embed_patiently(self, files: list[SourceFile]) -> Block:
-        """One call to a replica, repeated with back-off while none can take it."""
-        backoff_s = 0.1
-        for _ in range(RETRIES):
-            try:
-                block = await self._embedder.embed_files(self._model, self._root, files)
-            except (WorkerCrashed, ModelUnavailable):
-                raise
-            except Unavailable as error:
-                log.info("job %s: chunk waits: %s", self._job_id, error.detail)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
-            else:
-                if block.n_samples != len(files):
-                    raise Conflict(f"a replica settled {block.n_samples} of {len(files)} images")
-                return block
-        raise Unavailable(f"no replica of {self._model} took a chunk in {RETRIES} tries")
+        """One call to a replica, repeated while none can take it."""
+        block = await ANY_REPLICA.call(
+            lambda: self._embedder.embed_files(self._model, self._root, files),
+            on=Unavailable,
+            but=(WorkerCrashed, ModelUnavailable),
+            what=f"a replica of {self._model}",
+        )
+        if block.n_samples != len(files):
+            raise Conflict(f"a replica settled {block.n_samples} of {len(files)} images")
+        return block
 
     async def _stage(self, finished: "asyncio.Queue[Block | None]") -> None:
         """Stage finished blocks, one numbered write after another, until the end mark."""

@@ -14,6 +14,7 @@ from serve_app import logs
 from serve_app.errors import ServiceError, StaleAttempt, Unavailable
 from serve_app.jobs.crash_isolation import Gate
 from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
+from serve_app.jobs.retrying import UNTIL_BACK
 from serve_app.records import Claim
 from serve_app.services import Writer
 from serve_app.sources.reading import Reader
@@ -27,7 +28,6 @@ LEASE_S = 5.0
 """What a killed runner costs at most before another claims its jobs; several renewals fit into it."""
 RENEW_S = 1.0
 MAX_HELD_JOBS = 8
-MAX_BACKOFF_S = 2.0
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,15 +56,10 @@ class PatientWriter:
 
     async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a store method; see `services.Writer.call`."""
-        backoff_s = 0.1
-        while True:
-            try:
-                return await self._writer.call(method, *args, **kwargs)
-            except Unavailable as error:
-                if backoff_s >= MAX_BACKOFF_S:
-                    log.warning("writer unavailable, waiting: %s", error.detail)
-                await asyncio.sleep(backoff_s)
-                backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
+        name = method.__qualname__
+        return await UNTIL_BACK.call(
+            lambda: self._writer.call(method, *args, **kwargs), on=Unavailable, what=f"the writer's {name}"
+        )
 
 
 class JobLoop:

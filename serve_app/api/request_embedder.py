@@ -1,0 +1,65 @@
+"""The images of requests that somebody waits for: shared by all replicas, bounded, and tried again when one dies.
+
+The job loop has a window of its own (`Policy.window`). This one is smaller, so that requests and a running job share
+the replicas.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from serve_app.embedding.fan_out import joined, spread
+from serve_app.errors import Overloaded, Saturated, ServiceError, TooLarge, WorkerCrashed
+from serve_app.jobs.retrying import SECOND_CHANCE
+from serve_app.records import Skip
+from serve_app.services import Embedded, Services
+
+
+class RequestEmbedder:
+    """What one process embeds for requests: a most of images for each and for all."""
+
+    def __init__(self, find_services: Callable[[], Services]) -> None:
+        self._find_services = find_services
+        self._n_images = 0
+
+    async def embed(self, images: list[bytes]) -> Embedded:
+        """Embed at least one encoded image with the default model.
+
+        Raises:
+            TooLarge: more images than `Policy.request_images`.
+            Saturated: with them the process would have more than twice that many under way.
+            Unavailable: the model was replaced meanwhile.
+            ServiceError: what a replica raised; or a vector is not finite.
+        """
+        services = self._find_services()
+        policy = services.policy
+        if len(images) > policy.request_images:
+            raise TooLarge(f"A request takes at most {policy.request_images} images; this one has {len(images)}.")
+        share = math.ceil(len(images) / policy.max_replicas)
+        with self._admitted(len(images), 2 * policy.request_images):
+            parts = await spread(
+                lambda chunk: SECOND_CHANCE.call(
+                    lambda: services.embedder.embed(services.settings.model, list(chunk)),
+                    on=(WorkerCrashed, Overloaded),
+                    what=services.settings.model,
+                ),
+                images,
+                chunk_images=max(1, min(policy.chunk_images, share)),
+                window=policy.max_replicas * policy.target_ongoing,
+            )
+        embedded = joined(parts)
+        if not all(isinstance(outcome, Skip) or np.isfinite(outcome).all() for outcome in embedded.outcomes):
+            raise ServiceError("The model gave a vector that is not finite.")
+        return embedded
+
+    @contextmanager
+    def _admitted(self, n_images: int, most: int) -> Iterator[None]:
+        if self._n_images + n_images > most:
+            raise Saturated(f"{self._n_images} images are being embedded here and {most} may be; try again later.")
+        self._n_images += n_images
+        try:
+            yield
+        finally:
+            self._n_images -= n_images
