@@ -15,10 +15,11 @@
     │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
-    └── Unavailable 503 (+ Retry-After)
-        ├── StoreUnavailable · ModelUnavailable · RootUnavailable · WorkerCrashed
-        └── Overloaded
-            └── Saturated 429
+    ├── Unavailable 503 (+ Retry-After)
+    │   ├── StoreUnavailable · ModelUnavailable · RootUnavailable · WorkerCrashed
+    │   └── Overloaded
+    │       └── Saturated 429
+    └── DiskFull 507
 
 Each class carries its HTTP status and a stable code; the message is written for the caller and reaches
 it. Messages never hold SQL, a stack, or a path outside the dataset. Errors cross Ray actors by pickling,
