@@ -1,4 +1,4 @@
-"""`make bench`: every row of the contract's table, and `benchmarks/results/<date>-<host kind>.json`.
+"""`make bench`: every row of the table in `benchmarks/rows.py`, and `benchmarks/results/<date>-<host kind>.json`.
 
     python -m benchmarks [--full] [--images FOLDER] [--only PART …]
 

@@ -1,4 +1,4 @@
-"""What the HTTP API answers, typed for its clients: the fields of the contract, as dictionaries off the wire."""
+"""What the HTTP API answers, typed for its clients: dictionaries off the wire, with the fields that clients use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

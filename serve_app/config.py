@@ -25,7 +25,7 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseModel):
-    """Every setting of the service (contract, section 2)."""
+    """Every setting of the service, as the table of README.md has them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 

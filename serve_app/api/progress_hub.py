@@ -209,7 +209,7 @@ def has_seen_end(job: Job | None, last_event_id: str) -> bool:
 
 
 def state_of(job: Job | None) -> dict[str, object]:
-    """The data of an event (contract, section 4); None is a dataset without a job."""
+    """The data of an event; None is a dataset without a job."""
     if job is None:
         none = dict.fromkeys(("job_id", "rate", "eta_s"))
         return {"status": "idle", "processed": 0, "total": 0, "message": "There is no job yet.", "skipped": 0} | none

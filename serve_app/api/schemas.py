@@ -1,7 +1,7 @@
 """What requests may say and what answers say, where a record alone does not.
 
 Bodies are strict: no unknown keys, no text where a number belongs. Answers are the records themselves
-(`serve_app.records`) wherever the contract's fields are theirs.
+(`serve_app.records`) wherever clients see all of their fields.
 """
 
 import re

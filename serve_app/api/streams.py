@@ -1,4 +1,4 @@
-"""Routes of progress: Server-Sent Events (contract, section 4)."""
+"""Routes of progress: Server-Sent Events, as docs/api.md describes them."""
 
 import asyncio
 from collections.abc import Callable

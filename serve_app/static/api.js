@@ -1,5 +1,5 @@
 /**
- * The service's HTTP API. Answers are the contract's JSON; errors are `Problem`s with the server's own words.
+ * The service's HTTP API. Answers are JSON as docs/api.md says; errors are `Problem`s with the server's own words.
  * @module
  */
 

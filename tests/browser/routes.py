@@ -1,4 +1,4 @@
-"""The stand-in's routes: the shapes of the contract, section 3."""
+"""The stand-in's routes: answers in the shapes of the HTTP API (docs/api.md)."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""A service that answers as the contract says, with made-up images, so that the page can be tested on its own.
+"""A service that answers as docs/api.md says, with made-up images, so that the page can be tested on its own.
 
 It serves the real page with the real headers (`serve_app.api.pages`), can be slow, fail, skip, want a key, and be
 stopped and started again on the same port.

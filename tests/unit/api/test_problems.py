@@ -1,9 +1,14 @@
+import re
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from serve_app import errors
 from serve_app.api import problems
 from serve_app.api.schemas import NewDataset
+
+API_PAGE = Path(__file__).parents[3] / "docs" / "api.md"
 
 
 def every_error(base=errors.ServiceError):
@@ -21,6 +26,13 @@ def test_every_service_error_is_a_problem_with_its_status_and_code(error):
     assert "because" in text
     assert ("retry-after" in answer.headers) is issubclass(error, errors.Unavailable)
     assert ("www-authenticate" in answer.headers) is (error.status == 401)
+
+
+def test_the_page_about_the_api_names_every_code_beside_its_status_and_no_other():
+    rows = re.findall(r"^\| (\d{3}) \| (.+?) \|", API_PAGE.read_text(), re.MULTILINE)
+    named = {(int(status), code) for status, codes in rows for code in re.findall(r"`(\w+)`", codes)}
+    of_http = {(status, problems.of_status(status, "").code) for status in (400, 403, 405, 408, 421)}
+    assert named == {(error.status, error.code) for error in every_error()} | of_http | {(503, "not_ready")}
 
 
 async def test_unknown_paths_and_methods_are_problems(client):
