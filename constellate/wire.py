@@ -17,7 +17,7 @@ from httpx_sse import ServerSentEvent, SSEError, connect_sse
 ANSWER_S = 60.0
 # Listing a large folder on a slow disk, and comparing every image with every other, take their time.
 LONG_ANSWER_S = 600.0
-# The service pings its streams every 15 s: after three missed pings nobody is there.
+# The service pings a stream that has had no news for 30 s: after three missed pings nobody is there.
 STREAM_SILENCE_S = 90.0
 
 

@@ -1,8 +1,8 @@
 """One object decides how work is cut and spread, from the machine and the settings.
 
-CPU and GPU are different machines (docs/decisions/0003-batching.md has the measurements). On a CPU one
-replica a core with one thread each beats one replica with all threads; on a GPU one replica feeds large
-batches and decoding is spread over the cores.
+CPU and GPU are different machines (docs/decisions/0003-batching.md; the figures are in docs/measurements.md).
+On a CPU one replica a core with one thread each beats one replica with all threads; on a GPU one replica feeds
+large batches and decoding is spread over the cores.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Three nodes on one machine (reliability.md, K9): work spreads, the writer stays at its file, a node may die."""
+"""Three nodes on one machine: work spreads, the writer stays at its file, a node may die."""
 
 import time
 from pathlib import Path
