@@ -4,10 +4,9 @@ import hashlib
 
 import numpy as np
 
-from serve_app.errors import Conflict, ModelUnavailable, SampleNotFound
-from serve_app.records import ModelCard, Neighbour, Skip
+from serve_app.errors import ModelUnavailable
+from serve_app.records import ModelCard, Skip
 from serve_app.services import Embedded
-from serve_app.store.vectors import Vectors
 
 
 class FakeModel:
@@ -60,52 +59,6 @@ class FakeEmbedder:
         if image.startswith((b"\x89PNG", b"\xff\xd8")):
             return self.model.vector(image)
         return Skip("", "", "unidentified", "not an image of a known format")
-
-
-class FakeNeighbours:
-    """Answers from the real store's vectors by brute force."""
-
-    def __init__(self, writer, space_key="fake-space"):
-        self._writer = writer
-        self._space_key = space_key
-
-    async def similar(self, dataset_id, sample_id, limit):
-        stored = await self._writer.call(Vectors.read, dataset_id)
-        if sample_id not in stored.sample_ids:
-            raise SampleNotFound(f"sample {sample_id} has no vector")
-        query = stored.vectors[stored.sample_ids.index(sample_id)]
-        return [n for n in self._ranked(stored, query) if n.sample_id != sample_id][:limit]
-
-    async def search(self, dataset_id, query, space_key, limit):
-        if space_key != self._space_key:
-            raise Conflict("the dataset's vectors are of another space")
-        stored = await self._writer.call(Vectors.read, dataset_id)
-        return self._ranked(stored, query)[:limit]
-
-    async def duplicates(self, dataset_id, threshold):
-        stored = await self._writer.call(Vectors.read, dataset_id)
-        groups = {}
-        for i, vector in enumerate(stored.vectors):
-            groups.setdefault(vector.tobytes(), []).append(self._neighbour(stored, i, 1.0))
-        return [group for group in groups.values() if len(group) > 1]
-
-    async def outliers(self, dataset_id, k, limit):
-        stored = await self._writer.call(Vectors.read, dataset_id)
-        unit = stored.vectors / np.linalg.norm(stored.vectors, axis=1, keepdims=True)
-        best = np.sort(unit @ unit.T, axis=1)[:, ::-1][:, 1 : k + 1].mean(axis=1)
-        return [self._neighbour(stored, i, float(best[i])) for i in np.argsort(best)[:limit]]
-
-    async def diverse(self, dataset_id, n):
-        stored = await self._writer.call(Vectors.read, dataset_id)
-        return [self._neighbour(stored, i, 0.0) for i in range(min(n, len(stored.sample_ids)))]
-
-    def _ranked(self, stored, query):
-        unit = stored.vectors / np.linalg.norm(stored.vectors, axis=1, keepdims=True)
-        scores = unit @ (query / np.linalg.norm(query))
-        return [self._neighbour(stored, i, float(scores[i])) for i in np.argsort(-scores, kind="stable")]
-
-    def _neighbour(self, stored, i, score):
-        return Neighbour(stored.sample_ids[i], stored.file_names[i], stored.labels[i], score)
 
 
 class FakeRunner:

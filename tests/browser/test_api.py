@@ -13,13 +13,14 @@ from serve_app.api import create_app
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
 from serve_app.policy import Policy
+from serve_app.search.neighbours import VectorNeighbours
 from serve_app.services import Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from tests.browser.album import AWKWARD_NAMES
 from tests.browser.map_page import MapPage
 from tests.browser.stand_in import Server
-from tests.fakes import FakeEmbedder, FakeNeighbours, FakeRunner
+from tests.fakes import FakeEmbedder, FakeRunner
 from tests.unit.api import work
 
 NAMES = [*AWKWARD_NAMES, "twins/one.png", "twins/two.png", *(f"plain/{i:02}.png" for i in range(30))]
@@ -67,7 +68,7 @@ def server(tmp_path, folder):
         policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
         writer=store,
         embedder=FakeEmbedder(),
-        neighbours=FakeNeighbours(store),
+        neighbours=VectorNeighbours(store),
         runner=JobLoop(lambda: services),
     )
     server = Server(create_app(settings, lambda: services))

@@ -1,6 +1,7 @@
 import pytest
 
 from serve_app.errors import ModelUnavailable
+from tests.fakes import FakeModel
 from tests.unit.api import work
 from tests.unit.api.conftest import png
 
@@ -97,12 +98,11 @@ async def test_a_search_with_a_model_that_is_gone_is_unavailable(client, service
     assert "retry-after" in answer.headers
 
 
-async def test_vectors_of_another_space_are_never_compared(client, services, dataset):
-    services.neighbours._space_key = "another"
-    await client.post(url(dataset, "embeddings/generate"))
-    await work.embed(services)
-    answer = await client.post(url(dataset, "search"), files=upload(png()))
-    assert answer.status_code == 409
+async def test_vectors_of_another_space_are_never_compared(client, services, embedded):
+    services.embedder.model = FakeModel(space_key="another-space")
+    answer = await client.post(url(embedded, "search"), files=upload(png()))
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert "generate them again" in answer.json()["detail"]
 
 
 async def test_equal_files_form_a_group_of_duplicates(client, services, dataset, root):
@@ -115,6 +115,16 @@ async def test_equal_files_form_a_group_of_duplicates(client, services, dataset,
     assert answer.json()["threshold"] == 0.99
     [group] = answer.json()["groups"]
     assert {item["sample_id"] for item in group} == {"rose/a.png", "rose/b.png"}
+
+
+async def test_the_answer_is_that_of_the_newest_vectors(client, services, embedded, root):
+    assert (await client.get(url(embedded, "duplicates"))).json()["groups"] == []
+    (root / "flowers" / "rose" / "b.png").write_bytes((root / "flowers" / "tulip" / "c.png").read_bytes())
+    await client.post(url(embedded, "embeddings/generate"))
+    await work.embed(services)
+    [nearest] = (await client.get(url(embedded, "similarity/rose/b.png"), params={"limit": 1})).json()["items"]
+    assert (nearest["sample_id"], nearest["score"]) == ("tulip/c.png", pytest.approx(1))
+    assert len((await client.get(url(embedded, "duplicates"))).json()["groups"]) == 1
 
 
 async def test_a_threshold_out_of_bounds_is_refused(client, embedded):
