@@ -241,9 +241,11 @@ class Backup:
 class VectorSet:
     """All vectors of a dataset, in sample order, with the job that made them.
 
-    `vectors` is (N, D) float32; `points` is (N, 2) float64 or None before a reduction.
+    `version` is another one after every change of the vectors or of the samples. `vectors` is (N, D) float32;
+    `points` is (N, 2) float64 or None before a reduction.
     """
 
+    version: str
     job_id: str
     model_name: str
     space_key: str

@@ -1,8 +1,7 @@
 """Questions about a dataset's vectors, answered from a normalised copy held in memory.
 
-The copy is read once through the writer and used until the dataset's vectors are those of another job, so
-searching costs the writer one small status query a question. Knows ids and names; the numerics are
-`similarity` and `curation`.
+The copy is read once through the writer and used until the dataset's vectors or samples change, so searching costs
+the writer one small query a question. Knows ids and names; the numerics are `similarity` and `curation`.
 """
 
 import asyncio
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, NoEmbeddings, SampleNotFound
+from serve_app.errors import Conflict, SampleNotFound
 from serve_app.records import Neighbour
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
 from serve_app.search.similarity import Index
@@ -26,9 +25,9 @@ MEMORY_BYTES = 4 * 2**30
 
 @dataclass(frozen=True, slots=True)
 class LoadedVectors:
-    """A dataset's vectors as of one job; row i of the index is sample i of the lists."""
+    """One version of a dataset's vectors; row i of the index is sample i of the lists."""
 
-    job_id: str
+    version: str
     space_key: str
     index: Index
     sample_ids: list[str]
@@ -105,14 +104,11 @@ class VectorNeighbours:
         return loaded.neighbours(rows, scores)
 
     async def _current(self, dataset_id: str) -> LoadedVectors:
-        """The dataset's vectors as of now, loaded at most once for each job however many ask."""
-        status = await self._writer.call(Vectors.status, dataset_id)
-        if status.job_id is None:
-            self._loaded.pop(dataset_id, None)
-            raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+        """The dataset's vectors as of now, each version loaded at most once however many ask."""
+        version = await self._writer.call(Vectors.version, dataset_id)
         async with self._loading.setdefault(dataset_id, asyncio.Lock()):
             loaded = self._loaded.get(dataset_id)
-            if loaded is None or loaded.job_id != status.job_id:
+            if loaded is None or loaded.version != version:
                 loaded = await self._load(dataset_id)
                 self._loaded[dataset_id] = loaded
             self._loaded.move_to_end(dataset_id)
@@ -123,7 +119,7 @@ class VectorNeighbours:
         self._loaded.pop(dataset_id, None)
         found = await self._writer.call(Vectors.read, dataset_id)
         return LoadedVectors(
-            job_id=found.job_id,
+            version=found.version,
             space_key=found.space_key,
             index=await asyncio.to_thread(Index, found.vectors),
             sample_ids=found.sample_ids,

@@ -37,6 +37,12 @@ class Current:
     model_name: str
     space_key: str
     dimension: int
+    scan_no: int
+
+    @property
+    def version(self) -> str:
+        """What changes with the vectors and with the samples that have them: it is never the same again."""
+        return f"{self.job_id}, scan {self.scan_no}"
 
     @property
     def table(self) -> str:
@@ -47,7 +53,7 @@ class Current:
 def current(session: Session, dataset_id: str) -> Current | None:
     """The dataset's current vectors, None before the first successful job."""
     row = session.row(
-        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension FROM datasets d JOIN jobs j "
+        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no FROM datasets d JOIN jobs j "
         "ON j.id = d.vectors_job_id WHERE d.id = ?",
         dataset_id,
     )
@@ -79,6 +85,7 @@ def vector_set(session: Session, now: Current) -> VectorSet:
     narrow = rows.drop_columns(["vector"]).take(pa.array(order))
     points = np.stack([narrow.column(axis).to_numpy() for axis in ("x", "y")], axis=1).astype(np.float64)
     return VectorSet(
+        version=now.version,
         job_id=now.job_id,
         model_name=now.model_name,
         space_key=now.space_key,
@@ -121,12 +128,12 @@ def no_points() -> bytes:
 
 def _map_version(session: Session, now: Current) -> str:
     """What changes with the vectors, with their coordinates and with the order of the samples."""
-    scan_no, placed_by = session.q(
-        "SELECT d.scan_no, max(r.number) FROM datasets d LEFT JOIN jobs r ON r.dataset_id = d.id "
-        "AND r.kind = 'reduce' AND r.status = 'complete' AND r.vectors_job_id = ? WHERE d.id = ? GROUP BY d.scan_no",
-        *(now.job_id, now.dataset_id),
-    )[0]
-    return f"{now.job_id}, map {placed_by or 0}, scan {scan_no}"
+    placed_by = session.value(
+        "SELECT max(number) FROM jobs WHERE dataset_id = ? AND kind = 'reduce' AND status = 'complete' "
+        "AND vectors_job_id = ?",
+        *(now.dataset_id, now.job_id),
+    )
+    return f"{now.version}, map {placed_by or 0}"
 
 
 def export_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:

@@ -146,6 +146,16 @@ class Vectors:
             sample_count=dataset.sample_count,
         )
 
+    def version(self, dataset_id: str) -> str:
+        """The `version` of what `read` would give now.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            NoEmbeddings: it has no vectors.
+        """
+        with self._database.read() as session:
+            return _require_vectors(session, dataset_id).version
+
     def read(self, dataset_id: str) -> VectorSet:
         """All vectors of a dataset in sample order, on one snapshot.
 

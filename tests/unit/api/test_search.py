@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 
 from serve_app.errors import ModelUnavailable
@@ -12,6 +14,10 @@ def url(dataset, tail):
 
 def upload(data, name="query.png"):
     return {"file": (name, data, "image/png")}
+
+
+def ids(answer):
+    return {item["sample_id"] for item in answer.json()["items"]}
 
 
 async def test_similar_samples_come_best_first_without_the_sample_itself(client, embedded):
@@ -125,6 +131,34 @@ async def test_the_answer_is_that_of_the_newest_vectors(client, services, embedd
     [nearest] = (await client.get(url(embedded, "similarity/rose/b.png"), params={"limit": 1})).json()["items"]
     assert (nearest["sample_id"], nearest["score"]) == ("tulip/c.png", pytest.approx(1))
     assert len((await client.get(url(embedded, "duplicates"))).json()["groups"]) == 1
+
+
+async def test_what_a_rescan_removed_is_found_no_more(client, embedded, root):
+    """The copy in memory was that of a job, and a rescan changes what is shown without one."""
+    original = url(embedded, "similarity/rose/a.png")
+    assert "rose/b.png" in ids(await client.get(original))
+    (root / "flowers" / "rose" / "b.png").rename(root / "b.png")
+    assert (await client.post(url(embedded, "rescan"))).json()["removed"] == 1
+    assert ids(await client.get(original)) == {"tulip/c.png", "tulip/d e+é.png"}
+    assert (await client.get(url(embedded, "similarity/rose/b.png"))).status_code == 404
+    (root / "b.png").rename(root / "flowers" / "rose" / "b.png")
+    assert (await client.post(url(embedded, "rescan"))).json()["added"] == 1
+    assert "rose/b.png" in ids(await client.get(original))
+
+
+async def test_a_set_that_a_rescan_emptied_has_nothing_to_find(client, embedded, root):
+    shutil.rmtree(root / "flowers" / "rose")
+    for tulip in (root / "flowers" / "tulip").iterdir():
+        tulip.unlink()
+    (root / "flowers" / "new.png").write_bytes(png())
+    assert (await client.post(url(embedded, "rescan"))).status_code == 200
+    assert (await client.get(url(embedded, "similarity/rose/a.png"))).status_code == 404
+    found = await client.post(url(embedded, "search"), files=upload(png()))
+    assert (found.status_code, found.json()["items"]) == (200, [])
+    assert (await client.get(url(embedded, "duplicates"))).json()["groups"] == []
+    for tail in ("outliers", "diverse"):
+        answer = await client.get(url(embedded, tail))
+        assert (answer.status_code, answer.json()["items"]) == (200, [])
 
 
 async def test_a_threshold_out_of_bounds_is_refused(client, embedded):

@@ -419,6 +419,26 @@ def test_a_sample_that_came_back_has_no_place_until_the_next_reduction(bench):
     assert table.column("sample_id").to_pylist() == [file.sample_id for file in files[1:]]
 
 
+def test_the_version_changes_with_vectors_and_samples_and_stays_with_the_map(bench):
+    files = source_files(2)
+    dataset = bench.register(files)
+    with pytest.raises(NoEmbeddings):
+        bench.vectors.version(dataset.id)
+    bench.embed(dataset, files)
+    first = bench.vectors.version(dataset.id)
+    bench.reduce(dataset)
+    assert bench.vectors.version(dataset.id) == bench.vectors.read(dataset.id).version == first
+    bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
+    without_one = bench.vectors.version(dataset.id)
+    bench.datasets.rescan(bench.scan(files), dataset.id)
+    with_it_again = bench.vectors.version(dataset.id)
+    bench.embed(dataset, files)
+    versions = [first, without_one, with_it_again, bench.vectors.version(dataset.id)]
+    assert len(set(versions)) == len(versions)
+    with pytest.raises(DatasetNotFound):
+        bench.vectors.version("nope")
+
+
 @pytest.mark.parametrize("limit", [1, 3, 7, 8, 100])
 def test_pages_of_the_export_join_to_the_whole(bench, limit):
     files = source_files(8)
