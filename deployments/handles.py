@@ -8,12 +8,10 @@ a ServiceError raised there .. itself
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from ray import serve
 from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
@@ -25,7 +23,7 @@ from deployments.embedder import DEPLOYMENT, ensure_application
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
-from serve_app.records import Block, Claim, ModelCard, Neighbour, SourceFile
+from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Embedded
 from serve_app.store.datasets import Datasets
 from serve_app.store.vectors import Vectors
@@ -168,31 +166,13 @@ class RunnerHandle:
         self._handle.nudge.remote()
 
 
-class NeighboursHandle:
-    """`services.Neighbours` over the Searcher deployment."""
+class SearcherHandle:
+    """`services.Searcher` over the Searcher deployment."""
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
 
-    async def _call(self, method: str, *args: object) -> Any:
-        return await ask(self._handle, method, *args, who="the searcher", timeout_s=SEARCH_TIMEOUT_S)
-
-    async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
-        """See `services.Neighbours.similar`."""
-        return await self._call("similar", dataset_id, sample_id, limit)
-
-    async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
-        """See `services.Neighbours.search`."""
-        return await self._call("search", dataset_id, query, space_key, limit)
-
-    async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
-        """See `services.Neighbours.duplicates`."""
-        return await self._call("duplicates", dataset_id, threshold)
-
-    async def outliers(self, dataset_id: str, k: int, limit: int) -> list[Neighbour]:
-        """See `services.Neighbours.outliers`."""
-        return await self._call("outliers", dataset_id, k, limit)
-
-    async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
-        """See `services.Neighbours.diverse`."""
-        return await self._call("diverse", dataset_id, n)
+    async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Ask the replica that holds the vectors; see `services.Searcher.ask`."""
+        name = question.__qualname__
+        return await ask(self._handle, "ask", name, args, kwargs, who="the searcher", timeout_s=SEARCH_TIMEOUT_S)

@@ -7,7 +7,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge
 
-from deployments.handles import EmbedderHandle, NeighboursHandle, RunnerHandle, WriterHandle
+from deployments.handles import EmbedderHandle, RunnerHandle, SearcherHandle, WriterHandle
 from serve_app import logs
 from serve_app.api import create_app
 from serve_app.config import Settings
@@ -27,7 +27,7 @@ class Ingress:
             policy=policy,
             writer=WriterHandle(settings),
             embedder=EmbedderHandle(settings),
-            neighbours=NeighboursHandle(searcher),
+            searcher=SearcherHandle(searcher),
             runner=RunnerHandle(runner),
             on_streams=Gauge("sse_streams", description="Open progress streams").set,
         )

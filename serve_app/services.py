@@ -4,7 +4,7 @@ On a cluster `deployments.handles` implements them with an actor and Serve handl
 store on a temporary folder and small fakes do. Every method may raise `Unavailable` (503).
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from serve_app.config import Settings
 from serve_app.policy import Policy
-from serve_app.records import ModelCard, Neighbour, Skip
+from serve_app.records import ModelCard, Skip
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,31 +63,14 @@ class Embedder(Protocol):
         ...
 
 
-class Neighbours(Protocol):
-    """Questions about a dataset's current vectors, by cosine similarity."""
+class Searcher(Protocol):
+    """Answers questions about a dataset's vectors: names a method of `search.neighbours.Neighbours`, awaits its answer.
 
-    async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
-        """The most similar samples, best first, never the sample itself."""
-        ...
+    `await searcher.ask(Neighbours.similar, dataset_id, sample_id, 10)` asks the process that holds the vectors.
+    """
 
-    async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
-        """The samples most similar to a (D,) query of the same vector space.
-
-        Raises:
-            Conflict: the dataset's vectors are of another space.
-        """
-        ...
-
-    async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
-        """Groups of samples whose links have cosine >= threshold; `score` is the best link in the group."""
-        ...
-
-    async def outliers(self, dataset_id: str, k: int, limit: int) -> list[Neighbour]:
-        """The samples with the lowest mean similarity to their k nearest neighbours, lowest first."""
-        ...
-
-    async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
-        """`n` samples that cover the dataset (k-centre greedy), in the order chosen."""
+    async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Ask a question and return its answer, or raise its `ServiceError`."""
         ...
 
 
@@ -111,7 +94,7 @@ class Services:
     policy: Policy
     writer: Writer
     embedder: Embedder
-    neighbours: Neighbours
+    searcher: Searcher
     runner: Runner
     on_streams: Callable[[int], object] = _tell_nobody
     """Told now and then how many progress streams are open."""

@@ -21,7 +21,7 @@ from serve_app.errors import RefusedImage
 from serve_app.jobs.loop import JobLoop
 from serve_app.policy import Policy
 from serve_app.records import Block, Skip
-from serve_app.search.neighbours import VectorNeighbours
+from serve_app.search.searcher import LocalSearcher
 from serve_app.service_record import ServiceRecord
 from serve_app.services import Services
 from serve_app.sources.files import read_file
@@ -113,7 +113,7 @@ class LiveService:
             store, self.embedder, LineProjector(store), reader=Reader(self.settings), window=4, chunk_images=2
         )
         policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
-        services = Services(self.settings, policy, store, self.embedder, VectorNeighbours(store), LoopRunner(jobs))
+        services = Services(self.settings, policy, store, self.embedder, LocalSearcher(store), LoopRunner(jobs))
         config = uvicorn.Config(
             self.application(services),
             self.settings.host,

@@ -29,6 +29,7 @@ from serve_app.errors import (
     UnsupportedMediaType,
 )
 from serve_app.records import Skip
+from serve_app.search.neighbours import Neighbours
 from serve_app.store.vectors import Vectors
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
@@ -39,7 +40,7 @@ async def find_similar(
     dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10
 ) -> NeighbourList:
     """The samples most similar to a sample, best first, without itself."""
-    return NeighbourList(items=await services.neighbours.similar(dataset_id, sample_id, limit))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit))
 
 
 @router.post(
@@ -69,13 +70,17 @@ async def search_by_image(
     [vector] = embedded.outcomes
     if isinstance(vector, Skip):
         raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
-    return NeighbourList(items=await services.neighbours.search(dataset_id, vector, embedded.card.space_key, limit))
+    return NeighbourList(
+        items=await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit)
+    )
 
 
 @router.get("/duplicates", responses=problems.documented(NoEmbeddings, DatasetNotFound))
 async def find_duplicates(dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95) -> DuplicateGroups:
     """Groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
-    return DuplicateGroups(threshold=threshold, groups=await services.neighbours.duplicates(dataset_id, threshold))
+    return DuplicateGroups(
+        threshold=threshold, groups=await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold)
+    )
 
 
 @router.get("/outliers", responses=problems.documented(NoEmbeddings, DatasetNotFound))
@@ -83,10 +88,10 @@ async def find_outliers(
     dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50
 ) -> NeighbourList:
     """The samples least similar to their `k` nearest neighbours; `score` is that mean similarity."""
-    return NeighbourList(items=await services.neighbours.outliers(dataset_id, k, limit))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit))
 
 
 @router.get("/diverse", responses=problems.documented(NoEmbeddings, DatasetNotFound))
 async def choose_diverse(dataset_id: str, services: ServicesNow, n: DiverseCount = 50) -> NeighbourList:
     """`n` samples that cover the dataset, in the order chosen."""
-    return NeighbourList(items=await services.neighbours.diverse(dataset_id, n))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n))

@@ -44,8 +44,12 @@ class LoadedVectors:
         ]
 
 
-class VectorNeighbours:
-    """`services.Neighbours` over the store's vectors."""
+class Neighbours:
+    """Every question: its public methods, which `services.Searcher` asks by name.
+
+    Each raises `DatasetNotFound`, `NoEmbeddings` for a dataset without vectors, and `Unavailable` as the writer does.
+    Scores are cosines.
+    """
 
     def __init__(self, writer: Writer, *, memory_bytes: int = MEMORY_BYTES) -> None:
         self._writer = writer
@@ -57,8 +61,6 @@ class VectorNeighbours:
         """The most similar samples, best first, never the sample itself.
 
         Raises:
-            DatasetNotFound: no such dataset.
-            NoEmbeddings: it has no vectors.
             SampleNotFound: the sample has no vector.
         """
         loaded = await self._current(dataset_id)
@@ -70,7 +72,11 @@ class VectorNeighbours:
         return loaded.neighbours(rows, scores)
 
     async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
-        """The samples most similar to a (D,) query of the same space. Raises `Conflict` for another space."""
+        """The samples most similar to a (D,) query of the same space, best first.
+
+        Raises:
+            Conflict: the dataset's vectors are of another space.
+        """
         loaded = await self._current(dataset_id)
         if loaded.space_key != space_key:
             raise Conflict(
@@ -80,7 +86,10 @@ class VectorNeighbours:
         return loaded.neighbours(rows, scores)
 
     async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
-        """Groups of samples linked by a cosine of at least `threshold`, largest group first."""
+        """Groups of samples linked by a cosine of at least `threshold`, largest group first.
+
+        `score` is that of the sample's best link in the group.
+        """
         loaded = await self._current(dataset_id)
         groups = await asyncio.to_thread(near_duplicates, loaded.index.matrix, threshold, loaded.content_hashes)
         return [loaded.neighbours(*zip(*group, strict=True)) for group in groups]
@@ -93,9 +102,9 @@ class VectorNeighbours:
         return loaded.neighbours(rows, scores[rows])
 
     async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
-        """`n` samples that cover the dataset, in the order chosen; `score` is the similarity to the nearest before.
+        """`n` samples that cover the dataset (k-centre greedy), in the order chosen.
 
-        The first has nothing before it and scores 0.
+        `score` is the similarity to the nearest one before; the first has nothing before it and scores 0.
         """
         loaded = await self._current(dataset_id)
         rows = await asyncio.to_thread(diverse, loaded.index.matrix, n)

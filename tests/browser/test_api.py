@@ -13,7 +13,7 @@ from serve_app.api import create_app
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
 from serve_app.policy import Policy
-from serve_app.search.neighbours import VectorNeighbours
+from serve_app.search.searcher import LocalSearcher
 from serve_app.services import Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
@@ -68,7 +68,7 @@ def server(tmp_path, folder):
         policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
         writer=store,
         embedder=FakeEmbedder(),
-        neighbours=VectorNeighbours(store),
+        searcher=LocalSearcher(store),
         runner=JobLoop(lambda: services),
     )
     server = Server(create_app(settings, lambda: services))

@@ -9,7 +9,7 @@ from PIL import Image
 from serve_app.api import create_app
 from serve_app.config import Settings
 from serve_app.policy import Policy
-from serve_app.search.neighbours import VectorNeighbours
+from serve_app.search.searcher import LocalSearcher
 from serve_app.services import Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
@@ -53,7 +53,7 @@ async def services(settings):
         policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
         writer=store,
         embedder=FakeEmbedder(),
-        neighbours=VectorNeighbours(store),
+        searcher=LocalSearcher(store),
         runner=FakeRunner(),
     )
     await store.drain_and_close()

@@ -10,7 +10,7 @@ import pytest
 
 from serve_app.api import guards
 from serve_app.errors import ModelUnavailable, StaleAttempt, StoreUnavailable
-from serve_app.search.neighbours import VectorNeighbours
+from serve_app.search.neighbours import Neighbours
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
@@ -173,9 +173,9 @@ async def test_an_import_without_one_usable_row_changes_nothing(client, services
 async def test_neighbours_and_the_map_work_and_uploads_are_refused(client, services, dataset):
     rows = table(vectors=[[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], kind=pa.list_(pa.float32(), 2))
     await send(client, services, dataset, rows)
-    neighbours = VectorNeighbours(services.writer)
-    assert [n.sample_id for n in await neighbours.similar(dataset["id"], IDS[0], 1)] == [IDS[1]]
-    assert await neighbours.duplicates(dataset["id"], 0.999) == []
+    [nearest] = await services.searcher.ask(Neighbours.similar, dataset["id"], IDS[0], 1)
+    assert nearest.sample_id == IDS[1]
+    assert await services.searcher.ask(Neighbours.duplicates, dataset["id"], 0.999) == []
     await client.post(path(dataset, "reduce"))
     assert (await work.reduce(services)).status == "complete"
     answer = await client.post(f"/datasets/{dataset['id']}/search", files={"file": ("q.png", png())})

@@ -1,0 +1,37 @@
+"""Asks the questions of `Neighbours` by name, so that one method carries them all between processes."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+from serve_app.errors import InvalidRequest
+from serve_app.search.neighbours import Neighbours
+from serve_app.services import Writer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+QUESTIONS: Mapping[str, Callable[..., Awaitable[object]]] = {
+    method.__qualname__: method
+    for name, method in vars(Neighbours).items()
+    if inspect.iscoroutinefunction(method) and not name.startswith("_")
+}
+"""The public methods of `Neighbours` by qualified name: all that can be asked."""
+
+
+class LocalSearcher:
+    """A `services.Searcher` that holds the vectors in this process."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._neighbours = Neighbours(writer)
+
+    async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """See `services.Searcher.ask`. Raises `InvalidRequest` for what is no question."""
+        return cast(R, await self.ask_named(question.__qualname__, args, kwargs))
+
+    async def ask_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """`ask` for callers in other processes, who name the question ("Neighbours.similar")."""
+        question = QUESTIONS.get(name)
+        if question is None:
+            raise InvalidRequest(f"there is no question '{name}'")
+        return await question(self._neighbours, *args, **kwargs)
