@@ -1,6 +1,6 @@
 """Ray handles behind the protocols of `serve_app`; every Ray error becomes one of ours.
 
-actor or replica died ........ WorkerCrashed (writer: StoreUnavailable)
+actor or replica is gone ..... WorkerCrashed (writer: StoreUnavailable)
 queue full ................... Overloaded
 anything else of Ray's ....... Unavailable
 a ServiceError raised there .. itself
@@ -14,7 +14,15 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ray import serve
 from ray.actor import ActorHandle
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    PendingCallsLimitExceeded,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.serve.exceptions import BackPressureError, RayServeException
 from ray.serve.handle import DeploymentHandle
 
@@ -49,6 +57,9 @@ BULK_METHODS: frozenset[str] = frozenset(
 )
 """Store methods whose time grows with the dataset; the others answer in milliseconds or are in trouble."""
 
+CRASHES = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
+"""The process is gone, the call with it. Of one that Ray's memory monitor ended, Ray says `OutOfMemoryError`."""
+
 EMBED_TIMEOUT_S = 120.0
 SEARCH_TIMEOUT_S = 600.0
 
@@ -64,9 +75,9 @@ async def service_errors(who: str) -> AsyncIterator[None]:
         if isinstance(error.cause, RayError | RayServeException):
             raise Unavailable(f"{who} could not reach its own helper; try again") from error
         raise
-    except (ActorDiedError, ActorUnavailableError) as error:
+    except CRASHES as error:
         raise WorkerCrashed(f"{who} went away during the call; it is being restarted") from error
-    except BackPressureError as error:
+    except (BackPressureError, PendingCallsLimitExceeded) as error:
         raise Overloaded(f"{who} has a full queue; try again later") from error
     except (RayError, RayServeException) as error:
         raise Unavailable(f"{who} cannot be reached: {type(error).__name__}") from error

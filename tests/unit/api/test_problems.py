@@ -7,12 +7,9 @@ from pydantic import ValidationError
 from serve_app import errors
 from serve_app.api import problems
 from serve_app.api.schemas import NewDataset
+from tests.unit.error_tree import every_error
 
 API_PAGE = Path(__file__).parents[3] / "docs" / "api.md"
-
-
-def every_error(base=errors.ServiceError):
-    return [base, *(error for child in base.__subclasses__() for error in every_error(child))]
 
 
 @pytest.mark.parametrize("error", every_error(), ids=lambda error: error.__name__)
