@@ -111,9 +111,9 @@ class WriterHandle:
                     self._actor = await asyncio.to_thread(writer.find_or_start, self._settings)
                 result: R = await asyncio.wait_for(self._actor.call.remote(name, args, kwargs, logs.ids()), timeout_s)
                 return result
-        except StoreUnavailable:
-            raise
         except Unavailable as error:
+            if error.__cause__ is None:  # the store's own, not one of Ray's
+                raise
             self._actor = None
             raise StoreUnavailable(error.detail) from error
 

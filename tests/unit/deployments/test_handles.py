@@ -133,14 +133,17 @@ async def test_to_callers_of_the_writer_every_error_of_ray_is_an_unavailable_sto
 
 
 @pytest.mark.parametrize("error", every_error(), ids=lambda error: error.__name__)
-async def test_a_service_error_crosses_a_process_as_it_is(error):
+async def test_a_service_error_crosses_a_process_as_it_is(cluster, settings, error):
     cause = error("why: because")
     raised = raised_in_a_task(cause)
-    for call in (ask_one(Handle(raised)), ask_one(Handle(cause))):
+    handle = WriterHandle(settings)
+    cluster.actor = Handle(raised)
+    for call in (ask_one(Handle(raised)), ask_one(Handle(cause)), handle.call(Datasets.all), handle.call(Datasets.all)):
         with pytest.raises(ServiceError) as caught:
             await call
         assert type(caught.value) is error
         assert (caught.value.args, caught.value.detail) == (cause.args, cause.detail)
+    assert cluster.n_found == 1  # the writer is there: it has answered
 
 
 @pytest.mark.parametrize(
