@@ -4,6 +4,7 @@ actor or replica is gone ..... WorkerCrashed (writer: StoreUnavailable)
 queue full ................... Overloaded
 anything else of Ray's ....... Unavailable
 a ServiceError raised there .. itself
+another error raised there ... itself, or Ray's quotation of it: a fault in the code, for the log
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from ray.exceptions import (
     RayActorError,
     RayError,
     RayTaskError,
+    UnserializableException,
     WorkerCrashedError,
 )
 from ray.serve.exceptions import BackPressureError, RayServeException
@@ -72,8 +74,11 @@ async def service_errors(who: str) -> AsyncIterator[None]:
     except RayTaskError as error:
         if isinstance(error.cause, ServiceError):
             raise error.cause from None
-        if isinstance(error.cause, RayError | RayServeException):
+        # A bare RayError stands for a cause that does not pickle.
+        if isinstance(error.cause, RayError | RayServeException) and type(error.cause) is not RayError:
             raise Unavailable(f"{who} could not reach its own helper; try again") from error
+        raise
+    except UnserializableException:
         raise
     except CRASHES as error:
         raise WorkerCrashed(f"{who} went away during the call; it is being restarted") from error

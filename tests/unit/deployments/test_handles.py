@@ -164,6 +164,27 @@ async def test_a_fault_in_the_code_that_was_called_is_raised_as_it_is(cluster, s
             await call
 
 
+class Unpicklable(Exception):
+    def __reduce__(self):
+        raise TypeError("it holds a lock")
+
+
+class Unreadable(Exception):
+    def __init__(self, *, reason):
+        super().__init__(reason)
+
+
+@pytest.mark.parametrize(
+    "fault", [Unpicklable("a fault"), Unreadable(reason="a fault")], ids=lambda e: type(e).__name__
+)
+async def test_a_fault_that_cannot_cross_processes_is_not_taken_for_one_of_ray(cluster, settings, fault):
+    """Ray then has an error of its own that quotes it."""
+    cluster.actor = Handle(raised_in_a_task(fault))
+    for call in (ask_one(cluster.actor), WriterHandle(settings).call(Datasets.all)):
+        with pytest.raises(of_ray.RayError, match="a fault"):
+            await call
+
+
 async def test_an_answer_that_does_not_come_in_time_is_unavailable():
     with pytest.raises(Unavailable, match="in time") as caught:
         await ask_one(Hanging(None), timeout_s=0.0)
