@@ -90,13 +90,25 @@ async def service_errors(who: str) -> AsyncIterator[None]:
         raise Unavailable(f"{who} did not answer in time") from error
 
 
-async def ask(handle: DeploymentHandle[Any], method: str, *args: object, who: str, timeout_s: float) -> Any:
+async def ask(handle: DeploymentHandle[Any], method: str, *args: object, who: str, timeout_s: float | None) -> Any:
     """A deployment's answer. Replicas answer their own errors as values, which keeps logs quiet; here they raise."""
     async with service_errors(who):
-        answer = await asyncio.wait_for(getattr(handle, method).remote(*args), timeout_s)
+        try:
+            answer = await asyncio.wait_for(getattr(handle, method).remote(*args), timeout_s)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            # Serve says so of a call that was cancelled over there, too.
+            raise Unavailable(f"{who} cancelled the call; try again") from error
     if isinstance(answer, ServiceError):
         raise answer
     return answer
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels the task that asks."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class WriterHandle:
@@ -165,10 +177,7 @@ class ReducerHandle:
 
     async def reduce(self, claim: Claim) -> None:
         """See `loop.Projector.reduce`."""
-        async with service_errors("the reducer"):
-            answer = await self._handle.reduce.remote(claim)
-        if isinstance(answer, ServiceError):
-            raise answer
+        await ask(self._handle, "reduce", claim, who="the reducer", timeout_s=None)
 
 
 class RunnerHandle:

@@ -191,8 +191,16 @@ async def test_an_answer_that_does_not_come_in_time_is_unavailable():
     assert type(caught.value) is Unavailable
 
 
-async def test_who_is_cancelled_while_asking_stays_cancelled():
-    asking = asyncio.create_task(ask_one(Hanging(None)))
+@pytest.mark.parametrize("timeout_s", [60.0, None])
+async def test_a_call_that_was_cancelled_over_there_is_unavailable(timeout_s):
+    """Serve raises asyncio's own error for it, as if whoever asked had been cancelled."""
+    with pytest.raises(Unavailable, match="cancelled"):
+        await ask_one(Handle(asyncio.CancelledError()), timeout_s)
+
+
+@pytest.mark.parametrize("timeout_s", [60.0, None])
+async def test_who_is_cancelled_while_asking_stays_cancelled(timeout_s):
+    asking = asyncio.create_task(ask_one(Hanging(None), timeout_s))
     await asyncio.sleep(0)
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
