@@ -10,7 +10,7 @@ RECIPES_STAMP := $(RECIPES)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipes demo test test-faults test-unit test-ray check format serve bench fuzz soak clean
+.PHONY: help setup recipes demo test test-faults test-recipes test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -39,7 +39,7 @@ demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of y
 
 # Kinds of test, two at a time in the order in which they stand here: for much of their time those on Ray wait. Each has
 # a cluster of its own, which the others do not find.
-KINDS := faults unit ray cluster browser e2e
+KINDS := faults unit ray browser e2e
 UNIT := --numprocesses=2 --dist=loadfile tests/fuzz tests/unit
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
 
@@ -49,15 +49,15 @@ test: setup ## the whole suite; what CI runs
 kind-unit: setup
 	@$(call run,$(UNIT))
 
-kind-ray: recipes
-	@$(call run,tests/ray)
-
 kind-%: setup
 	@$(call run,tests/$*)
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults
 	$(BIN)/pytest -q -m every tests/unit/store tests/faults
+
+test-recipes: recipes ## docs/recipes.md with the tools themselves: FiftyOne, Embedding Atlas, LanceDB, a notebook
+	$(BIN)/pytest -q -m recipes tests/ray
 
 test-unit: kind-unit ## the tests that need no cluster
 

@@ -77,6 +77,7 @@ def test_an_image_that_kills_whoever_reads_it_is_skipped_and_its_neighbour_is_no
     measured("an image that kills its process", processes_lost=len(poison.killed), skipped_after_s=seconds)
 
 
+@pytest.mark.every
 def test_a_replica_that_runs_out_of_memory_is_replaced_and_no_image_is_lost(album: Album):
     service = album.service
     root = make_folder(service.roots / "large", n_images=15, seed=9)

@@ -61,6 +61,7 @@ def test_while_the_writer_is_frozen_every_call_is_refused_in_time_and_nothing_is
     )
 
 
+@pytest.mark.every
 def test_a_job_outlives_a_writer_that_is_frozen_for_a_while(album: Album):
     service = album.service
     with watched(service.settings.url, album.dataset_id) as (follower, reader):
@@ -94,6 +95,7 @@ def test_readyz_says_that_the_writer_is_away(album: Album):
     measured("SIGKILL writer under /readyz", ready_again_after_s=back_s)
 
 
+@pytest.mark.every
 def test_without_its_weights_a_new_replica_says_so_and_recovers_when_they_are_back(album: Album):
     service = album.service
     weights = service.model / "model.safetensors"

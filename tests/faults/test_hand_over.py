@@ -48,6 +48,7 @@ def is_alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.every
 def test_a_redeploy_in_a_job_hands_the_writer_over_and_the_job_goes_on(album: Album):
     service = album.service
     older = in_the_cluster(service, "older_writer")

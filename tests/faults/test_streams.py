@@ -135,6 +135,7 @@ def grown_mb(service: Service, before: dict[int, float]) -> dict[str, float]:
     return {titles[pid]: now[pid] - before[pid] for pid in before.keys() & now.keys() & titles.keys()}
 
 
+@pytest.mark.every
 def test_after_a_thousand_disconnects_every_place_is_free_and_a_full_house_sees_the_end(album: Album):
     service = album.service
     # A dataset without a job: its streams wait for one instead of ending at once.

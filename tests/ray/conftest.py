@@ -1,22 +1,29 @@
-"""One real cluster for all Ray tests: both applications, the tiny model, a free port."""
+"""One service for all Ray tests: three nodes on this machine, both applications, the tiny model, a free port."""
 
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+from ray.serve.config import HTTPOptions
 
 from deployments import proxy, writer
 from serve_app import main
 from serve_app.config import Settings
 from tests import s3_server
-from tests.faults.wait import PATIENCE_S
+from tests.faults.wait import PATIENCE_S, until
+from tests.invariants import check_invariants
 from tests.ports import free_port
 from tests.ray.exporters import EXPORTED_EVERY_S
 from tests.tiny_models import make_tiny_checkpoint
+
+NODE = {"num_cpus": 2, "object_store_memory": 300_000_000}
 
 
 @dataclass(frozen=True)
@@ -37,33 +44,62 @@ def s3_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, s3_url: str) -> Iterator[Service]:
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     base = tmp_path_factory.mktemp("service")
     roots = base / "images"
     roots.mkdir()
     model = make_tiny_checkpoint(base / "tiny-dinov2")
-    settings = Settings.from_environment(
+    return Settings.from_environment(
         {},
         data_dir=base / "data",
         dataset_roots=(roots, "s3://photos", "s3://leaving"),
         model=str(model),
         port=free_port(),
         device="cpu",
+        max_replicas=2,
+        pin_writer=True,
     )
+
+
+@pytest.fixture(scope="session")
+def cluster(s3_url: str) -> Iterator[Cluster]:
+    """A head for nothing but the cluster, and one node with room for replicas."""
     os.environ["RAY_metrics_report_interval_ms"] = f"{1000 * EXPORTED_EVERY_S:.0f}"  # noqa: SIM112  # Ray's spelling
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
     os.environ.update(proxy.CALLBACK)
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=300_000_000,
-        namespace=writer.NAMESPACE,
-    )
+    cluster = Cluster()
+    cluster.add_node(**NODE | {"num_cpus": 0}, include_dashboard=True, dashboard_port=free_port())
     try:
-        main.deploy(settings)
+        # Before there are others: the driver belongs to a node, which must be none that a test takes away.
+        ray.init(address=cluster.address, namespace=writer.NAMESPACE, log_to_driver=False)
+        cluster.add_node(**NODE)
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def home(cluster: Cluster, settings: Settings) -> Any:
+    """The node that holds the database; it comes last, and the writer waits for it."""
+    actor = writer.find_or_start(settings)
+    asked = actor.whoami.remote()
+    assert ray.wait([asked], timeout=2)[0] == []
+    node = cluster.add_node(**NODE, resources={writer.RESOURCE: 1})
+    state: Any = ray.get(asked, timeout=PATIENCE_S)
+    assert state["node_id"] == node.node_id
+    return node
+
+
+@pytest.fixture(scope="session")
+def service(settings: Settings, home: Any) -> Iterator[Service]:
+    # Nodes of one machine share its ports: one proxy, where a real cluster has one on every node.
+    serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), proxy_location="HeadOnly")
+    main.deploy(settings)
+    try:
         with httpx.Client(base_url=settings.url, timeout=PATIENCE_S) as http:
-            yield Service(settings, http, roots)
+            until(lambda: http.get("/readyz").status_code == 200)
+            yield Service(settings, http, settings.data_dir.parent / "images")
     finally:
         main.undeploy()
-        ray.shutdown()
+    check_invariants(settings.database_path)

@@ -1,7 +1,7 @@
 """Embedding Atlas' own command with this service as its embedder.
 
-It is no dependency: it brings a LiteLLM that wants another `openai` package. It lives in `.venv-recipes`
-(`make recipes`).
+It is no dependency: it brings a LiteLLM that wants another `openai` package. It lives in `.venv-recipes`;
+`make test-recipes` makes that and runs this.
 """
 
 import os
@@ -22,7 +22,7 @@ COMMAND = Path(__file__).parents[2] / ".venv-recipes" / "bin" / "embedding-atlas
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.slow,
+    pytest.mark.recipes,
     pytest.mark.skipif(not COMMAND.exists(), reason="the recipes' environment is not there: make recipes"),
 ]
 

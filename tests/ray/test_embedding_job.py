@@ -72,7 +72,7 @@ def test_labels_are_the_sub_folders(service: Service):
 
 
 def test_a_stream_sees_the_count_rise_and_one_terminal_event(service: Service):
-    root = make_folder(service.roots / "rising", n_images=120)
+    root = make_folder(service.roots / "rising", n_images=400)  # more than three commits
     dataset_id = register(service.http, root)
     job_id = generate(service.http, dataset_id)
     events = list(follow(service.http, dataset_id))
@@ -80,7 +80,7 @@ def test_a_stream_sees_the_count_rise_and_one_terminal_event(service: Service):
     assert counts == sorted(counts)
     assert len(set(counts)) > 2
     assert [event["status"] for event in events[:-1]] == ["running"] * (len(events) - 1)
-    assert (events[-1]["status"], events[-1]["processed"]) == ("complete", 120)
+    assert (events[-1]["status"], events[-1]["processed"]) == ("complete", 400)
     assert {event["job_id"] for event in events} == {job_id}
     assert events[-1]["id"].startswith(f"{job_id}:")
 

@@ -1,6 +1,6 @@
 """docs/recipes.md, block by block as it stands there, with the real third-party tools.
 
-They live in an environment of their own, `.venv-recipes` (`make recipes`).
+They live in an environment of their own, `.venv-recipes`; `make test-recipes` makes it and runs these.
 """
 
 import json
@@ -27,6 +27,7 @@ N_DIFFERENT = 8
 
 pytestmark = [
     pytest.mark.ray,
+    pytest.mark.recipes,
     pytest.mark.skipif(not ENVIRONMENT.exists(), reason="the recipes' environment is not there: make recipes"),
 ]
 

@@ -1,4 +1,4 @@
-"""`deploy/alerts.yml` against the limits it warns of; `tests/cluster` asks Prometheus whether its metrics exist."""
+"""`deploy/alerts.yml` against the limits it warns of; `tests/ray` asks Prometheus whether its metrics exist."""
 
 import re
 from pathlib import Path

@@ -11,10 +11,10 @@ import httpx
 import pytest
 import yaml
 
-from serve_app.config import Settings
 from tests.faults.wait import PATIENCE_S, until
 from tests.ports import free_port
 from tests.ray.client import embed
+from tests.ray.conftest import Service
 from tests.ray.exporters import session_dir
 from tests.ray.photographs import make_folder
 
@@ -49,7 +49,7 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def prometheus(service: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+def prometheus(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Prometheus with our configuration, but for this cluster's discovery file and every four seconds."""
     folder = tmp_path_factory.mktemp("prometheus")
     text = (DEPLOY / "prometheus.yml").read_text()
@@ -84,11 +84,11 @@ def is_ready(url: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def scraped(prometheus: Prometheus, service: Settings, http: httpx.Client) -> Prometheus:
+def scraped(prometheus: Prometheus, service: Service) -> Prometheus:
     """After two jobs that Prometheus has seen the end of, so that rates have something to compare."""
     for seed in (11, 12):
-        embed(http, make_folder(service.dataset_roots[0] / f"scraped-{seed}", n_images=24, seed=seed))
-        n_complete = sum(job["status"] == "complete" for job in http.get("/jobs?limit=1000").json())
+        embed(service.http, make_folder(service.roots / f"scraped-{seed}", n_images=24, seed=seed))
+        n_complete = sum(job["status"] == "complete" for job in service.http.get("/jobs?limit=1000").json())
         until(lambda n=n_complete: prometheus.values('max(ray_jobs{state="complete"})') == [n])
     until(lambda: prometheus.values("sum(increase(ray_dino_images_total[30s]))") > [0])
     return prometheus

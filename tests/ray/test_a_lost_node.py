@@ -1,10 +1,12 @@
-"""Three nodes on one machine: work spreads, the writer stays at its file, a node may die."""
+"""Work spreads over the nodes, the writer stays at its file, and a node may die.
+
+The first file of its folder, and so run first: the other tests find a service that has lost a node.
+"""
 
 import time
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import ray
@@ -12,22 +14,22 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 from deployments import writer
-from serve_app.config import Settings
 from serve_app.embedding.model import VisionModel
 from serve_app.images.decode import ImageLimits, decode
+from serve_app.jobs.embed_job import BLOCK_ROWS
+from serve_app.policy import Policy
 from serve_app.sources.files import read_file
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.wait import until
 from tests.faults.watching import Follower
 from tests.ray.client import export_table, generate, register
+from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
 N_IMAGES = 240
-IN_FLIGHT = 5 * 4 + 128
-"""Chunks of one window and the rows gathered for one commit: what a job loop that dies has not staged yet."""
 
 
 def nodes_of(deployment: str) -> dict[int, str]:
@@ -42,8 +44,9 @@ def writer_state() -> dict[str, Any]:
     return state
 
 
-def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service: Settings, http: httpx.Client):
-    root = make_folder(service.dataset_roots[0] / "album", n_images=N_IMAGES)
+def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service: Service):
+    http = service.http
+    root = make_folder(service.roots / "album", n_images=N_IMAGES)
     until(lambda: len(nodes_of("DinoV2")) == 2)
     homes = nodes_of("DinoV2")
     assert set(homes.values()) == {node.node_id for node in cluster.worker_nodes}
@@ -53,7 +56,7 @@ def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service
     dataset_id = register(http, root)
     with OpenedFiles(root) as opened:
         generate(http, dataset_id)
-        follower = Follower(service.url, dataset_id).start()
+        follower = Follower(service.settings.url, dataset_id).start()
         follower.await_processed(N_IMAGES // 4)
         committed, died_at = follower.processed, time.monotonic()
         cluster.remove_node(victim, allow_graceful=False)
@@ -65,11 +68,14 @@ def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service
     stored = export_table(http, dataset_id)
 
     again = sum(counts.values()) - N_IMAGES
-    assert 0 <= again <= min(IN_FLIGHT, N_IMAGES - committed)
+    # What a job loop that dies has not staged yet: the chunks of its window, and rows gathered for one commit.
+    policy = Policy.choose(service.settings, n_cpus=4, n_gpus=0)
+    in_flight = policy.window * policy.chunk_images + BLOCK_ROWS
+    assert 0 <= again <= min(in_flight, N_IMAGES - committed)
     vectors = dict(zip(stored["sample_id"].to_pylist(), stored["vector"].to_pylist(), strict=True))
     assert len(vectors) == N_IMAGES == stored.num_rows
     names = sorted(vectors)
-    right = embed_here(service.model, root, names)
+    right = embed_here(service.settings.model, root, names)
     wrong = [
         name for name, vector in zip(names, right, strict=True) if not np.allclose(vectors[name], vector, atol=1e-3)
     ]
