@@ -7,7 +7,7 @@ from typing import Any
 
 from serve_app.errors import Conflict, JobNotFound, StaleAttempt
 from serve_app.records import Job, JobKind, JobStatus
-from serve_app.store.pace import Pace
+from serve_app.store.running_jobs import Pace
 from serve_app.store.schema import stage_table
 from serve_app.store.session import Session
 

@@ -11,7 +11,7 @@ from serve_app.records import Block, FileStamp, ModelCard, SourceFile
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
-from serve_app.store.pace import Pace
+from serve_app.store.running_jobs import Pace
 from serve_app.store.vectors import Vectors
 
 DIMENSION = 384

@@ -1,6 +1,6 @@
 """Rates on a clock turned by hand."""
 
-from serve_app.store.pace import WINDOW_S, Pace
+from serve_app.store.running_jobs import WINDOW_S, Pace
 from tests.unit.store.workbench import Clock
 
 
