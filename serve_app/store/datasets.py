@@ -9,8 +9,7 @@ import pyarrow as pa
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
 from serve_app.store.job_rows import running_job, utc_now
-from serve_app.store.marks import write
-from serve_app.store.paging import parse_cursor, require_limit
+from serve_app.store.methods import parse_cursor, require_limit, write
 from serve_app.store.schema import dimensions, embeddings_table, stage_table
 from serve_app.store.session import Session
 

@@ -17,11 +17,8 @@ from serve_app.store.datasets import Datasets
 from serve_app.store.health import Health
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
-from serve_app.store.marks import write
 from serve_app.store.running_jobs import Pace
 from serve_app.store.vectors import Vectors
-
-__all__ = ["StoreExecutor", "write"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

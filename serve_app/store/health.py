@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, get_args
 
 from serve_app.records import JobStatus, StoreFigures
-from serve_app.store.marks import write
+from serve_app.store.methods import write
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database

@@ -15,7 +15,7 @@ from serve_app.store import job_rows, staging
 from serve_app.store.datasets import require_dataset
 from serve_app.store.disk_space import require_space_for
 from serve_app.store.job_rows import JobRow
-from serve_app.store.marks import write
+from serve_app.store.methods import write
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions
 from serve_app.store.session import Session

@@ -17,8 +17,7 @@ from serve_app.store import job_rows
 from serve_app.store.datasets import require_dataset
 from serve_app.store.disk_space import require_space_for
 from serve_app.store.job_rows import COLUMNS, JobRow
-from serve_app.store.marks import write
-from serve_app.store.paging import parse_cursor, require_limit
+from serve_app.store.methods import parse_cursor, require_limit, write
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions, embeddings_table
 from serve_app.store.session import Session

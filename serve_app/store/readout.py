@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import Conflict
 from serve_app.records import VectorSet
-from serve_app.store.paging import parse_cursor
+from serve_app.store.methods import parse_cursor
 from serve_app.store.schema import embeddings_table
 from serve_app.store.session import Session
 

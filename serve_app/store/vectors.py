@@ -14,8 +14,7 @@ from serve_app.records import Block, EmbeddingStatus, FileStamp, Job, Skip, Sour
 from serve_app.store import job_rows, readout, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
-from serve_app.store.marks import write
-from serve_app.store.paging import require_limit
+from serve_app.store.methods import require_limit, write
 from serve_app.store.running_jobs import Pace
 from serve_app.store.session import Session
 from serve_app.store.staging import Space
