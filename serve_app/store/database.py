@@ -21,9 +21,8 @@ from typing import Any
 import duckdb
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
-from serve_app.store import boot, failures, schema
-from serve_app.store.creation import create
-from serve_app.store.session import Session, quoted
+from serve_app.store import failures, opening
+from serve_app.store.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -249,8 +248,10 @@ class Database:
         if self._clock() < self._retry_at:
             raise StoreUnavailable(self._why_not)
         try:
-            self._root = self._connect()
-            self._prepare(self._root)
+            self._root = opening.connect(self.path, self._config, backups=self.backups)
+            self._identity = self._on_disk()
+            opening.migrate(Session(self._root))
+            self.problems = opening.find_losses(Session(self._root))
         except (duckdb.Error, OSError, StoreUnavailable) as error:
             root, self._root = self._root, None
             if root is not None:
@@ -264,37 +265,6 @@ class Database:
             self._failures += 1
             raise StoreUnavailable(self._why_not) from error
         self._failures = 0
-
-    def _connect(self) -> duckdb.DuckDBPyConnection:
-        if not self.path.exists():
-            if self.path.with_name(self.path.name + ".wal").exists():
-                raise StoreUnavailable(
-                    f"The file {self.path.name} is missing but its write-ahead log is there: put the file back. "
-                    "Nothing was created, because that would destroy the log."
-                )
-            create(self.path, self._config)
-        root = duckdb.connect(str(self.path), config=self._config)
-        try:
-            root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
-            # The only other files that SQL may ever reach are backups.
-            root.execute(f"SET allowed_directories = [{quoted(f'{self.backups}/')}]").fetchall()
-            root.execute("SET enable_external_access = false").fetchall()
-            root.execute("SET lock_configuration = true").fetchall()
-        except BaseException:
-            root.close()
-            raise
-        self._identity = self._on_disk()
-        return root
-
-    def _prepare(self, root: duckdb.DuckDBPyConnection) -> None:
-        session = Session(root)
-        missing = schema.pending_migrations(session)
-        if missing:
-            session.q("BEGIN TRANSACTION")
-            schema.apply_migrations(session, missing)
-            session.q("COMMIT")
-            session.q("CHECKPOINT")
-        self.problems = boot.find_losses(session)
         for problem in self.problems:
             logger.error("data loss suspected: %s", problem)
 

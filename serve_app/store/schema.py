@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from serve_app.errors import InvalidRequest, StoreUnavailable
+from serve_app.errors import InvalidRequest
 from serve_app.store.session import Session
 
 BASE_DIMENSION = 768
@@ -118,29 +118,3 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("points of imports", _staged_points),
     Migration("place in a container", _place_in_container),
 )
-
-
-def pending_migrations(session: Session) -> list[Migration]:
-    """The migrations this database still lacks.
-
-    Raises:
-        StoreUnavailable: the file is another program's, or a newer version of this one wrote it.
-    """
-    tables = {name for (name,) in session.q("SELECT table_name FROM duckdb_tables()")}
-    if not tables:
-        return list(MIGRATIONS)
-    if "migrations" not in tables:
-        raise StoreUnavailable("The database file belongs to another program; it was left as it is.")
-    applied = {name for (name,) in session.q("SELECT name FROM migrations")}
-    unknown = applied - {migration.name for migration in MIGRATIONS}
-    if unknown:
-        raise StoreUnavailable("The database was written by a newer version of Constellate; run that version.")
-    return [migration for migration in MIGRATIONS if migration.name not in applied]
-
-
-def apply_migrations(session: Session, migrations: list[Migration]) -> None:
-    """Apply migrations in order and record their names."""
-    session.q("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR NOT NULL)")
-    for migration in migrations:
-        migration.apply(session)
-        session.q("INSERT INTO migrations VALUES (?)", migration.name)

@@ -1,7 +1,6 @@
-"""Opening, failing, reopening and closing the one file."""
+"""Sessions on the one file, failing, reopening and closing it."""
 
 import re
-import stat
 import subprocess
 import sys
 import threading
@@ -13,22 +12,9 @@ import pytest
 
 import serve_app.store
 from serve_app.errors import ServiceError, StoreUnavailable
-from serve_app.store import schema
 from serve_app.store.database import CHECKPOINT_RETRY_S, FIRST_RETRY_S, LAST_RETRY_S, Database
-from serve_app.store.failures import reason
-from tests.invariants import check_invariants, documented_queries, fingerprint
-from tests.unit.store.workbench import Clock, Workbench, block_of, source_files
-
-
-def listing(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def refusal(database):
-    """What a database that cannot be used says."""
-    with pytest.raises(StoreUnavailable) as caught, database.read():
-        pass
-    return caught.value.detail
+from tests.invariants import check_invariants
+from tests.unit.store.workbench import Clock, Workbench, listing, refusal, source_files
 
 
 def fail_fatally(database, error=duckdb.FatalException, *, during="SELECT 1"):
@@ -41,37 +27,6 @@ def fail_fatally(database, error=duckdb.FatalException, *, during="SELECT 1"):
 
     with pytest.raises(StoreUnavailable, match="disk is full"):
         work()
-
-
-def test_a_new_database_is_private_and_sound(path):
-    database = Database(path)
-    assert not path.exists()
-    assert database.check() == []
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    database.close()
-
-
-def test_a_file_left_unfinished_by_a_writer_that_died_making_it_is_in_nobodys_way(path):
-    path.parent.mkdir()
-    for ending in (".new", ".new.wal"):
-        path.with_name(path.name + ending).write_bytes(b"half a header")
-    database = Database(path)
-    assert database.check() == []
-    database.close()
-    assert listing(path.parent) == [path.name]
-
-
-def test_the_embedding_tables_have_the_contracts_columns_first(bench):
-    expected = ["sample_id", "dataset_id", "model_name", "vector", "x", "y", "job_id"]
-    with bench.database.read() as session:
-        for dimension in (384, 768, 1024, 1536):
-            columns = session.q(
-                "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
-                schema.embeddings_table(dimension),
-            )
-            assert [name for name, _ in columns][:7] == expected
-            assert dict(columns)["vector"] == f"FLOAT[{dimension}]"
 
 
 def test_close_leaves_one_file_that_stock_duckdb_reads(path):
@@ -131,77 +86,6 @@ def test_a_database_in_use_by_another_process_names_its_pid(path):
     finally:
         holder.kill()
         holder.wait()
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"hello world\n" * 1000, "not a DuckDB database"),
-        (b"", "not a DuckDB database"),
-        (b"x", "not a DuckDB database"),
-    ],
-    ids=["text", "empty", "one byte"],
-)
-def test_a_file_that_is_no_database_is_left_untouched(path, content, words):
-    path.parent.mkdir()
-    path.write_bytes(content)
-    assert words in refusal(Database(path))
-    assert path.read_bytes() == content
-    assert listing(path.parent) == [path.name]
-
-
-def test_another_programs_database_is_left_untouched(path):
-    path.parent.mkdir()
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("CREATE TABLE theirs (i INTEGER)")
-    before = path.read_bytes()
-    assert "another program" in refusal(Database(path))
-    assert path.read_bytes() == before
-
-
-def test_a_database_of_a_newer_version_is_refused(path):
-    database = Database(path)
-    database.check()
-    with database.transaction() as session:
-        session.q("INSERT INTO migrations VALUES ('from the future')")
-    database.close()
-    assert "newer version" in refusal(Database(path))
-
-
-def test_a_folder_in_the_files_place_is_named(path):
-    path.mkdir(parents=True)
-    assert "folder of that name" in refusal(Database(path))
-
-
-def test_a_corrupt_write_ahead_log_is_refused_and_kept(path):
-    write_without_closing(path)
-    log = path.with_name(path.name + ".wal")
-    content = bytearray(log.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    log.write_bytes(content)
-    assert "write-ahead log" in refusal(Database(path))
-    assert log.read_bytes() == bytes(content)
-
-
-def test_a_corrupt_file_is_refused_and_kept(path):
-    bench = Workbench(path)
-    bench.register(source_files(2000))
-    bench.database.close()
-    content = bytearray(path.read_bytes())
-    content[4096:12288] = b"\xff" * 8192
-    path.write_bytes(content)
-    assert "corrupt" in refusal(Database(path))
-    assert path.read_bytes() == bytes(content)
-
-
-def test_a_log_without_its_database_is_not_destroyed(path):
-    write_without_closing(path)
-    log = path.with_name(path.name + ".wal")
-    content = log.read_bytes()
-    path.rename(path.with_name("elsewhere"))
-    assert "write-ahead log is there" in refusal(Database(path))
-    assert listing(path.parent) == [log.name, "elsewhere"]
-    assert log.read_bytes() == content
 
 
 def test_a_file_that_was_moved_away_is_missed_and_not_made_anew(path):
@@ -333,78 +217,6 @@ def test_a_second_database_object_on_an_open_file_is_refused(bench):
     assert bench.database.check() == []
 
 
-LOSSES = {
-    "vectors": ("DELETE FROM embeddings_384 WHERE sample_id = 'img/1.jpg'", "should have 4 vectors and has 3"),
-    "staged vectors": ("DELETE FROM stage_384 WHERE sample_id = 'img/1.jpg'", "should have 2 staged vectors and has 1"),
-    "samples": ("DELETE FROM samples WHERE sample_id = 'img/1.jpg'", "should have 4 samples and has 3"),
-    "jobs": ("DELETE FROM jobs WHERE status = 'complete'", "job that made the vectors of dataset 'flowers' is missing"),
-    "stage of a finished job": (
-        "UPDATE jobs SET status = 'error', finished_at = created_at WHERE status = 'running'",
-        "should have 0 staged vectors and has 2",
-    ),
-}
-
-
-@pytest.mark.parametrize(("tampering", "words"), LOSSES.values(), ids=LOSSES)
-def test_lost_rows_are_reported_when_the_database_opens(path, tampering, words):
-    bench = Workbench(path)
-    files = source_files(4)
-    dataset = bench.register(files)
-    bench.embed(dataset, files)
-    claim = bench.start(dataset, force=True)
-    bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(files[:2]))
-    bench.database.close()
-    with duckdb.connect(str(path)) as connection:
-        connection.execute(tampering)
-        with pytest.raises(AssertionError):
-            check_invariants(connection)
-    database = Database(path)
-    problems = database.check()
-    assert any(words in problem for problem in problems)
-    database.close()
-
-
-def test_every_invariant_is_written_down_as_a_query():
-    assert {name for name, _, _ in documented_queries()} == {f"I{i}" for i in range(1, 9)}
-
-
-BROKEN = {
-    "I4 ": "DELETE FROM embeddings_384",
-    "I1": "INSERT INTO embeddings_384 SELECT * FROM embeddings_384 LIMIT 1",
-    "I2": "UPDATE embeddings_384 SET job_id = 'other' WHERE sample_id = 'img/0.jpg'",
-    "I3": "UPDATE embeddings_384 SET vector = (SELECT array_agg('nan'::FLOAT)::FLOAT[384] FROM range(384))",
-    "I4": "UPDATE jobs SET skipped = skipped + 1",
-    "I5": "UPDATE jobs SET status = 'lost'",
-    "I6": "INSERT INTO stage_384 SELECT 'nobody', sample_id, vector, content_hash, 1, 1 FROM embeddings_384",
-    "I7": "UPDATE samples SET sample_id = 'renamed' WHERE ordinal = 0",
-}
-
-
-@pytest.mark.parametrize(("name", "damage"), BROKEN.items(), ids=BROKEN)
-def test_each_invariant_notices_its_damage(path, name, damage):
-    bench = Workbench(path)
-    files = source_files(3)
-    bench.embed(bench.register(files), files)
-    bench.database.close()
-    with duckdb.connect(str(path)) as connection:
-        check_invariants(connection)
-        connection.execute(damage)
-        with pytest.raises(AssertionError, match=f"{name.strip()} "):
-            check_invariants(connection)
-
-
-def test_the_fingerprint_changes_with_one_bit(bench):
-    files = source_files(2)
-    dataset = bench.register(files)
-    bench.embed(dataset, files)
-    with bench.database.read() as session:
-        before = fingerprint(session, dataset.id)
-    with bench.database.transaction() as session:
-        session.q("UPDATE embeddings_384 SET mtime_ns = mtime_ns + 1 WHERE sample_id = 'img/1.jpg'")
-    with bench.database.read() as session:
-        assert fingerprint(session, dataset.id) != before
-
-
 def test_a_failed_checkpoint_is_made_up_for_by_the_next_check(bench):
     bench.register(source_files(1))
     log = bench.database.path.with_name(bench.database.path.name + ".wal")
@@ -459,23 +271,6 @@ def test_a_long_read_puts_a_checkpoint_off_and_a_later_write_makes_up_for_it(ben
     bench.clock.now += CHECKPOINT_RETRY_S
     bench.datasets.begin_scan()
     assert not log.exists()
-
-
-@pytest.mark.parametrize(
-    ("message", "words"),
-    [
-        ("Could not set lock on file: Conflicting lock is held in python (PID 42)", "(pid 42)"),
-        ("Could not set lock on file: Conflicting lock is held", "(unknown pid)"),
-        ("Failed to commit: Could not write file: No space left on device", "disk is full"),
-        ("Cannot open file: Permission denied", "permission"),
-        ("Cannot open file: Read-only file system", "read-only"),
-        ("fsync failed!", "failed to store"),
-        ("something /secret/path SELECT 1", "DuckDB reports IOException"),
-    ],
-)
-def test_reasons_are_for_people(message, words):
-    assert words in reason(duckdb.IOException(message))
-    assert "/secret" not in reason(duckdb.IOException(message))
 
 
 def test_readers_and_a_writer_share_the_file_from_many_threads(bench):
@@ -534,14 +329,3 @@ def test_no_statement_leaves_its_result_open():
     sources = Path(serve_app.store.__file__).parent.glob("*.py")
     offenders = [path.name for path in sources if re.search(r"fetchone\(|fetchmany\(|executemany\(", path.read_text())]
     assert offenders == []
-
-
-def write_without_closing(path):
-    """A database with a write-ahead log, as a killed writer leaves it."""
-    bench = Workbench(path)
-    bench.register(source_files(500))
-    log = path.with_name(path.name + ".wal")
-    content, database = log.read_bytes(), path.read_bytes()
-    bench.database.close()
-    path.write_bytes(database)
-    log.write_bytes(content)

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from serve_app.errors import StoreUnavailable
 from serve_app.records import Block, FileStamp, ModelCard, SourceFile
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
@@ -135,3 +136,17 @@ def stamp_of(file, content=None):
     """What reading the file gives; its content is its name unless said otherwise."""
     text = file.sample_id if content is None else content
     return FileStamp(hashlib.sha256(text.encode()).hexdigest(), file.size_bytes, file.mtime_ns)
+
+
+def listing(folder):
+    """The names of what a folder holds."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def refusal(database):
+    """What a database that cannot be used says."""
+    try:
+        with database.read():
+            raise AssertionError("the database can be used")
+    except StoreUnavailable as error:
+        return error.detail

@@ -1,0 +1,159 @@
+"""Opening the file: making it where there is none, bringing its tables up to date, finding what it has lost."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from serve_app.errors import StoreUnavailable
+from serve_app.store.schema import MIGRATIONS, Migration, dimensions, embeddings_table, stage_table
+from serve_app.store.session import Session, quoted
+
+
+def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.DuckDBPyConnection:
+    """Open the file, made if there is none; SQL on the connection reaches no files but it and those in `backups`.
+
+    Raises:
+        StoreUnavailable: the file is missing and its write-ahead log is there.
+        duckdb.Error, OSError: it cannot be opened, or made.
+    """
+    if not path.exists():
+        if path.with_name(path.name + ".wal").exists():
+            raise StoreUnavailable(
+                f"The file {path.name} is missing but its write-ahead log is there: put the file back. "
+                "Nothing was created, because that would destroy the log."
+            )
+        _create(path, config)
+    root = duckdb.connect(str(path), config=config)
+    try:
+        root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
+        root.execute(f"SET allowed_directories = [{quoted(f'{backups}/')}]").fetchall()
+        root.execute("SET enable_external_access = false").fetchall()
+        root.execute("SET lock_configuration = true").fetchall()
+    except BaseException:
+        root.close()
+        raise
+    return root
+
+
+def _create(path: Path, config: dict[str, Any]) -> None:
+    """Make an empty database with all tables, readable by its owner alone, and on the disk when this returns.
+
+    It lies under another name until it is whole, so that whoever dies in between leaves nothing to trip over: DuckDB
+    refuses a file that holds less than its headers, and must, because it cannot tell it from a damaged one.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".new")
+    _remove(unfinished)
+    root = duckdb.connect(str(unfinished), config=config)
+    try:
+        unfinished.chmod(0o600)
+        migrate(Session(root))
+        # DuckDB still holds the lock of the unfinished file: of several processes one gets here.
+        if not path.exists():
+            unfinished.rename(path)
+            _force(path.parent)
+    finally:
+        root.close()
+        _remove(unfinished)
+
+
+def _remove(unfinished: Path) -> None:
+    for path in (unfinished, unfinished.with_name(unfinished.name + ".wal")):
+        path.unlink(missing_ok=True)
+
+
+def _force(folder: Path) -> None:
+    """Put a folder's entries on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def migrate(session: Session) -> None:
+    """Apply the migrations that the database lacks, all of them or none, and record their names.
+
+    Raises:
+        StoreUnavailable: the file is another program's, or a newer version of this one wrote it.
+        duckdb.Error: a statement failed.
+    """
+    missing = _missing_migrations(session)
+    if not missing:
+        return
+    session.q("BEGIN TRANSACTION")
+    session.q("CREATE TABLE IF NOT EXISTS migrations (name VARCHAR NOT NULL)")
+    for migration in missing:
+        migration.apply(session)
+        session.q("INSERT INTO migrations VALUES (?)", migration.name)
+    session.q("COMMIT")
+    session.q("CHECKPOINT")
+
+
+def _missing_migrations(session: Session) -> list[Migration]:
+    tables = {name for (name,) in session.q("SELECT table_name FROM duckdb_tables()")}
+    if not tables:
+        return list(MIGRATIONS)
+    if "migrations" not in tables:
+        raise StoreUnavailable("The database file belongs to another program; it was left as it is.")
+    applied = {name for (name,) in session.q("SELECT name FROM migrations")}
+    unknown = applied - {migration.name for migration in MIGRATIONS}
+    if unknown:
+        raise StoreUnavailable("The database was written by a newer version of Constellate; run that version.")
+    return [migration for migration in MIGRATIONS if migration.name not in applied]
+
+
+def find_losses(session: Session) -> list[str]:
+    """Compare what the job rows say was committed with the stored rows (invariants I4 and I6).
+
+    A write-ahead log that is deleted or cut off opens without complaint, with fewer transactions; the counts that
+    disagree afterwards are the only trace.
+
+    Returns:
+        One sentence for each disagreement.
+    """
+    known = dimensions(session)
+    problems = _lost_vectors(session, known) + _lost_stage(session, known)
+    orphans = session.q(
+        "SELECT d.name FROM datasets d LEFT JOIN jobs j ON j.id = d.vectors_job_id "
+        "WHERE d.vectors_job_id IS NOT NULL AND j.id IS NULL ORDER BY d.name"
+    )
+    problems += [f"The job that made the vectors of dataset '{name}' is missing." for (name,) in orphans]
+    miscounted = session.q(
+        "SELECT d.name, d.sample_count, count(s.sample_id) FROM datasets d LEFT JOIN samples s ON s.dataset_id = d.id "
+        "GROUP BY d.id, d.name, d.sample_count HAVING count(s.sample_id) <> d.sample_count ORDER BY d.name"
+    )
+    return problems + [
+        f"Dataset '{name}' should have {expected:,} samples and has {found:,}." for name, expected, found in miscounted
+    ]
+
+
+def _lost_vectors(session: Session, known: list[int]) -> list[str]:
+    rows = session.q(
+        "SELECT d.name, j.embedded + j.reused AS expected, coalesce(e.n, 0) AS found FROM datasets d "
+        "JOIN jobs j ON j.id = d.vectors_job_id "
+        f"LEFT JOIN ({_counts({dimension: embeddings_table(dimension) for dimension in known})}) e "
+        "ON e.job_id = j.id AND e.dimension = j.dimension WHERE expected <> found ORDER BY d.name"
+    )
+    return [f"Dataset '{name}' should have {expected:,} vectors and has {found:,}." for name, expected, found in rows]
+
+
+def _lost_stage(session: Session, known: list[int]) -> list[str]:
+    rows = session.q(
+        "SELECT j.id, CASE WHEN j.status = 'running' THEN j.embedded + j.reused ELSE 0 END AS expected, "
+        "coalesce(t.n, 0) AS found FROM jobs j "
+        f"LEFT JOIN ({_counts({dimension: stage_table(dimension) for dimension in known})}) t "
+        "ON t.job_id = j.id AND t.dimension = j.dimension "
+        "WHERE j.kind <> 'reduce' AND j.dimension IS NOT NULL AND expected <> found ORDER BY j.id"
+    )
+    return [f"Job {job} should have {expected:,} staged vectors and has {found:,}." for job, expected, found in rows]
+
+
+def _counts(tables: dict[int, str]) -> str:
+    """SQL for the rows of each job in tables of vectors, by dimension."""
+    return " UNION ALL ".join(
+        f"SELECT job_id, {dimension} AS dimension, count(*) AS n FROM {table} GROUP BY job_id"
+        for dimension, table in tables.items()
+    )
