@@ -78,7 +78,7 @@ class DuckDBWriter:
             return await self._executor.call_named(name, args, kwargs)
 
     async def _publish(self) -> None:
-        from serve_app.store.health import Health
+        from serve_app.store.operations import Health
 
         while True:
             with suppress(ServiceError):

@@ -34,7 +34,7 @@ from serve_app.errors import ServiceError, Unavailable
 from serve_app.policy import INGRESS_REPLICAS, SMALL_ACTOR_CPUS
 from serve_app.records import Backup
 from serve_app.service_record import ServiceRecord
-from serve_app.store.backups import Backups
+from serve_app.store.operations import Backups
 
 log = logging.getLogger("constellate")
 

@@ -18,7 +18,7 @@ from PIL import Image
 from serve_app.errors import ServiceError
 from serve_app.records import Skip
 from serve_app.services import Services
-from serve_app.store.health import Health
+from serve_app.store.operations import Health
 
 logger = logging.getLogger(__name__)
 

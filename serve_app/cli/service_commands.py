@@ -183,8 +183,8 @@ def backup(
 
 
 def _backup_here(settings: Settings) -> "Backup":
-    from serve_app.store.backups import Backups
     from serve_app.store.database import Database
+    from serve_app.store.operations import Backups
 
     if not settings.database_path.exists():
         raise Unavailable(f"there is no database in {settings.data_dir} and no service runs for it")

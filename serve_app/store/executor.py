@@ -11,12 +11,11 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
-from serve_app.store.backups import Backups
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
-from serve_app.store.health import Health
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
+from serve_app.store.operations import Backups, Health
 from serve_app.store.running_jobs import Pace
 from serve_app.store.vectors import Vectors
 

@@ -11,7 +11,7 @@ from serve_app.config import Settings
 from serve_app.errors import ModelUnavailable, StoreUnavailable
 from serve_app.records import Skip
 from serve_app.services import Embedded
-from serve_app.store.health import Health
+from serve_app.store.operations import Health
 from tests.fakes import FakeEmbedder
 
 

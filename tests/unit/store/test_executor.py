@@ -9,8 +9,8 @@ from serve_app.errors import DatasetNotFound, InvalidRequest, JobRunning, Servic
 from serve_app.store.database import LAST_RETRY_S, Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
-from serve_app.store.health import Health
 from serve_app.store.jobs import Jobs
+from serve_app.store.operations import Health
 from serve_app.store.vectors import Vectors
 from tests.invariants import check_invariants
 from tests.unit.store.workbench import Clock, source_files
@@ -164,12 +164,3 @@ async def test_store_methods_know_on_whose_behalf_they_run(store, monkeypatch):
     monkeypatch.setattr(store._methods["Health.check"].__self__._database, "check", lambda: [dict(logs.ids())])
     with logs.about(request_id="r1"):
         assert await store.call(Health.check) == [{"request_id": "r1"}]
-
-
-async def test_figures_count_jobs_by_status_and_bytes_on_disk(store, path):
-    dataset = await register(store)
-    await store.call(Jobs.create, dataset.id, "embed", model_name="m")
-    figures = await store.call(Health.figures)
-    assert figures.jobs == {"running": 1, "complete": 0, "error": 0, "cancelled": 0}
-    assert figures.writer_epoch == 1
-    assert figures.file_bytes > path.stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Backups: whole, consistent, written beside running work, and a database to start from."""
+"""Figures, and backups: whole, consistent, written beside running work, and a database to start from."""
 
 import shutil
 import threading
@@ -8,9 +8,17 @@ import duckdb
 import pytest
 
 from serve_app.errors import Conflict, StoreUnavailable
-from serve_app.store.backups import PARTIAL, Backups
+from serve_app.store.operations import PARTIAL, Backups, Health
 from tests.invariants import check_invariants, fingerprint
 from tests.unit.store.workbench import Workbench, source_files
+
+
+def test_figures_count_jobs_by_status_and_bytes_on_disk(bench, path):
+    bench.jobs.create(bench.register(source_files(2)).id, "embed", model_name="m")
+    figures = Health(bench.database).figures()
+    assert figures.jobs == {"running": 1, "complete": 0, "error": 0, "cancelled": 0}
+    assert figures.writer_epoch == 1
+    assert figures.file_bytes > path.stat().st_size > 0
 
 
 def test_a_backup_holds_what_the_database_holds(bench, path):
