@@ -12,7 +12,7 @@ import constellate
 PROGRAM = """
 import sys
 import {module}
-print(*sorted({{"ray", "torch", "umap", "transformers"}} & set(sys.modules)))
+print(*sorted({{"ray", "torch", "umap", "transformers", "duckdb"}} & set(sys.modules)))
 """
 CLIENT = """
 import asyncio, sys
@@ -29,12 +29,16 @@ asyncio.run(AsyncConstellate("http://127.0.0.1:9").close())
 CLIENT_NEEDS = ("anyio", "certifi", "h11", "httpcore", "httpx", "httpx_sse", "idna", "typing_extensions.py")
 
 
-@pytest.mark.parametrize("module", ["serve_app.api", "serve_app.store.executor"])
-def test_plain_modules_load_neither_ray_nor_torch(module):
+@pytest.mark.parametrize(
+    # The API names the store's methods, which run in another process.
+    ("module", "expected"),
+    [("serve_app.api", []), ("serve_app.store.executor", ["duckdb"])],
+)
+def test_plain_modules_load_neither_ray_nor_torch_and_only_the_stores_process_loads_duckdb(module, expected):
     ran = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(module=module)], capture_output=True, text=True, check=True, timeout=240
     )
-    assert ran.stdout.split() == []
+    assert ran.stdout.split() == expected
 
 
 def test_the_client_works_where_only_an_http_library_is_installed(tmp_path: Path):
