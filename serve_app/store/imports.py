@@ -13,13 +13,12 @@ from serve_app.errors import JobRunning
 from serve_app.records import FileStamp, ImportedRows, Job, Skip
 from serve_app.store import job_rows, staging
 from serve_app.store.datasets import require_dataset
-from serve_app.store.disk_space import require_space_for
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import write
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions
 from serve_app.store.session import Session
-from serve_app.store.staging import Space
+from serve_app.store.staging import Space, require_room_for
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
@@ -55,7 +54,7 @@ class Imports:
         """
         with self._database.transaction() as session:
             require_dataset(session, dataset_id)
-            require_space_for(session, self._database.path.parent, total, dimension)
+            require_room_for(session, self._database.path.parent, total, dimension)
             running = job_rows.running_job(session, dataset_id)
             if running is not None:
                 raise JobRunning(running.id)

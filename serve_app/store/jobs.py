@@ -15,13 +15,12 @@ from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
 from serve_app.records import Claim, Job, JobKind, ModelCard, Skip, SourceFile
 from serve_app.store import job_rows
 from serve_app.store.datasets import require_dataset
-from serve_app.store.disk_space import require_space_for
 from serve_app.store.job_rows import COLUMNS, JobRow
 from serve_app.store.methods import parse_cursor, require_limit, write
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions, embeddings_table
 from serve_app.store.session import Session
-from serve_app.store.staging import pending_between
+from serve_app.store.staging import pending_between, require_room_for
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
@@ -162,7 +161,7 @@ class Jobs:
                 session.q("DELETE FROM job_skips WHERE job_id = ?", job_id)
                 changes |= {"embedded": 0, "reused": 0, "skipped": 0}
             row = job_rows.update(session, row, **changes)
-            require_space_for(session, self._database.path.parent, row.total - row.processed, card.dimension)
+            require_room_for(session, self._database.path.parent, row.total - row.processed, card.dimension)
         if is_new_dimension:
             self._database.checkpoint()  # new tables do not linger in the write-ahead log
         self._pace.start(job_id, row.processed)

@@ -1,11 +1,14 @@
-"""What a running embed job holds: which samples are settled, which vectors are known, what a block adds."""
+"""What a running job holds: room for it, which samples are settled, which vectors are known, what a block adds."""
 
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from serve_app.errors import DiskFull
 from serve_app.records import FileStamp, Skip, SourceFile, Vectors
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import BASE_DIMENSION, embeddings_table, stage_table
@@ -17,6 +20,11 @@ MAX_KNOWN_HASHES = 256
 # The squared norm of a storable vector, so that its square is neither zero nor infinite in float32 either.
 MIN_SQUARED_NORM = 1e-30
 MAX_SQUARED_NORM = 1e37
+
+COPIES = 2.5
+"""A set lies on the disk staged and swapped in at once, and partly in the write-ahead log; measured 2.0 to 2.4."""
+ROW_BYTES = 128
+"""Names and stamps of a row, beside four bytes for each component of its vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,22 @@ class Space:
         if row.space_key is None or row.dimension is None:
             return None
         return cls(row.id, row.dataset_id, row.space_key, row.dimension)
+
+
+def require_room_for(session: Session, folder: Path, rows: int, dimension: int) -> None:
+    """Compare what `rows` further vectors need with the disk's free space and what the file has free in itself.
+
+    Raises:
+        DiskFull: there is not enough.
+    """
+    needed = int(COPIES * rows * (4 * dimension + ROW_BYTES))
+    within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
+    free = shutil.disk_usage(folder).free + int(within)
+    if free < needed:
+        raise DiskFull(
+            f"{rows:,} vectors need about {_megabytes(needed)} on the disk of the database while they are made, and "
+            f"{_megabytes(free)} are free. Make room and start again. Earlier embeddings are kept"
+        )
 
 
 def usable(vectors: Vectors) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -212,3 +236,7 @@ def _vectors_of_space(space: Space, column: str, condition: str) -> str:
         f"SEMI JOIN (FROM jobs WHERE space_key = ?) j ON j.id = {table}.job_id WHERE {condition}"
         for table in (space.embeddings, space.stage)
     )
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.0f} MB"
