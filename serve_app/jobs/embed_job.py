@@ -13,9 +13,10 @@ from itertools import count
 from typing import Protocol
 
 import numpy as np
+from aiorwlock import RWLock
 
 from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
-from serve_app.jobs.crash_isolation import Gate, embed_isolating_crashes
+from serve_app.jobs.crash_isolation import embed_isolating_crashes
 from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA
 from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Writer
@@ -60,7 +61,7 @@ class EmbedJob:
         writer: Writer,
         embedder: FileEmbedder,
         reader: Reader,
-        gate: Gate,
+        isolation: RWLock,
         window: asyncio.Semaphore,
         chunk_images: int,
     ) -> None:
@@ -71,7 +72,7 @@ class EmbedJob:
         self._writer = writer
         self._embedder = embedder
         self._reader = reader
-        self._gate = gate
+        self._isolation = isolation
         self._window = window
         self._chunk_images = chunk_images
         self._block_no = count(1)
@@ -142,7 +143,7 @@ class EmbedJob:
 
     async def _embed_chunk(self, files: list[SourceFile], finished: asyncio.Queue[Block | None]) -> None:
         """Embed one chunk and hand its blocks on."""
-        for block in await embed_isolating_crashes(files, self._embed_patiently, self._gate):
+        for block in await embed_isolating_crashes(files, self._embed_patiently, self._isolation):
             if any(skip.reason in OUT_OF_REACH for skip in block.skips):
                 await self._require_root()
             await finished.put(block)

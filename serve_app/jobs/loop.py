@@ -10,9 +10,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from aiorwlock import RWLock
+
 from serve_app import logs
 from serve_app.errors import ServiceError, StaleAttempt, Unavailable
-from serve_app.jobs.crash_isolation import Gate
 from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
 from serve_app.jobs.retrying import UNTIL_BACK
 from serve_app.records import Claim
@@ -90,7 +91,7 @@ class JobLoop:
         self._reader = reader
         self._projector = projector
         self._window = asyncio.Semaphore(window)
-        self._gate = Gate()
+        self._isolation = RWLock()
         self._chunk_images = chunk_images
         self._held: dict[str, asyncio.Task[None]] = {}
         self._nudged = asyncio.Event()
@@ -190,7 +191,7 @@ class JobLoop:
             writer=self._writer,
             embedder=self._embedder,
             reader=self._reader,
-            gate=self._gate,
+            isolation=self._isolation,
             window=self._window,
             chunk_images=self._chunk_images,
         )

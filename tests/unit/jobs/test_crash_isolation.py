@@ -2,9 +2,10 @@ import asyncio
 
 import numpy as np
 import pytest
+from aiorwlock import RWLock
 
 from serve_app.errors import WorkerCrashed
-from serve_app.jobs.crash_isolation import Gate, embed_isolating_crashes
+from serve_app.jobs.crash_isolation import embed_isolating_crashes
 from serve_app.records import Block, FileStamp, SourceFile
 
 
@@ -29,7 +30,7 @@ class Crashing:
 
 
 async def settle(names: str, embed: Crashing) -> tuple[str, list[str]]:
-    blocks = await embed_isolating_crashes(tasks_named(names), embed, Gate())
+    blocks = await embed_isolating_crashes(tasks_named(names), embed, RWLock())
     embedded = "".join(i for block in blocks for i in block.sample_ids)
     return embedded, [skip.sample_id for block in blocks for skip in block.skips]
 
@@ -56,39 +57,65 @@ async def test_one_unrelated_crash_costs_a_retry_and_skips_nothing():
             raise WorkerCrashed("killed")
         return await embed(tasks)
 
-    blocks = await embed_isolating_crashes(tasks_named("ab"), dies_once, Gate())
+    blocks = await embed_isolating_crashes(tasks_named("ab"), dies_once, RWLock())
     assert [block.sample_ids for block in blocks] == [["a", "b"]]
 
 
-async def test_a_suspect_runs_with_nothing_beside_it():
-    gate = Gate()
-    running = 0
-    most_beside_suspect = 0
-
-    async def ordinary() -> None:
-        nonlocal running
-        async with gate.shared():
-            running += 1
-            await asyncio.sleep(0)
-            running -= 1
-
-    async def suspect() -> None:
-        nonlocal most_beside_suspect
-        async with gate.exclusive():
-            for _ in range(5):
-                most_beside_suspect = max(most_beside_suspect, running)
-                await asyncio.sleep(0)
-
-    await asyncio.gather(ordinary(), ordinary(), suspect(), ordinary(), suspect(), ordinary())
-    assert most_beside_suspect == 0
-
-
-async def test_a_cancelled_waiter_does_not_block_the_gate():
-    gate = Gate()
-    async with gate.shared():
-        waiting = asyncio.create_task(gate.exclusive().__aenter__())
+async def several_turns() -> None:
+    """Let every other task go on until it waits."""
+    for _ in range(10):
         await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
-    async with asyncio.timeout(60), gate.shared():
-        pass
+
+
+class Overlapping(Crashing):
+    """Takes its time, and notes what runs beside the poisoned task once it is a suspect."""
+
+    def __init__(self, poison: str) -> None:
+        super().__init__(poison)
+        self.running: list[str] = []
+        self.beside_suspect: list[str] = []
+
+    async def __call__(self, tasks: list[FileTask]) -> Block:
+        (name,) = (task.sample_id for task in tasks)
+        is_suspect = name == self.poison and name in self.calls
+        self.running.append(name)
+        for _ in range(5):
+            await asyncio.sleep(0)
+            if is_suspect:
+                self.beside_suspect += [other for other in self.running if other != name]
+        self.running.remove(name)
+        return await super().__call__(tasks)
+
+
+async def test_a_suspect_is_tried_again_with_nothing_beside_it():
+    embed, isolation = Overlapping("x"), RWLock()
+
+    async def one_after_another(names: str) -> None:
+        for name in names:
+            await embed_isolating_crashes(tasks_named(name), embed, isolation)
+
+    await asyncio.gather(*map(one_after_another, ["abcd", "efx", "ghij"]))
+    assert sorted(embed.calls) == [*"abcdefghijxxx"]
+    assert embed.beside_suspect == []
+
+
+async def test_no_chunk_begins_while_a_suspect_waits():
+    embed, isolation = Crashing("x"), RWLock()
+    async with asyncio.TaskGroup() as chunks, isolation.reader:
+        for name in "xa":
+            chunks.create_task(embed_isolating_crashes(tasks_named(name), embed, isolation))
+            await several_turns()
+        assert embed.calls == ["x"]
+    assert embed.calls == ["x", "x", "x", "a"]
+
+
+async def test_a_cancelled_suspect_holds_nobody_up():
+    embed, isolation = Crashing("x"), RWLock()
+    async with isolation.reader:
+        suspect = asyncio.create_task(embed_isolating_crashes(tasks_named("x"), embed, isolation))
+        await several_turns()
+        suspect.cancel()
+        await asyncio.wait([suspect])
+    async with asyncio.timeout(60):
+        await embed_isolating_crashes(tasks_named("a"), embed, isolation)
+    assert embed.calls == ["x", "a"]
