@@ -75,7 +75,7 @@ class Overlapping(Crashing):
         self.running: list[str] = []
         self.beside_suspect: list[str] = []
 
-    async def __call__(self, tasks: list[FileTask]) -> Block:
+    async def __call__(self, tasks: list[SourceFile]) -> Block:
         (name,) = (task.sample_id for task in tasks)
         is_suspect = name == self.poison and name in self.calls
         self.running.append(name)

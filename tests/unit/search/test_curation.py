@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from serve_app.search import pairs
+from serve_app.search import curation, pairs
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
 from serve_app.search.similarity import normalised
 
@@ -36,12 +36,13 @@ def groups_by_flooding(linked):
     return sorted((group for group in groups if len(group) > 1), key=lambda group: (-len(group), group[0]))
 
 
-@given(matrices, st.sampled_from([0.3, 0.6, 0.85, 0.95, 1.0]), tile_sizes)
-def test_near_duplicates_are_the_components_of_the_links(matrix, threshold, tile_rows):
+@given(matrices, st.sampled_from([0.3, 0.6, 0.85, 0.95, 1.0]), tile_sizes, st.sampled_from([0, 3, 2**20]))
+def test_near_duplicates_are_the_components_of_the_links(matrix, threshold, tile_rows, max_links):
     similarity = matrix @ matrix.T
     np.fill_diagonal(similarity, -1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, "TILE_ROWS", tile_rows)
+        patch.setattr(curation, "_MAX_LINKS", max_links)
         groups = near_duplicates(matrix, threshold)
     assert rows_of(groups) == groups_by_flooding(similarity >= threshold - 1e-6)
     for row, score in (link for group in groups for link in group):
