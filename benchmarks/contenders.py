@@ -102,7 +102,7 @@ def _own(checkpoint: Path, batch: int, precision: Any) -> Callable[[], object]:
 
     model = VisionModel.load(checkpoint, name=checkpoint.name, device="cpu", precision=precision)
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
-    return lambda: model.embed(pixels)
+    return lambda: model.vectors(pixels)
 
 
 def main() -> None:

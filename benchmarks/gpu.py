@@ -138,14 +138,14 @@ def measure(checkpoint: Path, files: Sequence[bytes]) -> dict[str, object]:
     fed: dict[str, float] = {}
     for size in BATCHES:
         parts = [pixels[a:b] for a, b in batches(len(pixels), size)]
-        fed[f"batch {size}"] = rate(lambda parts=parts: [model.embed(part) for part in parts], len(pixels))
+        fed[f"batch {size}"] = rate(lambda parts=parts: [model.vectors(part) for part in parts], len(pixels))
         fed[f"batch {size}, pinned, overlapped"] = rate(lambda size=size: overlapped(model, pixels, size), len(pixels))
     bare = bare_rates(checkpoint)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         whole = rate(
-            lambda: [model.embed(part) for part in decoded_ahead(pool, files, 128, model.preprocessing)], len(files)
+            lambda: [model.vectors(part) for part in decoded_ahead(pool, files, 128, model.preprocessing)], len(files)
         )
-    near = cosines(reference.embed(pixels[:256]), model.embed(pixels[:256]))
+    near = cosines(reference.vectors(pixels[:256]), model.vectors(pixels[:256]))
     return {
         "device": torch.cuda.get_device_name(),
         "bare": bare,

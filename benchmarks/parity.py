@@ -14,12 +14,12 @@ from benchmarks.contenders import image_files
 from demo import offline_weights
 from serve_app.embedding.model import VisionModel, precisions
 from serve_app.images.decode import decode
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 
 COARSER = ("int8", "bf16")
 
 
-def cosines(one: Vectors, other: Vectors) -> Vectors:
+def cosines(one: VectorArray, other: VectorArray) -> VectorArray:
     """(N,) row by row."""
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
     return np.einsum("nd,nd->n", one, other) / norms
@@ -31,14 +31,14 @@ def measure(checkpoint: Path, images: Path, most: int) -> dict[str, object]:
     files = files[:: -(-len(files) // most)]
     reference = VisionModel.load(checkpoint, name="fp32", device="cpu", precision="fp32")
     pixels = np.stack([decode(file.read_bytes(), reference.preprocessing) for file in files])
-    expected = reference.embed(pixels)
+    expected = reference.vectors(pixels)
     report: dict[str, object] = {"weights": offline_weights.NAME, "images": len(files)}
     for precision in COARSER:
         if precision not in precisions("cpu"):
             report[precision] = f"this CPU cannot compute in {precision}"
             continue
         coarse = VisionModel.load(checkpoint, name=precision, device="cpu", precision=precision)
-        near = cosines(expected, coarse.embed(pixels))
+        near = cosines(expected, coarse.vectors(pixels))
         report[precision] = {"mean": round(float(near.mean()), 5), "worst": round(float(near.min()), 5)}
     return report
 

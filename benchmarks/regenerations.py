@@ -29,34 +29,34 @@ COMMIT_ROWS = 256
 
 async def register(store: StoreExecutor, name: str, rows: int) -> Dataset:
     """A dataset of `rows` files that do not exist."""
-    scan_id = await store.call(Datasets.begin_scan)
+    scan_id = await store.ask(Datasets.begin_scan)
     for page, start in enumerate(range(0, rows, 10_000)):
         files = [SourceFile(f"{i}.jpg", f"{i}.jpg", None, i, i) for i in range(start, min(start + 10_000, rows))]
-        await store.call(Datasets.put_scan, scan_id, page, files)
-    return await store.call(Datasets.register, scan_id, name=name, root="/", format="folder", annotations=None)
+        await store.ask(Datasets.put_scan, scan_id, page, files)
+    return await store.ask(Datasets.register, scan_id, name=name, root="/", format="folder", annotations=None)
 
 
 async def generate(store: StoreExecutor, dataset: Dataset) -> None:
     """One whole embed job with random vectors."""
-    await store.call(Jobs.create, dataset.id, "embed", model_name=CARD.name, force=True)
-    claim = await store.call(Jobs.claim, "benchmark", holding=[], lease_s=60)
+    await store.ask(Jobs.create, dataset.id, "embed", model_name=CARD.name, force=True)
+    claim = await store.ask(Jobs.claim, "benchmark", holding=[], lease_s=60)
     if claim is None:
         raise RuntimeError("the job just created cannot be claimed")
-    await store.call(Jobs.begin, claim.job.id, claim.attempt, CARD)
+    await store.ask(Jobs.begin, claim.job.id, claim.attempt, CARD)
     random = np.random.default_rng(claim.job.seq)
     for block_no, start in enumerate(range(0, dataset.sample_count, COMMIT_ROWS), start=1):
         ids = [f"{i}.jpg" for i in range(start, min(start + COMMIT_ROWS, dataset.sample_count))]
         stamps = [FileStamp(f"{claim.job.id}{i}", 1, 1) for i in ids]
         block = Block(ids, random.standard_normal((len(ids), CARD.dimension), np.float32), stamps)
-        await store.call(Vectors.put_block, claim.job.id, claim.attempt, block_no, block)
-    await store.call(Vectors.commit, claim.job.id, claim.attempt)
+        await store.ask(Vectors.put_block, claim.job.id, claim.attempt, block_no, block)
+    await store.ask(Vectors.commit, claim.job.id, claim.attempt)
 
 
 async def poll(store: StoreExecutor, dataset: Dataset) -> None:
     """Read as progress streams do, without their pauses."""
     while True:
-        await store.call(Jobs.latest, [(dataset.id, "embed")])
-        await store.call(Vectors.status, dataset.id)
+        await store.ask(Jobs.latest, [(dataset.id, "embed")])
+        await store.ask(Vectors.status, dataset.id)
 
 
 async def measure(path: Path, *, rows: int, generations: int) -> None:

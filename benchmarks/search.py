@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from benchmarks.vectors import clustered
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
 from serve_app.search.similarity import Index
 
@@ -43,7 +43,7 @@ def search_ms(rows: list[int], dimension: int, queries: int) -> dict[str, dict[s
 def curation_s(rows: int, dimension: int, repeats: int) -> dict[str, float]:
     """Median seconds of each kind of curation, interleaved."""
     matrix = Index(clustered(rows, dimension)).matrix
-    kinds: dict[str, Callable[[Vectors], object]] = {
+    kinds: dict[str, Callable[[VectorArray], object]] = {
         "near_duplicates": lambda matrix: near_duplicates(matrix, 0.95),
         "outlier_scores": lambda matrix: outlier_scores(matrix, K),
         "diverse": lambda matrix: diverse(matrix, DIVERSE_ROWS),

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 
 N_CLUSTERS = 50
 DIRECTIONS = 16
 BLOCK_ROWS = 50_000
 
 
-def clustered(rows: int, dimension: int, seed: int = 0) -> Vectors:
+def clustered(rows: int, dimension: int, seed: int = 0) -> VectorArray:
     """Make (rows, dimension) float32 vectors, clusters in random order; equal arguments give equal vectors."""
     random = np.random.default_rng(seed)
     centres = random.standard_normal((N_CLUSTERS, dimension), dtype=np.float32)

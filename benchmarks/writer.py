@@ -23,25 +23,23 @@ async def rows_per_s(folder: Path, *, rows: int, commit_rows: int) -> dict[str, 
     """Stage `rows` vectors block by block and swap them in; the rate counts staging, the swap has its own figure."""
     store = StoreExecutor(Database(folder / "constellate.duckdb"))
     files = [SourceFile(f"{i}.jpg", f"{i}.jpg", None, i, i) for i in range(rows)]
-    scan_id = await store.call(Datasets.begin_scan)
-    await store.call(Datasets.put_scan, scan_id, 0, files)
-    dataset = await store.call(
-        Datasets.register, scan_id, name="benchmark", root="/", format="folder", annotations=None
-    )
-    await store.call(Jobs.create, dataset.id, "embed", model_name="benchmark")
-    claim = await store.call(Jobs.claim, "benchmark", holding=[], lease_s=60)
+    scan_id = await store.ask(Datasets.begin_scan)
+    await store.ask(Datasets.put_scan, scan_id, 0, files)
+    dataset = await store.ask(Datasets.register, scan_id, name="benchmark", root="/", format="folder", annotations=None)
+    await store.ask(Jobs.create, dataset.id, "embed", model_name="benchmark")
+    claim = await store.ask(Jobs.claim, "benchmark", holding=[], lease_s=60)
     if claim is None:
         raise RuntimeError("the job just created cannot be claimed")
-    await store.call(Jobs.begin, claim.job.id, claim.attempt, CARD)
+    await store.ask(Jobs.begin, claim.job.id, claim.attempt, CARD)
     vectors = np.random.default_rng(0).standard_normal((rows, 768), np.float32)
     begin = time.perf_counter()
     for block_no, start in enumerate(range(0, rows, commit_rows), start=1):
         ids = [file.sample_id for file in files[start : start + commit_rows]]
         stamps = [FileStamp(f"{start + i:064d}", 1, 1) for i in range(len(ids))]
         block = Block(ids, vectors[start : start + commit_rows], stamps)
-        await store.call(Vectors.put_block, claim.job.id, claim.attempt, block_no, block)
+        await store.ask(Vectors.put_block, claim.job.id, claim.attempt, block_no, block)
     staged = time.perf_counter()
-    await store.call(Vectors.commit, claim.job.id, claim.attempt)
+    await store.ask(Vectors.commit, claim.job.id, claim.attempt)
     swapped = time.perf_counter()
     await store.drain_and_close()
     return {"rows_per_s": round(rows / (staged - begin)), "swap_s": round(swapped - staged, 2)}

@@ -45,7 +45,7 @@ class Routes:
     ) -> None:
         self.url = url.rstrip("/")
         self._wire = Wire(self.url, api_key=api_key, transport=transport)
-        self._call = self._wire.call
+        self._request = self._wire.request
 
     def __enter__(self) -> Self:
         return self
@@ -70,29 +70,29 @@ class Routes:
 
     def ready(self) -> None:
         """Return when the service is able to embed and to write; `Refused` (503) says why it is not."""
-        self._call("GET", "/readyz")
+        self._request("GET", "/readyz")
 
     def datasets(self) -> list[DatasetInfo]:
         """Every dataset."""
-        return cast(list[DatasetInfo], self._call("GET", "/datasets").json())
+        return cast(list[DatasetInfo], self._request("GET", "/datasets").json())
 
     def dataset(self, dataset_id: str) -> DatasetInfo:
         """One dataset."""
-        return cast(DatasetInfo, self._call("GET", f"/datasets/{dataset_id}").json())
+        return cast(DatasetInfo, self._request("GET", f"/datasets/{dataset_id}").json())
 
     def register(self, name: str, root: Path | str) -> DatasetInfo:
         """Register a folder, file or URL; `Refused` (409, with `dataset_id`) when the name is taken."""
         body = {"name": name, "root": str(root), "format": "auto"}
-        return cast(DatasetInfo, self._call("POST", "/datasets", body=body, timeout_s=LONG_ANSWER_S).json())
+        return cast(DatasetInfo, self._request("POST", "/datasets", body=body, timeout_s=LONG_ANSWER_S).json())
 
     def rescan(self, dataset_id: str) -> dict[str, int]:
         """Pick up `added`, `changed` and `removed` files."""
-        answer = self._call("POST", f"/datasets/{dataset_id}/rescan", timeout_s=LONG_ANSWER_S)
+        answer = self._request("POST", f"/datasets/{dataset_id}/rescan", timeout_s=LONG_ANSWER_S)
         return cast(dict[str, int], answer.json())
 
     def delete(self, dataset_id: str) -> None:
         """Forget a dataset with its vectors; its images are never touched. `Refused` (409) while a job runs."""
-        self._call("DELETE", f"/datasets/{dataset_id}")
+        self._request("DELETE", f"/datasets/{dataset_id}")
 
     def samples(self, dataset_id: str) -> Iterator[SampleInfo]:
         """The dataset's images in listing order."""
@@ -117,7 +117,7 @@ class Routes:
         """
         given = {"space_key": space_key, "model_name": model_name}
         with Path(file).open("rb") as stream:
-            answer = self._call(
+            answer = self._request(
                 "POST",
                 f"/datasets/{dataset_id}/embeddings/import",
                 params={name: value for name, value in given.items() if value is not None},
@@ -128,11 +128,11 @@ class Routes:
 
     def cancel(self, dataset_id: str) -> None:
         """Cancel the dataset's running job; `Refused` (409) when none runs."""
-        self._call("POST", f"/datasets/{dataset_id}/embeddings/cancel")
+        self._request("POST", f"/datasets/{dataset_id}/embeddings/cancel")
 
     def embeddings(self, dataset_id: str) -> EmbeddingsInfo:
         """Which vectors and map the dataset has."""
-        return cast(EmbeddingsInfo, self._call("GET", f"/datasets/{dataset_id}/embeddings/status").json())
+        return cast(EmbeddingsInfo, self._request("GET", f"/datasets/{dataset_id}/embeddings/status").json())
 
     def skipped(self, dataset_id: str) -> Iterator[SkipInfo]:
         """The images that the last embed job left out."""
@@ -140,27 +140,27 @@ class Routes:
 
     def coordinates(self, dataset_id: str) -> list[PointInfo]:
         """The points of the map; none before `reduce`."""
-        answer = self._call("GET", f"/datasets/{dataset_id}/embeddings/coordinates", timeout_s=LONG_ANSWER_S)
+        answer = self._request("GET", f"/datasets/{dataset_id}/embeddings/coordinates", timeout_s=LONG_ANSWER_S)
         return cast(list[PointInfo], answer.json())
 
     def jobs(self, *, limit: int = 100) -> list[JobInfo]:
         """The newest jobs first."""
-        return cast(list[JobInfo], self._call("GET", "/jobs", params={"limit": limit}).json())
+        return cast(list[JobInfo], self._request("GET", "/jobs", params={"limit": limit}).json())
 
     def job(self, job_id: str) -> JobInfo:
         """One job."""
-        return cast(JobInfo, self._call("GET", f"/jobs/{job_id}").json())
+        return cast(JobInfo, self._request("GET", f"/jobs/{job_id}").json())
 
     def similar(self, dataset_id: str, sample_id: str, *, limit: int) -> list[NeighbourInfo]:
         """The samples most similar to one of the dataset, best first."""
         path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
-        return cast(list[NeighbourInfo], self._call("GET", path, params={"limit": limit}).json()["items"])
+        return cast(list[NeighbourInfo], self._request("GET", path, params={"limit": limit}).json()["items"])
 
     def search(self, dataset_id: str, image: str | Path, *, limit: int) -> list[NeighbourInfo]:
         """The samples most similar to an image file, best first."""
         path = f"/datasets/{dataset_id}/search"
         with Path(image).open("rb") as stream:
-            answer = self._call("POST", path, params={"limit": limit}, files={"file": (Path(image).name, stream)})
+            answer = self._request("POST", path, params={"limit": limit}, files={"file": (Path(image).name, stream)})
         return cast(list[NeighbourInfo], answer.json()["items"])
 
     def duplicates(self, dataset_id: str, *, threshold: float) -> list[list[NeighbourInfo]]:
@@ -191,18 +191,18 @@ class Routes:
                 yield Progress.of(json.loads(event.data), event_id=event.id)
 
     def _started(self, path: str, body: Mapping[str, object]) -> str:
-        return str(self._call("POST", path, body=body).json()["job_id"])
+        return str(self._request("POST", path, body=body).json()["job_id"])
 
     def _pages(self, path: str) -> Iterator[dict[str, Any]]:
         """The items of all pages of a listing."""
         params: dict[str, str | float] = {}
         while True:
-            page = self._call("GET", path, params=params).json()
+            page = self._request("GET", path, params=params).json()
             yield from page["items"]
             if not page.get("next_cursor"):
                 return
             params = {"cursor": page["next_cursor"]}
 
     def _survey(self, dataset_id: str, question: str, **params: float) -> dict[str, Any]:
-        answer = self._call("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
+        answer = self._request("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())

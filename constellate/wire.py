@@ -76,7 +76,7 @@ class Wire:
         if not _is_ours(answer):
             raise Unreachable(f"what listens at {self.url} is not Constellate; choose another --port")
 
-    def call(
+    def request(
         self,
         method: str,
         path: str,

@@ -28,7 +28,7 @@ from serve_app.cli.service import LocalService, interruptible
 from serve_app.config import Settings
 from serve_app.embedding import weights
 from serve_app.errors import ModelUnavailable
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 
 MODEL = "dinov2-small"
 NEIGHBOURS = 5
@@ -55,7 +55,7 @@ def demo(
         dataset = open_dataset(client, say, str(root), None)
         pipeline = Pipeline(client, say, dataset)
         started_s = time.perf_counter()
-        embedded = pipeline.embed(force=True)
+        embedded = pipeline.generate(force=True)
         seconds = time.perf_counter() - started_s
         pipeline.reduce()
         client.export(dataset["id"], target)
@@ -115,7 +115,7 @@ def print_agreement(rows: pa.Table, say: Console) -> None:
     say.print(f"{share:.0%} of the {NEIGHBOURS} nearest neighbours have the image's label ({chance:.0%} by chance)")
 
 
-def label_agreement(vectors: Vectors, labels: Sequence[str | None]) -> tuple[float, float]:
+def label_agreement(vectors: VectorArray, labels: Sequence[str | None]) -> tuple[float, float]:
     """How often neighbours by cosine share a label.
 
     Args:

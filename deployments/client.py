@@ -29,7 +29,7 @@ from deployments.handles import ask, service_errors
 from serve_app.embedding.fan_out import joined, spread
 from serve_app.errors import InvalidImage, Overloaded, Unavailable, WorkerCrashed
 from serve_app.jobs.retrying import SECOND_CHANCE
-from serve_app.records import ModelCard, Skip, Vectors
+from serve_app.records import ModelCard, Skip, VectorArray
 from serve_app.services import Embedded, Outcomes
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class EmbeddingClient:
         """What the model is; see `services.Embedder.describe`."""
         return _finish(self.describe_async())
 
-    def embed(self, images: Sequence[Picture]) -> Vectors:
+    def embed(self, images: Sequence[Picture]) -> VectorArray:
         """Embed images.
 
         Returns:
@@ -87,7 +87,7 @@ class EmbeddingClient:
         card: ModelCard = await self._ask("describe")
         return card
 
-    async def embed_async(self, images: Sequence[Picture]) -> Vectors:
+    async def embed_async(self, images: Sequence[Picture]) -> VectorArray:
         """See `embed`."""
         embedded = await self.embed_each_async(images)
         vectors = [outcome for outcome in embedded if not isinstance(outcome, Skip)]
@@ -100,7 +100,7 @@ class EmbeddingClient:
 
         async def embed(chunk: Sequence[Picture]) -> Embedded:
             encoded = await asyncio.to_thread(lambda: [_encoded(image) for image in chunk])
-            embedded: Embedded = await SECOND_CHANCE.call(
+            embedded: Embedded = await SECOND_CHANCE.until_answered(
                 lambda: self._ask("embed_images", encoded), on=(WorkerCrashed, Overloaded), what=WHO
             )
             return embedded

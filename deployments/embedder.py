@@ -32,7 +32,7 @@ from serve_app.embedding.chunk import Chunk, Pixels, decode_uploads
 from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
 from serve_app.images.decode import ImageLimits
 from serve_app.policy import Policy
-from serve_app.records import Block, ModelCard, Skip, SourceFile, Vectors
+from serve_app.records import Block, ModelCard, Skip, SourceFile, VectorArray
 from serve_app.services import Embedded
 from serve_app.sources.reading import Reader
 
@@ -127,7 +127,7 @@ class DinoV2:
         return Chunk.of(self._reader, root, files, model.preprocessing, self._limits, self._readers)
 
     async def embed_images(self, images: list[bytes]) -> Embedded | ServiceError:
-        """See `services.Embedder.embed`."""
+        """See `services.Embedder.embed_images`."""
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
@@ -142,7 +142,7 @@ class DinoV2:
         outcomes = [image if isinstance(image, Skip) else next(vectors) for image in decoded]
         return Embedded(model.card, outcomes)
 
-    async def _vectors(self, model: "VisionModel", pixels: Pixels) -> Vectors:
+    async def _vectors(self, model: "VisionModel", pixels: Pixels) -> VectorArray:
         """(B, D) vectors of (B, S, S, 3) pixels; B may be 0. Cut small, so that others get their turn in between."""
         if len(pixels) == 0:
             return np.empty((0, model.card.dimension), np.float32)
@@ -150,10 +150,10 @@ class DinoV2:
         parts = [self._batcher.vectors(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         return np.concatenate(await asyncio.gather(*parts))
 
-    def _forward(self, pixels: Pixels) -> Vectors:
+    def _forward(self, pixels: Pixels) -> VectorArray:
         assert self._model is not None  # whoever waits for vectors has seen it
         with self._metrics.forward(len(pixels)):
-            return self._model.embed(pixels)
+            return self._model.vectors(pixels)
 
 
 @contextmanager

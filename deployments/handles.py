@@ -118,15 +118,15 @@ class WriterHandle:
         self._settings = settings
         self._actor: ActorHandle[Any] | None = None
 
-    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a store method in the writer; see `services.Writer.call`."""
+    async def ask(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a store method in the writer; see `services.Writer.ask`."""
         name = method.__qualname__
         timeout_s = BULK_TIMEOUT_S if name in BULK_METHODS else STORE_TIMEOUT_S
         try:
             async with service_errors("the writer"):
                 if self._actor is None:
                     self._actor = await asyncio.to_thread(writer.find_or_start, self._settings)
-                result: R = await asyncio.wait_for(self._actor.call.remote(name, args, kwargs, logs.ids()), timeout_s)
+                result: R = await asyncio.wait_for(self._actor.ask.remote(name, args, kwargs, logs.ids()), timeout_s)
                 return result
         except Unavailable as error:
             if error.__cause__ is None:  # the store's own, not one of Ray's
@@ -146,8 +146,8 @@ class EmbedderHandle:
         """See `services.Embedder.describe`."""
         return await self._call(model, "describe")
 
-    async def embed(self, model: str, images: list[bytes]) -> Embedded:
-        """See `services.Embedder.embed`."""
+    async def embed_images(self, model: str, images: list[bytes]) -> Embedded:
+        """See `services.Embedder.embed_images`."""
         embedded: Embedded = await self._call(model, "embed_images", images)
         return embedded
 

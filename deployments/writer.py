@@ -67,7 +67,7 @@ class DuckDBWriter:
         self._executor = StoreExecutor(Database(database_path), on_write=self._on_write)
         self._publishing: asyncio.Task[None] | None = None
 
-    async def call(
+    async def ask(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Mapping[str, str] | None = None
     ) -> Any:
         """Run the store method `Part.method`; `ids` say on whose behalf (`logs.ids`)."""
@@ -75,14 +75,14 @@ class DuckDBWriter:
             self._publishing = asyncio.create_task(self._publish())
         n_rows = sum(arg.n_samples for arg in args if isinstance(arg, Block))
         with logs.about(**(ids or {})), self._metrics.queued(n_rows):
-            return await self._executor.call_named(name, args, kwargs)
+            return await self._executor.ask_named(name, args, kwargs)
 
     async def _publish(self) -> None:
         from serve_app.store.operations import Health
 
         while True:
             with suppress(ServiceError):
-                self._metrics.show(await self._executor.call(Health.figures))
+                self._metrics.show(await self._executor.ask(Health.figures))
             await asyncio.sleep(FIGURES_S)
 
     def _on_write(self, name: str, seconds: float, result: object) -> None:

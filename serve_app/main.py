@@ -231,7 +231,7 @@ def backup(settings: Settings, ray_address: str) -> Backup:
     ray.init(address=ray_address, namespace=writer.NAMESPACE, logging_level=logging.WARNING)
     try:
         actor: Any = writer.find_or_start(settings)
-        made: Backup = ray.get(actor.call.remote(Backups.create.__qualname__, (), {}))
+        made: Backup = ray.get(actor.ask.remote(Backups.create.__qualname__, (), {}))
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, ServiceError) else error from None
     finally:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import RefusedImage
 
-Vectors = NDArray[np.float32]
+VectorArray = NDArray[np.float32]
 """(N, D) float32, rows in the order of the ids beside it."""
 
 DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
@@ -153,7 +153,7 @@ class Block:
     """
 
     sample_ids: list[str]
-    vectors: Vectors
+    vectors: VectorArray
     stamps: list[FileStamp]
     known: list[tuple[str, FileStamp]] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
@@ -174,7 +174,7 @@ class ImportedRows:
 
     key_column: Literal["sample_id", "file_name"]
     keys: list[str]
-    vectors: Vectors
+    vectors: VectorArray
     points: NDArray[np.float64]
     skips: list[Skip] = field(default_factory=list)
 
@@ -253,5 +253,5 @@ class VectorSet:
     file_names: list[str]
     labels: list[str | None]
     content_hashes: list[str]
-    vectors: Vectors
+    vectors: VectorArray
     points: NDArray[np.float64] | None

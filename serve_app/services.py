@@ -22,11 +22,11 @@ R = TypeVar("R")
 class Writer(Protocol):
     """The only way to the database: names a method of the store's parts and awaits its result.
 
-    `await writer.call(Jobs.create, dataset_id, "embed")` runs `Jobs.create` in the process that owns the
+    `await writer.ask(Jobs.create, dataset_id, "embed")` runs `Jobs.create` in the process that owns the
     file. Methods marked `@write` run one at a time; the others run beside them on a snapshot.
     """
 
-    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def ask(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a store method and return its result, or raise its `ServiceError`.
 
         Raises:
@@ -58,7 +58,7 @@ class Embedder(Protocol):
         """
         ...
 
-    async def embed(self, model: str, images: list[bytes]) -> Embedded:
+    async def embed_images(self, model: str, images: list[bytes]) -> Embedded:
         """Embed encoded images. Raises `ModelUnavailable` as `describe` does."""
         ...
 

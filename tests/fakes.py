@@ -41,7 +41,7 @@ class FakeEmbedder:
         self._check(model)
         return self.model.card
 
-    async def embed(self, model, images):
+    async def embed_images(self, model, images):
         self.n_calls += 1
         self.n_images += len(images)
         if self.gate is not None:

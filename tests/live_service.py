@@ -40,7 +40,7 @@ class FakeFileEmbedder(FakeEmbedder):
         for task in tasks:
             try:
                 data, stamp = read_file(root, task.file_name, max_bytes=10**6)
-                [vector] = (await self.embed(model, [data])).outcomes
+                [vector] = (await self.embed_images(model, [data])).outcomes
             except RefusedImage as error:
                 vector = Skip.of(error)
             if isinstance(vector, Skip):
@@ -63,10 +63,10 @@ class LineProjector:
         pass
 
     async def reduce(self, claim):
-        stored = await self._writer.call(Vectors.read, claim.dataset.id)
+        stored = await self._writer.ask(Vectors.read, claim.dataset.id)
         numbers = np.arange(len(stored.sample_ids), dtype=np.float64)
         points = np.stack([numbers, -numbers], axis=1)
-        await self._writer.call(Vectors.put_points, claim.job.id, claim.attempt, stored.job_id, points)
+        await self._writer.ask(Vectors.put_points, claim.job.id, claim.attempt, stored.job_id, points)
 
 
 class LoopRunner:

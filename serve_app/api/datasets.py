@@ -25,7 +25,7 @@ _LOCATION: dict[int | str, dict[str, Any]] = {
 @router.post("", status_code=201, responses=_LOCATION | problems.documented(NameTaken, OutsideRoots))
 async def register_dataset(body: NewDataset, services: ServicesNow, context: ContextNow, response: Response) -> Dataset:
     """Register a folder of images, or a COCO or manifest file, as a dataset."""
-    taken = await services.writer.call(Datasets.by_name, body.name)
+    taken = await services.writer.ask(Datasets.by_name, body.name)
     if taken is not None:  # before a long listing, not after it
         raise NameTaken(taken.id)
     dataset = await registration.register(
@@ -43,25 +43,25 @@ async def register_dataset(body: NewDataset, services: ServicesNow, context: Con
 @router.get("")
 async def list_datasets(services: ServicesNow) -> list[Dataset]:
     """Every dataset, oldest first."""
-    return await services.writer.call(Datasets.all)
+    return await services.writer.ask(Datasets.all)
 
 
 @router.get("/{dataset_id}", responses=problems.documented(DatasetNotFound))
 async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
     """One dataset, by its id."""
-    return await services.writer.call(Datasets.get, dataset_id)
+    return await services.writer.ask(Datasets.get, dataset_id)
 
 
 @router.delete("/{dataset_id}", status_code=204, responses=problems.documented(DatasetNotFound, JobRunning))
 async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
     """Delete a dataset with its samples, jobs and vectors; the image files are never touched."""
-    await services.writer.call(Datasets.delete, dataset_id)
+    await services.writer.ask(Datasets.delete, dataset_id)
 
 
 @router.post("/{dataset_id}/rescan", responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots))
 async def rescan_dataset(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
     """Pick up added, changed and removed files; vectors stay until the next generate."""
-    dataset = await services.writer.call(Datasets.get, dataset_id)
+    dataset = await services.writer.ask(Datasets.get, dataset_id)
     return await registration.rescan(services.writer, context.settings, dataset)
 
 
@@ -70,5 +70,5 @@ async def list_samples(
     dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None
 ) -> SamplePage:
     """A page of samples in listing order."""
-    items, next_cursor = await services.writer.call(Datasets.samples, dataset_id, limit=limit, cursor=cursor)
+    items, next_cursor = await services.writer.ask(Datasets.samples, dataset_id, limit=limit, cursor=cursor)
     return SamplePage(items=items, next_cursor=next_cursor)

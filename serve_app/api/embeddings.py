@@ -57,7 +57,7 @@ async def generate_embeddings(
     """Embed a dataset. The answer comes once the job is on disk: from then on it survives any crash."""
     options = options or GenerateOptions()
     model_name = await asyncio.to_thread(weights.resolve, options.model_name or context.settings.model)
-    job = await services.writer.call(Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force)
+    job = await services.writer.ask(Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force)
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message=f"Embedding {job.total} images with {model_name}.", job_id=job.id)
@@ -71,7 +71,7 @@ async def reduce_embeddings(
 ) -> JobStarted:
     """Lay the dataset's vectors out on a 2D map."""
     params = (options or ReduceOptions()).model_dump()
-    job = await services.writer.call(Jobs.create, dataset_id, "reduce", params=params)
+    job = await services.writer.ask(Jobs.create, dataset_id, "reduce", params=params)
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message="Computing the 2D map.", job_id=job.id)
@@ -80,7 +80,7 @@ async def reduce_embeddings(
 @router.post("/cancel", status_code=202, responses=problems.documented(DatasetNotFound, NothingRunning))
 async def cancel_job(dataset_id: str, services: ServicesNow) -> JobCancelled:
     """Cancel the dataset's running job, of either kind; its vectors and map stay as they were."""
-    job = await services.writer.call(Jobs.cancel, dataset_id)
+    job = await services.writer.ask(Jobs.cancel, dataset_id)
     await services.runner.nudge()
     return JobCancelled(dataset_id=dataset_id, message=job.message, job_id=job.id)
 
@@ -88,13 +88,13 @@ async def cancel_job(dataset_id: str, services: ServicesNow) -> JobCancelled:
 @router.get("/status", responses=problems.documented(DatasetNotFound))
 async def get_embedding_status(dataset_id: str, services: ServicesNow) -> EmbeddingStatus:
     """Which vectors and map the dataset has now."""
-    return await services.writer.call(Vectors.status, dataset_id)
+    return await services.writer.ask(Vectors.status, dataset_id)
 
 
 @router.get("/skipped", responses=problems.documented(DatasetNotFound))
 async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SkipPage:
     """Images that the last embed job left out, and why."""
-    items, next_cursor = await services.writer.call(Jobs.skipped, dataset_id, limit=limit, cursor=cursor)
+    items, next_cursor = await services.writer.ask(Jobs.skipped, dataset_id, limit=limit, cursor=cursor)
     return SkipPage(items=items, next_cursor=next_cursor)
 
 
@@ -119,7 +119,7 @@ async def get_coordinates(
     """
 
     async def read(after: str | None) -> export.Page[str]:
-        return await services.writer.call(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS)
+        return await services.writer.ask(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS)
 
     pages = export.pages(await read(None), read)
     headers = {"Vary": "Accept", "Cache-Control": "no-store"}
@@ -143,15 +143,13 @@ async def export_embeddings(
     dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet"
 ) -> StreamingResponse:
     """Download the dataset's vectors and map. A stream that breaks off was overtaken by a newer set."""
-    dataset = await services.writer.call(Datasets.get, dataset_id)
-    job_id = (await services.writer.call(Vectors.status, dataset_id)).job_id
+    dataset = await services.writer.ask(Datasets.get, dataset_id)
+    job_id = (await services.writer.ask(Vectors.status, dataset_id)).job_id
     if job_id is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
 
     async def read(after: int) -> export.Page[int]:
-        return await services.writer.call(
-            Vectors.export, dataset_id, job_id=job_id, after=after, limit=EXPORT_PAGE_ROWS
-        )
+        return await services.writer.ask(Vectors.export, dataset_id, job_id=job_id, after=after, limit=EXPORT_PAGE_ROWS)
 
     stream = export.arrow_stream(export.pages(await read(-1), read), format)
     headers = {"Content-Disposition": _attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}

@@ -51,7 +51,7 @@ async def get_image(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """The image file of a sample."""
-    dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
+    dataset, sample = await services.writer.ask(Datasets.sample, dataset_id, sample_id)
     headers = _headers(sample, await _tag(context.reader, dataset, sample))
     if _is_known(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)
@@ -71,7 +71,7 @@ async def get_thumbnail(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """A small copy of a sample's image, upright and without metadata."""
-    dataset, sample = await services.writer.call(Datasets.sample, dataset_id, sample_id)
+    dataset, sample = await services.writer.ask(Datasets.sample, dataset_id, sample_id)
     headers = _headers(sample, await _tag(context.reader, dataset, sample, str(size_px)))
     if _is_known(headers["ETag"], if_none_match):
         return Response(status_code=304, headers=headers)

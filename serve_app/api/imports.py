@@ -107,8 +107,8 @@ async def import_vectors(
 
 async def _require_idle(writer: Writer, dataset_id: str) -> None:
     """Refuse before a large body arrives, not after it. Raises `DatasetNotFound`, `JobRunning`."""
-    await writer.call(Datasets.get, dataset_id)
-    for job in await writer.call(Jobs.latest, [(dataset_id, "embed"), (dataset_id, "reduce")]):
+    await writer.ask(Datasets.get, dataset_id)
+    for job in await writer.ask(Jobs.latest, [(dataset_id, "embed"), (dataset_id, "reduce")]):
         if job is not None and job.status == "running":
             raise JobRunning(job.id)
 

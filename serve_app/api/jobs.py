@@ -15,10 +15,10 @@ router = APIRouter(tags=["jobs"])
 @router.get("/jobs")
 async def list_jobs(services: ServicesNow, limit: Limit = 100) -> list[Job]:
     """The newest jobs first."""
-    return await services.writer.call(Jobs.all, limit=limit)
+    return await services.writer.ask(Jobs.all, limit=limit)
 
 
 @router.get("/jobs/{job_id}", responses=problems.documented(JobNotFound))
 async def get_job(job_id: str, services: ServicesNow) -> Job:
     """One job, by its id."""
-    return await services.writer.call(Jobs.get, job_id)
+    return await services.writer.ask(Jobs.get, job_id)

@@ -82,7 +82,7 @@ async def embed_images(
 ) -> StreamingResponse:
     """Embed images; those that cannot be decoded are left out of `kept_indices`."""
     await context.served_model.known()  # one that loads says so at once
-    embedded = await context.request_embedder.embed([await file.read() for file in files])
+    embedded = await context.request_embedder.embed_uploads([await file.read() for file in files])
     kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Skip)}
     return StreamingResponse(_answer(embedded.card, kept), media_type="application/json")
 

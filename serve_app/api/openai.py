@@ -86,7 +86,7 @@ async def create_embeddings(body: EmbeddingRequest, context: ContextNow) -> Stre
     if body.model not in names_of(card):
         card = await served.card()  # the one known may have been replaced
     _check(body, card)
-    embedded = await context.request_embedder.embed(images)
+    embedded = await context.request_embedder.embed_uploads(images)
     _check(body, embedded.card)
     vectors = [_vector(i, outcome) for i, outcome in enumerate(embedded.outcomes)]
     answer = _answer(names_of(embedded.card)[0], vectors, as_base64 if body.encoding_format == "base64" else as_numbers)

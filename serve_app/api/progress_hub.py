@@ -153,10 +153,10 @@ class ProgressHub:
 
     async def _poll(self) -> None:
         """Read the newest job of every stream once; streams opened meanwhile wait for the next poll."""
-        call = self._find_services().writer.call
+        ask = self._find_services().writer.ask
         watches = list(self._watches)
         keys = sorted({watch.key for watch in watches})
-        newest = dict(zip(keys, await call(Jobs.latest, keys), strict=True))
+        newest = dict(zip(keys, await ask(Jobs.latest, keys), strict=True))
         states: dict[str, Job | None] = {job.id: job for job in newest.values() if job is not None}
         urgent: list[tuple[Watch, Job | None]] = []
         waiting: list[tuple[Watch, Job | None]] = []
@@ -189,7 +189,7 @@ class ProgressHub:
 
     async def _read(self, job_id: str) -> Job | None:
         try:
-            return await self._find_services().writer.call(Jobs.get, job_id)
+            return await self._find_services().writer.ask(Jobs.get, job_id)
         except JobNotFound:
             return None
 

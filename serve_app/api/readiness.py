@@ -86,13 +86,13 @@ class Readiness:
 
     async def _embed(self) -> str | None:
         services = self._find_services()
-        [vector] = (await services.embedder.embed(services.settings.model, [_image()])).outcomes
+        [vector] = (await services.embedder.embed_images(services.settings.model, [_image()])).outcomes
         if isinstance(vector, Skip):
             return f"the probe image was refused: {vector.detail} ({vector.reason})"
         return None if np.isfinite(vector).all() else "the probe image has a vector that is not finite"
 
     async def _write(self) -> str | None:
-        self.warnings = await self._find_services().writer.call(Health.check)
+        self.warnings = await self._find_services().writer.ask(Health.check)
         return None
 
 

@@ -36,7 +36,7 @@ async def register(
     folder, file = await asyncio.to_thread(_checked, settings, root, annotations)
     found, file = await asyncio.to_thread(sources.detect, folder, file, format, web)
     async with _scanned(writer, folder, found, file, web) as scan_id:
-        return await writer.call(
+        return await writer.ask(
             Datasets.register,
             scan_id,
             name=name,
@@ -57,7 +57,7 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
     folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
     web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
     async with _scanned(writer, folder, dataset.format, file, web) as scan_id:
-        return await writer.call(Datasets.rescan, scan_id, dataset.id)
+        return await writer.ask(Datasets.rescan, scan_id, dataset.id)
 
 
 def _split_file(root: str) -> tuple[str, str | None]:
@@ -79,17 +79,17 @@ async def _scanned(
     writer: Writer, root: Path | Url, format: DatasetFormat, annotations: Path | Url | None, web: Web
 ) -> AsyncIterator[str]:
     """A scan of the folder, dropped again unless the block succeeds."""
-    scan_id = await writer.call(Datasets.begin_scan)
+    scan_id = await writer.ask(Datasets.begin_scan)
     try:
         pages = sources.scan(root, format, annotations, web=web)
         number = 0
         while page := await asyncio.to_thread(next, pages, None):
-            await writer.call(Datasets.put_scan, scan_id, number, page)
+            await writer.ask(Datasets.put_scan, scan_id, number, page)
             number += 1
         yield scan_id
     except BaseException:
         # A client that leaves cancels this task; its scan must go all the same. Where the store is away, the next
         # writer drops it.
         with suppress(ServiceError):
-            await asyncio.shield(writer.call(Datasets.drop_scan, scan_id))
+            await asyncio.shield(writer.ask(Datasets.drop_scan, scan_id))
         raise

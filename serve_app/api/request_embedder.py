@@ -24,7 +24,7 @@ class RequestEmbedder:
         self._find_services = find_services
         self._n_images = 0
 
-    async def embed(self, images: list[bytes]) -> Embedded:
+    async def embed_uploads(self, images: list[bytes]) -> Embedded:
         """Embed at least one encoded image with the default model.
 
         Raises:
@@ -40,8 +40,8 @@ class RequestEmbedder:
         share = math.ceil(len(images) / policy.max_replicas)
         with self._admitted(len(images), 2 * policy.request_images):
             parts = await spread(
-                lambda chunk: SECOND_CHANCE.call(
-                    lambda: services.embedder.embed(services.settings.model, list(chunk)),
+                lambda chunk: SECOND_CHANCE.until_answered(
+                    lambda: services.embedder.embed_images(services.settings.model, list(chunk)),
                     on=(WorkerCrashed, Overloaded),
                     what=services.settings.model,
                 ),

@@ -56,7 +56,7 @@ async def search_by_image(
     limit: NeighbourLimit = 10,
 ) -> NeighbourList:
     """The samples most similar to an uploaded image, best first."""
-    status = await services.writer.call(Vectors.status, dataset_id)
+    status = await services.writer.ask(Vectors.status, dataset_id)
     if status.model_name is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
     try:
@@ -66,7 +66,7 @@ async def search_by_image(
             f"The vectors were imported and come from {status.model_name!r}, which this service cannot run: "
             "it can compare the dataset's own images, not an upload."
         ) from None
-    embedded = await services.embedder.embed(status.model_name, [await file.read()])
+    embedded = await services.embedder.embed_images(status.model_name, [await file.read()])
     [vector] = embedded.outcomes
     if isinstance(vector, Skip):
         raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")

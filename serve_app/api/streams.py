@@ -111,9 +111,9 @@ async def follow_reduction(
 async def _stream(
     services: Services, context: Context, dataset_id: str, kind: JobKind, last_event_id: str | None
 ) -> Response:
-    await services.writer.call(Datasets.get, dataset_id)
+    await services.writer.ask(Datasets.get, dataset_id)
     if last_event_id is not None:
-        [job] = await services.writer.call(Jobs.latest, [(dataset_id, kind)])
+        [job] = await services.writer.ask(Jobs.latest, [(dataset_id, kind)])
         if has_seen_end(job, last_event_id):
             return Response(status_code=204)
     return ProgressStream(partial(context.progress.watch, dataset_id, kind))

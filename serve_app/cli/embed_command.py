@@ -115,7 +115,7 @@ def _absolute(model: str) -> str:
 def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path) -> None:
     dataset = open_dataset(client, console(), root, name)
     pipeline = Pipeline(client, console(), dataset)
-    embedded = pipeline.embed(model_name=model)
+    embedded = pipeline.generate(model_name=model)
     pipeline.reduce()
     client.export(dataset["id"], target)
     made_with = client.embeddings(dataset["id"])["model_name"]

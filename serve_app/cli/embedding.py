@@ -26,7 +26,7 @@ class Pipeline:
     console: Console
     dataset: DatasetInfo
 
-    def embed(self, *, model_name: str | None = None, force: bool = False) -> Progress:
+    def generate(self, *, model_name: str | None = None, force: bool = False) -> Progress:
         """Generate vectors, say what was left out, and return the job's last state.
 
         Raises:

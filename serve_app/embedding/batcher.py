@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from serve_app.embedding.chunk import Pixels
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
     pixels: Pixels
-    vectors: asyncio.Future[Vectors]
+    vectors: asyncio.Future[VectorArray]
 
 
 class Batcher:
@@ -31,14 +31,14 @@ class Batcher:
         max_images: most images of one call of `embed`, unless a single caller brings more.
     """
 
-    def __init__(self, embed: Callable[[Pixels], Vectors], thread: Executor, *, max_images: int) -> None:
+    def __init__(self, embed: Callable[[Pixels], VectorArray], thread: Executor, *, max_images: int) -> None:
         self._embed = embed
         self._thread = thread
         self._max_images = max_images
         self._waiting: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
 
-    async def vectors(self, pixels: Pixels) -> Vectors:
+    async def vectors(self, pixels: Pixels) -> VectorArray:
         """(B, D) vectors of (B, S, S, 3) pixels, B ≥ 1; what `embed` raises for the batch is raised to all in it."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(pixels, loop.create_future())

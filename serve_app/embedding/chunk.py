@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import RefusedImage
 from serve_app.images.decode import ImageLimits, Preprocessing, decode
-from serve_app.records import Block, FileStamp, Skip, SourceFile, Vectors
+from serve_app.records import Block, FileStamp, Skip, SourceFile, VectorArray
 from serve_app.sources.reading import Reader
 
 Pixels = NDArray[np.uint8]
@@ -73,7 +73,7 @@ class Chunk:
         """(B, S, S, 3) uint8: the distinct images to embed; B may be 0."""
         return np.stack(self._pixels) if self._pixels else np.empty((0, 0, 0, 3), np.uint8)
 
-    def block(self, vectors: Vectors) -> Block:
+    def block(self, vectors: VectorArray) -> Block:
         """Join the (B, D) vectors of `pixels` with what else was found.
 
         Raises:

@@ -26,7 +26,7 @@ from serve_app.config import Precision
 from serve_app.embedding import packed_linear, weights
 from serve_app.errors import ModelUnavailable
 from serve_app.images.decode import PREPROCESSING_VERSION, Preprocessing
-from serve_app.records import ModelCard, Vectors
+from serve_app.records import ModelCard, VectorArray
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Network = Any
@@ -108,10 +108,10 @@ class VisionModel:
         )
         model = cls(network, card, preprocessing, _micro_batch(chosen, precision))
         # The first pass of a shape makes kernels and buffers: here, and not while a caller waits.
-        model.embed(np.zeros((model.micro_batch or 1, preprocessing.crop_px, preprocessing.crop_px, 3), np.uint8))
+        model.vectors(np.zeros((model.micro_batch or 1, preprocessing.crop_px, preprocessing.crop_px, 3), np.uint8))
         return model
 
-    def embed(self, images: NDArray[np.uint8]) -> Vectors:
+    def vectors(self, images: NDArray[np.uint8]) -> VectorArray:
         """Embed preprocessed images.
 
         Args:
@@ -134,7 +134,7 @@ class VisionModel:
         parts = [self._embed_fitting(images[start : start + step]) for start in range(0, len(images), step)]
         return np.concatenate(parts)
 
-    def _embed_fitting(self, images: NDArray[np.uint8]) -> Vectors:
+    def _embed_fitting(self, images: NDArray[np.uint8]) -> VectorArray:
         """Embed at once, or in halves when the GPU has no memory for that."""
         try:
             return self._forward(images)
@@ -146,12 +146,12 @@ class VisionModel:
         return np.concatenate([self._embed_fitting(images[:half]), self._embed_fitting(images[half:])])
 
     @torch.inference_mode()
-    def _forward(self, images: NDArray[np.uint8]) -> Vectors:
+    def _forward(self, images: NDArray[np.uint8]) -> VectorArray:
         # The copy: `images` may be read-only shared memory, or a reversed view, which torch cannot wrap.
         channels_last = torch.from_numpy(images.copy()).to(self._device)  # (B, S, S, 3)
         pixels = torch.addcmul(self._shift, channels_last.permute(0, 3, 1, 2), self._scale)  # (B, 3, S, S)
         hidden = self._network(pixels.to(self._dtype)).last_hidden_state  # (B, 1, D)
-        vectors: Vectors = hidden[:, 0].float().cpu().numpy()
+        vectors: VectorArray = hidden[:, 0].float().cpu().numpy()
         return vectors
 
 

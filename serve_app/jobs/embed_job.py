@@ -86,16 +86,16 @@ class EmbedJob:
             ServiceError: the job cannot be done; the message says why.
         """
         card = await self._describe()
-        await self._writer.call(Jobs.begin, self._job_id, self._attempt, card)
+        await self._writer.ask(Jobs.begin, self._job_id, self._attempt, card)
         await when_begun()
         for _ in range(MAX_PASSES):
             if await self._one_pass() == 0:
                 break
-        await self._writer.call(Vectors.commit, self._job_id, self._attempt)
+        await self._writer.ask(Vectors.commit, self._job_id, self._attempt)
 
     async def _describe(self) -> ModelCard:
         """The model's card, waiting for its first replica."""
-        return await FIRST_REPLICA.call(
+        return await FIRST_REPLICA.until_answered(
             lambda: self._embedder.describe(self._model), on=Unavailable, but=ModelUnavailable, what=self._model
         )
 
@@ -130,7 +130,7 @@ class EmbedJob:
     async def _pages(self) -> AsyncIterator[tuple[list[SourceFile], int]]:
         """Pages of files to read, each with the number of samples it was planned from."""
         after = -1
-        while page := await self._writer.call(Jobs.pending, self._job_id, after=after, limit=PAGE_SAMPLES):
+        while page := await self._writer.ask(Jobs.pending, self._job_id, after=after, limit=PAGE_SAMPLES):
             after = page[-1].ordinal
             stats = await asyncio.to_thread(self._reader.examine, self._root, page)
             observed = [
@@ -139,7 +139,7 @@ class EmbedJob:
             ]
             there = [sample for sample, stat in zip(page, stats, strict=True) if stat != UNKNOWN]
             self._seen.extend(there[:: len(there) // WITNESSES + 1])
-            yield await self._writer.call(Vectors.plan, self._job_id, self._attempt, observed), len(page)
+            yield await self._writer.ask(Vectors.plan, self._job_id, self._attempt, observed), len(page)
 
     async def _embed_chunk(self, files: list[SourceFile], finished: asyncio.Queue[Block | None]) -> None:
         """Embed one chunk and hand its blocks on."""
@@ -164,7 +164,7 @@ class EmbedJob:
 
     async def _embed_patiently(self, files: list[SourceFile]) -> Block:
         """One call to a replica, repeated while none can take it."""
-        block = await ANY_REPLICA.call(
+        block = await ANY_REPLICA.until_answered(
             lambda: self._embedder.embed_files(self._model, self._root, files),
             on=Unavailable,
             but=(WorkerCrashed, ModelUnavailable),
@@ -194,7 +194,7 @@ class EmbedJob:
                 else:
                     gathered.append(more)
             merged = _merge(gathered)
-            await self._writer.call(Vectors.put_block, self._job_id, self._attempt, next(self._block_no), merged)
+            await self._writer.ask(Vectors.put_block, self._job_id, self._attempt, next(self._block_no), merged)
 
 
 def _merge(blocks: list[Block]) -> Block:

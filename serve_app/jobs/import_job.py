@@ -33,7 +33,7 @@ async def stage_import(writer: Writer, dataset_id: str, source: VectorFile, *, m
         InvalidRequest: the file is damaged; the job ends as an error.
         StaleAttempt: the job was cancelled meanwhile, or the writer was restarted.
     """
-    job = await writer.call(
+    job = await writer.ask(
         Imports.open,
         dataset_id,
         model_name=model_name,
@@ -49,15 +49,15 @@ async def stage_import(writer: Writer, dataset_id: str, source: VectorFile, *, m
     try:
         while (rows := await asyncio.to_thread(next, blocks, None)) is not None:
             block_no += 1
-            await _within(patient.call(Imports.put, job.id, job.attempt, block_no, rows, lease_s=LEASE_S))
-        await _within(patient.call(Jobs.release, job.id, job.attempt))
+            await _within(patient.ask(Imports.put, job.id, job.attempt, block_no, rows, lease_s=LEASE_S))
+        await _within(patient.ask(Jobs.release, job.id, job.attempt))
     except StaleAttempt:
         raise StaleAttempt(
             "The import was cancelled, or the service was restarted meanwhile: send the file again."
         ) from None
     except ServiceError as error:
         with suppress(ServiceError):
-            await writer.call(Jobs.fail, job.id, job.attempt, f"{error.code}: {error.detail}")
+            await writer.ask(Jobs.fail, job.id, job.attempt, f"{error.code}: {error.detail}")
         raise
     return job
 

@@ -55,11 +55,11 @@ class PatientWriter:
     def __init__(self, writer: Writer) -> None:
         self._writer = writer
 
-    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run a store method; see `services.Writer.call`."""
+    async def ask(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run a store method; see `services.Writer.ask`."""
         name = method.__qualname__
-        return await UNTIL_BACK.call(
-            lambda: self._writer.call(method, *args, **kwargs), on=Unavailable, what=f"the writer's {name}"
+        return await UNTIL_BACK.until_answered(
+            lambda: self._writer.ask(method, *args, **kwargs), on=Unavailable, what=f"the writer's {name}"
         )
 
 
@@ -118,7 +118,7 @@ class JobLoop:
         if len(self._held) >= MAX_HELD_JOBS:
             return None
         self._nudged.clear()
-        return await self._writer.call(Jobs.claim, self.runner_id, holding=list(self._held), lease_s=LEASE_S)
+        return await self._writer.ask(Jobs.claim, self.runner_id, holding=list(self._held), lease_s=LEASE_S)
 
     async def _wait(self) -> None:
         try:
@@ -156,7 +156,7 @@ class JobLoop:
         while True:
             await asyncio.sleep(RENEW_S)
             try:
-                await self._writer.call(Jobs.renew, claim.job.id, claim.attempt, lease_s=LEASE_S)
+                await self._writer.ask(Jobs.renew, claim.job.id, claim.attempt, lease_s=LEASE_S)
             except StaleAttempt:
                 log.info("job %s: attempt %d is over", claim.job.id, claim.attempt)
                 return
@@ -164,7 +164,7 @@ class JobLoop:
     async def _release(self, claim: Claim) -> None:
         """Best effort: without it the job is free again when the lease runs out."""
         try:
-            await asyncio.wait_for(self._writer.call(Jobs.release, claim.job.id, claim.attempt), 1.0)
+            await asyncio.wait_for(self._writer.ask(Jobs.release, claim.job.id, claim.attempt), 1.0)
         except (TimeoutError, ServiceError):
             return
 
@@ -176,7 +176,7 @@ class JobLoop:
                 case "reduce":
                     await self._projector.reduce(claim)
                 case "import":  # its rows were staged before it could be claimed, or never will be
-                    await self._writer.call(Vectors.commit, claim.job.id, claim.attempt)
+                    await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:
             return
         except ServiceError as error:
@@ -200,6 +200,6 @@ class JobLoop:
     async def _fail(self, claim: Claim, message: str) -> None:
         log.warning("job %s failed: %s", claim.job.id, message)
         try:
-            await self._writer.call(Jobs.fail, claim.job.id, claim.attempt, message)
+            await self._writer.ask(Jobs.fail, claim.job.id, claim.attempt, message)
         except StaleAttempt:
             return

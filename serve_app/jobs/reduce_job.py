@@ -62,20 +62,20 @@ async def reduce_job(claim: Claim, writer: Writer, thread: Executor) -> None:
         NoEmbeddings: the vectors are gone.
     """
     job_id, attempt = claim.job.id, claim.attempt
-    await writer.call(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")
-    vectors = await writer.call(Vectors.read, claim.dataset.id)
+    await writer.ask(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")
+    vectors = await writer.ask(Vectors.read, claim.dataset.id)
     message = f"Fitting UMAP to {len(vectors.sample_ids):,} vectors"
-    await writer.call(Jobs.announce, job_id, attempt, phase="fitting", message=message)
+    await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=message)
     projection = Projection.model_validate(claim.params)
     fit = Fit(vectors.vectors, projection)
 
     async def announce(progress: str) -> None:
         text = f"{message}: {progress}"
-        await writer.call(Jobs.announce, job_id, attempt, phase="fitting", message=text)
+        await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=text)
 
     telling = asyncio.create_task(_tell(fit, announce))
     try:
         points = await asyncio.get_running_loop().run_in_executor(thread, fit.run)
     finally:
         telling.cancel()
-    await writer.call(Vectors.put_points, job_id, attempt, vectors.job_id, points)
+    await writer.ask(Vectors.put_points, job_id, attempt, vectors.job_id, points)

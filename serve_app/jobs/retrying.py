@@ -29,7 +29,7 @@ class Retry:
     attempts: float = math.inf
     patience_s: float = math.inf
 
-    async def call(self, call: Callable[[], Awaitable[R]], *, on: Errors, but: Errors = (), what: str) -> R:
+    async def until_answered(self, call: Callable[[], Awaitable[R]], *, on: Errors, but: Errors = (), what: str) -> R:
         """The result of a call, repeated when it raises one of `on` that is none of `but`.
 
         Raises:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest
-from serve_app.records import ImportedRows, Skip, Vectors
+from serve_app.records import ImportedRows, Skip, VectorArray
 from serve_app.store.readout import SPACE_KEY
 from serve_app.store.schema import MAX_DIMENSION
 from serve_app.store.staging import MIN_SQUARED_NORM, usable
@@ -195,7 +195,7 @@ def _dimension(column: pa.Array) -> int:
     return dimension
 
 
-def _matrix(column: pa.Array, dimension: int) -> Vectors:
+def _matrix(column: pa.Array, dimension: int) -> VectorArray:
     """(N, D) float32 of N lists of one length; null components are NaN, float64 is rounded."""
     flat = column.flatten().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
@@ -212,7 +212,9 @@ def _skip(key: str | None, problem: tuple[str, str]) -> Skip:
     return Skip(key or "", key or "", *problem)
 
 
-def _problem(key: str | None, is_usable: bool, vector: Vectors, point: NDArray[np.float64]) -> tuple[str, str] | None:
+def _problem(
+    key: str | None, is_usable: bool, vector: VectorArray, point: NDArray[np.float64]
+) -> tuple[str, str] | None:
     """Reason and detail why a row cannot be imported; None when it can."""
     if not key:
         return "unknown_sample", "the row names no sample"

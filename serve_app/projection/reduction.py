@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.errors import InvalidRequest
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 from serve_app.search.pairs import nearest
 from serve_app.search.similarity import normalised
 
@@ -50,7 +50,9 @@ class Projection(BaseModel):
     random_state: int = Field(42, ge=0, le=2**32 - 1, description="seed; equal seeds give equal maps")
 
 
-def reduce(vectors: Vectors, projection: Projection, *, on_progress: OnProgress | None = None) -> NDArray[np.float64]:
+def reduce(
+    vectors: VectorArray, projection: Projection, *, on_progress: OnProgress | None = None
+) -> NDArray[np.float64]:
     """Lay vectors out in the plane.
 
     Equal vectors (of equal direction, for cosine) get equal points. Up to three different vectors are placed on a
@@ -94,7 +96,7 @@ def warm() -> None:
     reduce(np.random.default_rng(0).standard_normal((32, 8), dtype=np.float32), Projection())
 
 
-def _distinct(matrix: Vectors) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _distinct(matrix: VectorArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The first row of each different vector, and for each row which of those it equals.
 
     More copies of an image than `n_neighbors` would know only each other and drift off as an island of their own
@@ -114,7 +116,7 @@ def _polygon(n: int) -> NDArray[np.float64]:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _layout(matrix: Vectors, projection: Projection, on_progress: OnProgress) -> NDArray[np.float64]:
+def _layout(matrix: VectorArray, projection: Projection, on_progress: OnProgress) -> NDArray[np.float64]:
     """UMAP of (N, D) different vectors, N ≥ 4, already normalised or centred for the metric."""
     from umap import umap_  # 2 s to import, 15 s the first time: not for those who only want `Projection`
 
@@ -161,7 +163,7 @@ def _keep_compiled_code() -> None:
 
 
 def _neighbours(
-    matrix: Vectors, projection: Projection, random: np.random.RandomState, on_progress: OnProgress
+    matrix: VectorArray, projection: Projection, random: np.random.RandomState, on_progress: OnProgress
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """(N, k) rows and distances, each row itself first, as umap expects them."""
     n = len(matrix)
@@ -183,7 +185,7 @@ def _neighbours(
 
 
 def _approximate_neighbours(
-    matrix: Vectors, k: int, metric: str, random: np.random.RandomState
+    matrix: VectorArray, k: int, metric: str, random: np.random.RandomState
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """The same from umap's own search, nearest-neighbour descent (Dong et al., WWW 2011)."""
     from umap import umap_
@@ -194,7 +196,7 @@ def _approximate_neighbours(
     return rows, distances
 
 
-def _principal_components(matrix: Vectors, random: np.random.RandomState) -> NDArray[np.float32]:
+def _principal_components(matrix: VectorArray, random: np.random.RandomState) -> NDArray[np.float32]:
     """(N, 2): the first two principal components, within ±10 as umap's own starts are."""
     mean = matrix.mean(axis=0, dtype=np.float64)
     covariance = matrix.T @ matrix / len(matrix) - np.outer(mean, mean)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 from serve_app.search.pairs import OnStep, nearest, tiles
 
 # float32 products of equal rows differ from 1 by less than this; without it, threshold 1 would miss copies.
@@ -26,7 +26,7 @@ Link = tuple[int, float]
 
 
 def near_duplicates(
-    matrix: Vectors, threshold: float, content_hashes: Sequence[str] | None = None, *, on_step: OnStep | None = None
+    matrix: VectorArray, threshold: float, content_hashes: Sequence[str] | None = None, *, on_step: OnStep | None = None
 ) -> list[list[Link]]:
     """Group rows that are linked by similarities of at least the threshold.
 
@@ -90,7 +90,7 @@ def _groups(group: NDArray[np.int32], best: NDArray[np.float32]) -> list[list[Li
     return [list(zip(members.tolist(), best[members].tolist(), strict=True)) for members in groups]
 
 
-def outlier_scores(matrix: Vectors, k: int, *, on_step: OnStep | None = None) -> NDArray[np.float32]:
+def outlier_scores(matrix: VectorArray, k: int, *, on_step: OnStep | None = None) -> NDArray[np.float32]:
     """Score each row by its mean similarity to the k rows most like it: the lowest are the outliers.
 
     Args:
@@ -108,7 +108,7 @@ def outlier_scores(matrix: Vectors, k: int, *, on_step: OnStep | None = None) ->
     return scores.clip(-1.0, 1.0)
 
 
-def diverse(matrix: Vectors, n: int) -> NDArray[np.intp]:
+def diverse(matrix: VectorArray, n: int) -> NDArray[np.intp]:
     """Choose rows that cover the set: each next one is the least similar to all chosen before.
 
     This is k-centre greedy, within twice the smallest possible radius (Gonzalez 1985; as a core-set of images,

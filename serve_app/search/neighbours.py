@@ -114,7 +114,7 @@ class Neighbours:
 
     async def _current(self, dataset_id: str) -> LoadedVectors:
         """The dataset's vectors as of now, each version loaded at most once however many ask."""
-        version = await self._writer.call(Vectors.version, dataset_id)
+        version = await self._writer.ask(Vectors.version, dataset_id)
         async with self._loading.setdefault(dataset_id, asyncio.Lock()):
             loaded = self._loaded.get(dataset_id)
             if loaded is None or loaded.version != version:
@@ -126,7 +126,7 @@ class Neighbours:
 
     async def _load(self, dataset_id: str) -> LoadedVectors:
         self._loaded.pop(dataset_id, None)
-        found = await self._writer.call(Vectors.read, dataset_id)
+        found = await self._writer.ask(Vectors.read, dataset_id)
         return LoadedVectors(
             version=found.version,
             space_key=found.space_key,

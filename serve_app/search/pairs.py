@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 
 # 2048 × 2048 scores are 16 MiB: large enough for full matrix-product speed, small enough for the caches.
 TILE_ROWS = 2048
@@ -21,7 +21,7 @@ OnStep = Callable[[int, int], None]
 """Called with (steps done, steps in all); what it raises ends the work."""
 
 
-def tiles(matrix: Vectors, *, on_step: OnStep | None = None) -> Iterator[tuple[slice, slice, Vectors]]:
+def tiles(matrix: VectorArray, *, on_step: OnStep | None = None) -> Iterator[tuple[slice, slice, VectorArray]]:
     """Yield the inner products of all pairs of rows, each unordered pair once: N²·D operations.
 
     Args:
@@ -46,7 +46,7 @@ def tiles(matrix: Vectors, *, on_step: OnStep | None = None) -> Iterator[tuple[s
 
 
 def nearest(
-    matrix: Vectors, k: int, *, offsets: NDArray[np.float32] | None = None, on_step: OnStep | None = None
+    matrix: VectorArray, k: int, *, offsets: NDArray[np.float32] | None = None, on_step: OnStep | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Find, for every row, the k others of largest inner product: 2·N²·D operations, whatever k.
 

@@ -8,13 +8,13 @@ Knows rows, not samples: callers keep the ids beside the matrix.
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.records import Vectors
+from serve_app.records import VectorArray
 
 # Rows converted to float64 at a time while norms are taken: 32 MiB at D = 1024.
 _NORM_ROWS = 4096
 
 
-def normalised(vectors: NDArray[np.floating]) -> Vectors:
+def normalised(vectors: NDArray[np.floating]) -> VectorArray:
     """Scale rows to length one, in a new matrix of 4·N·D bytes.
 
     Args:

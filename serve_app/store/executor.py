@@ -63,16 +63,16 @@ class StoreExecutor:
         self._on_write = on_write
         self._is_closing = False
 
-    async def call(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+    async def ask(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a method of a part and return its result, or raise its `ServiceError`.
 
         Raises:
             InvalidRequest: no part has this public method.
             StoreUnavailable: the store is closing, or cannot use its file.
         """
-        return cast(R, await self.call_named(method.__qualname__, args, kwargs))
+        return cast(R, await self.ask_named(method.__qualname__, args, kwargs))
 
-    async def call_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    async def ask_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
         """`call` for callers in other processes, who name the method ("Jobs.create")."""
         method = self._methods.get(name)
         if method is None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import DiskFull
-from serve_app.records import FileStamp, Skip, SourceFile, Vectors
+from serve_app.records import FileStamp, Skip, SourceFile, VectorArray
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import BASE_DIMENSION, embeddings_table, stage_table
 from serve_app.store.session import Session
@@ -70,7 +70,7 @@ def require_room_for(session: Session, folder: Path, rows: int, dimension: int) 
         )
 
 
-def usable(vectors: Vectors) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def usable(vectors: VectorArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """(N,) which of the (N, D) vectors have a direction: all components finite, norm not zero, none too large."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
@@ -110,7 +110,7 @@ def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict
 
 
 def stage_vectors(
-    session: Session, space: Space, sample_ids: list[str], stamps: list[FileStamp], vectors: Vectors
+    session: Session, space: Space, sample_ids: list[str], stamps: list[FileStamp], vectors: VectorArray
 ) -> int:
     """Stage (N, D) vectors with their stamps; returns N."""
     if not sample_ids:

@@ -34,7 +34,7 @@ class DecodingEmbedder(FakeFileEmbedder):
         self._reader = Reader(settings)
         self._threads = ThreadPoolExecutor(2)
 
-    async def embed(self, model, images):
+    async def embed_images(self, model, images):
         self._check(model)
         decoded = await asyncio.to_thread(decode_uploads, images, Preprocessing(), ImageLimits(), self._threads)
         vectors = [image if isinstance(image, Skip) else self.model.vector(image.tobytes()) for image in decoded]

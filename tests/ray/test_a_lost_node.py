@@ -95,4 +95,4 @@ def embed_here(model: str, root: Path, names: list[str]) -> np.ndarray:
     """(N, D) vectors of files by the model in this process."""
     vision = VisionModel.load(Path(model), name="here", device="cpu", threads=1)
     files = [read_file(str(root), name, max_bytes=10**7)[0] for name in names]
-    return vision.embed(np.stack([decode(data, vision.preprocessing, ImageLimits()) for data in files]))
+    return vision.vectors(np.stack([decode(data, vision.preprocessing, ImageLimits()) for data in files]))

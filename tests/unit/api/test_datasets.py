@@ -118,7 +118,7 @@ async def test_a_listing_that_fails_half_way_leaves_nothing(client, services, ro
 
 async def test_a_client_that_leaves_during_a_listing_leaves_nothing(client, services, root, monkeypatch):
     reached = asyncio.Event()
-    call = services.writer.call
+    call = services.writer.ask
 
     async def stuck(method, *args, **kwargs):
         result = await call(method, *args, **kwargs)
@@ -127,7 +127,7 @@ async def test_a_client_that_leaves_during_a_listing_leaves_nothing(client, serv
             await asyncio.Event().wait()
         return result
 
-    monkeypatch.setattr(services.writer, "call", stuck)
+    monkeypatch.setattr(services.writer, "ask", stuck)
     request = asyncio.create_task(post(client, name="flowers", root=str(root / "flowers")))
     await reached.wait()
     request.cancel()

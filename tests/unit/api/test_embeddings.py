@@ -74,7 +74,7 @@ async def test_a_store_that_is_away_is_a_503_that_says_when_to_come_back(client,
     async def away(*args, **kwargs):
         raise StoreUnavailable("the writer is away")
 
-    monkeypatch.setattr(services.writer, "call", away)
+    monkeypatch.setattr(services.writer, "ask", away)
     answer = await client.post(path(dataset, "generate"))
     assert answer.status_code == 503
     assert answer.json()["code"] == "store_unavailable"
@@ -239,7 +239,7 @@ async def test_an_unknown_export_format_is_refused(client, embedded):
 
 async def test_an_export_overtaken_by_new_vectors_breaks_off(client, services, root, embedded, monkeypatch):
     monkeypatch.setattr(embeddings, "EXPORT_PAGE_ROWS", 1)
-    call, pages = services.writer.call, 0
+    call, pages = services.writer.ask, 0
 
     async def replacing(method, *args, **kwargs):
         nonlocal pages
@@ -247,12 +247,12 @@ async def test_an_export_overtaken_by_new_vectors_breaks_off(client, services, r
             pages += 1
             if pages == 2:
                 (root / "flowers" / "rose" / "a.png").write_bytes(png((9, 9, 9)))
-                monkeypatch.setattr(services.writer, "call", call)
+                monkeypatch.setattr(services.writer, "ask", call)
                 await client.post(path(embedded, "generate"), json={"force": True})
                 await work.embed(services)
         return await call(method, *args, **kwargs)
 
-    monkeypatch.setattr(services.writer, "call", replacing)
+    monkeypatch.setattr(services.writer, "ask", replacing)
     with pytest.raises(RuntimeError):
         await client.get(path(embedded, "export"))
     assert pages == 2

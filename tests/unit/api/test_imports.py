@@ -52,7 +52,7 @@ async def commit(services):
     """What the job loop does with an import that it claims."""
     claimed = await work.claim(services)
     assert claimed.job.kind == "import"
-    return await services.writer.call(Vectors.commit, claimed.job.id, claimed.attempt)
+    return await services.writer.ask(Vectors.commit, claimed.job.id, claimed.attempt)
 
 
 async def send(client, services, dataset, rows, *, params=KEYS):
@@ -65,7 +65,7 @@ async def send(client, services, dataset, rows, *, params=KEYS):
 
 
 async def stored(services, dataset):
-    return await services.writer.call(Vectors.read, dataset["id"])
+    return await services.writer.ask(Vectors.read, dataset["id"])
 
 
 async def refused(client, dataset):
@@ -296,11 +296,11 @@ class Interrupting:
         self._writer = writer
         self._happening = happening
 
-    async def call(self, method, *args, **kwargs):
+    async def ask(self, method, *args, **kwargs):
         if method is Imports.put and args[2] == 2 and self._happening:
             happening, self._happening = self._happening, None
             await happening()
-        return await self._writer.call(method, *args, **kwargs)
+        return await self._writer.ask(method, *args, **kwargs)
 
 
 @pytest.fixture
@@ -325,7 +325,7 @@ async def test_a_block_in_doubt_is_sent_again_and_counts_once(client, services, 
 
 async def test_an_import_that_is_cancelled_on_the_way_says_so(client, services, dataset, interrupted):
     async def cancel():
-        await services.writer.call(Jobs.cancel, dataset["id"])
+        await services.writer.ask(Jobs.cancel, dataset["id"])
 
     interrupted(cancel)
     answer = await client.post(path(dataset), content=parquet(table()), headers=PARQUET, params=KEYS)
@@ -345,11 +345,11 @@ async def test_an_import_whose_sender_is_gone_ends_as_an_error_for_the_next_clai
     interrupted(hang)
     sending = asyncio.create_task(client.post(path(embedded), content=parquet(table()), headers=PARQUET, params=KEYS))
     await hanging.wait()
-    assert await services.writer.call(Jobs.claim, "runner", holding=[], lease_s=5) is None
+    assert await services.writer.ask(Jobs.claim, "runner", holding=[], lease_s=5) is None
     sending.cancel()
     await asyncio.wait({sending})
     job = (await client.get("/jobs")).json()[0]
-    await services.writer.call(Jobs.release, job["id"], job["attempt"])  # as the end of its lease does
+    await services.writer.ask(Jobs.release, job["id"], job["attempt"])  # as the end of its lease does
     job = await commit(services)
     assert (job.status, job.processed, job.total) == ("error", 2, 4)
     assert job.message.startswith("transfer_broken: 2 of 4 rows")

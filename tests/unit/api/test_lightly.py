@@ -161,7 +161,7 @@ async def test_a_replica_out_of_reach_is_a_503_with_a_reason(client, services):
     async def embed(model, images):
         raise Unavailable("the embedder did not answer in time")
 
-    services.embedder.embed = embed
+    services.embedder.embed_images = embed
     answer = await client.post(ROUTE, files=parts(png()))
     assert (answer.status_code, answer.json()["detail"]) == (503, "the embedder did not answer in time")
 

@@ -61,7 +61,7 @@ class Table:
     def find(self):
         return SimpleNamespace(writer=self, on_streams=self.n_streams.append)
 
-    async def call(self, method, *args):
+    async def ask(self, method, *args):
         if self.fault is not None:
             self.n_polls += 1
             self.polled.set()
@@ -185,7 +185,7 @@ async def test_a_watch_opened_while_a_poll_is_under_way_gets_what_was_read_after
     table = Table()
     hub = hub_of(table, poll_interval_s=3600)
     reading, may_answer = asyncio.Event(), asyncio.Event()
-    latest = table.call
+    latest = table.ask
 
     async def slow(method, *args):
         answer = await latest(method, *args)
@@ -193,7 +193,7 @@ async def test_a_watch_opened_while_a_poll_is_under_way_gets_what_was_read_after
         await may_answer.wait()
         return answer
 
-    table.call = slow
+    table.ask = slow
     early = hub.watch("d1", "embed")
     await reading.wait()
     table.put(JOB)

@@ -23,7 +23,7 @@ class FakeStore:
         self.fault = None
         self.warnings = []
 
-    async def call(self, method):
+    async def ask(self, method):
         assert method is Health.check
         self.n_checks += 1
         if self.fault is not None:
@@ -57,7 +57,7 @@ async def test_a_model_that_gives_no_usable_vector_is_not_ready(services, monkey
     async def embed(model, images):
         return Embedded(services.embedder.model.card, [vector])
 
-    monkeypatch.setattr(services.embedder, "embed", embed)
+    monkeypatch.setattr(services.embedder, "embed_images", embed)
     assert set(await Readiness(lambda: services).reasons()) == {"model"}
 
 

@@ -92,7 +92,7 @@ async def test_a_stream_tells_each_commit_and_ends_after_the_terminal_event(app,
             elif state["processed"] == 2:
                 await work.stage(services, claimed, block_no=2)
             elif state["processed"] == 5 and state["status"] == "running":
-                await services.writer.call(Vectors.commit, claimed.job.id, claimed.attempt)
+                await services.writer.ask(Vectors.commit, claimed.job.id, claimed.attempt)
     processed = [state["processed"] for state in collected]
     assert processed == sorted(processed)
     assert {0, 2, 5} <= set(processed)
@@ -145,7 +145,7 @@ async def test_cancelling_ends_the_stream_with_cancelled(app, hub, client, datas
 async def test_a_job_that_fails_ends_with_error_and_its_reason(app, hub, services, client, dataset):
     await generate(client, dataset)
     claimed = await work.claim(services)
-    await services.writer.call(Jobs.fail, claimed.job.id, claimed.attempt, "the weights are gone")
+    await services.writer.ask(Jobs.fail, claimed.job.id, claimed.attempt, "the weights are gone")
     async with opened(app, path(dataset)) as answer:
         [state] = await states(answer)
     assert (state["status"], state["message"]) == ("error", "the weights are gone")
@@ -158,7 +158,7 @@ async def test_a_reduction_has_a_stream_of_its_own_with_fitting_as_a_status(app,
         await client.post(path(embedded, "reduce"))
         assert json.loads((await anext(events)).data)["status"] == "running"
         claimed = await work.claim(services)
-        await services.writer.call(Jobs.announce, claimed.job.id, claimed.attempt, phase="fitting", message="Fitting")
+        await services.writer.ask(Jobs.announce, claimed.job.id, claimed.attempt, phase="fitting", message="Fitting")
         fitting = (await states(answer, until="fitting"))[-1]
         assert (fitting["status"], fitting["message"]) == ("fitting", "Fitting")
 
@@ -195,7 +195,7 @@ async def test_an_outage_of_the_store_keeps_the_stream_and_is_no_status(
     app, hub, services, client, dataset, monkeypatch
 ):
     await generate(client, dataset)
-    call, n_failures = services.writer.call, 0
+    call, n_failures = services.writer.ask, 0
     failed = asyncio.Event()
 
     async def away(method, *args, **kwargs):
@@ -210,10 +210,10 @@ async def test_an_outage_of_the_store_keeps_the_stream_and_is_no_status(
     async with opened(app, path(dataset)) as answer:
         events = answer.events()
         assert json.loads((await anext(events)).data)["status"] == "running"
-        monkeypatch.setattr(services.writer, "call", away)
+        monkeypatch.setattr(services.writer, "ask", away)
         await failed.wait()
         assert answer.chunks.empty()
-        monkeypatch.setattr(services.writer, "call", call)
+        monkeypatch.setattr(services.writer, "ask", call)
         await work.embed(services)
         assert [state["status"] for state in await states(answer)][-1] == "complete"
 

@@ -13,7 +13,7 @@ from serve_app.store.vectors import Vectors
 
 async def claim(services):
     """Claim the one running job."""
-    claimed = await services.writer.call(Jobs.claim, "test", holding=[], lease_s=60)
+    claimed = await services.writer.ask(Jobs.claim, "test", holding=[], lease_s=60)
     assert claimed is not None
     return claimed
 
@@ -21,15 +21,15 @@ async def claim(services):
 async def begin(services):
     """Claim an embed job and tie it to the fake's space."""
     claimed = await claim(services)
-    await services.writer.call(Jobs.begin, claimed.job.id, claimed.attempt, services.embedder.model.card)
+    await services.writer.ask(Jobs.begin, claimed.job.id, claimed.attempt, services.embedder.model.card)
     return claimed
 
 
 async def stage(services, claimed, *, block_no=1, limit=1000):
     """Embed up to `limit` pending files and commit them as one block; returns the job."""
-    pending = await services.writer.call(Jobs.pending, claimed.job.id, after=-1, limit=limit)
+    pending = await services.writer.ask(Jobs.pending, claimed.job.id, after=-1, limit=limit)
     observed = [replace(file, size_bytes=-1, mtime_ns=-1) for file in pending]
-    tasks = await services.writer.call(Vectors.plan, claimed.job.id, claimed.attempt, observed)
+    tasks = await services.writer.ask(Vectors.plan, claimed.job.id, claimed.attempt, observed)
     ids, vectors, stamps, skips = [], [], [], []
     for task in tasks:
         try:
@@ -37,7 +37,7 @@ async def stage(services, claimed, *, block_no=1, limit=1000):
         except RefusedImage as error:
             skips.append(Skip.of(error, task.sample_id, task.file_name))
             continue
-        [vector] = (await services.embedder.embed(claimed.job.model_name, [data])).outcomes
+        [vector] = (await services.embedder.embed_images(claimed.job.model_name, [data])).outcomes
         if isinstance(vector, Skip):
             skips.append(Skip(task.sample_id, task.file_name, vector.reason, vector.detail))
         else:
@@ -46,20 +46,20 @@ async def stage(services, claimed, *, block_no=1, limit=1000):
             stamps.append(stamp)
     stacked = np.stack(vectors) if vectors else np.empty((0, services.embedder.model.card.dimension), np.float32)
     block = Block(ids, stacked, stamps, skips=skips)
-    return await services.writer.call(Vectors.put_block, claimed.job.id, claimed.attempt, block_no, block)
+    return await services.writer.ask(Vectors.put_block, claimed.job.id, claimed.attempt, block_no, block)
 
 
 async def embed(services):
     """Carry the running embed job to its end."""
     claimed = await begin(services)
     await stage(services, claimed)
-    return await services.writer.call(Vectors.commit, claimed.job.id, claimed.attempt)
+    return await services.writer.ask(Vectors.commit, claimed.job.id, claimed.attempt)
 
 
 async def reduce(services):
     """Carry the running reduction to its end: the i-th sample gets the point (i, -i)."""
     claimed = await claim(services)
-    stored = await services.writer.call(Vectors.read, claimed.dataset.id)
+    stored = await services.writer.ask(Vectors.read, claimed.dataset.id)
     numbers = np.arange(len(stored.sample_ids), dtype=np.float64)
     points = np.stack([numbers, -numbers], axis=1)
-    return await services.writer.call(Vectors.put_points, claimed.job.id, claimed.attempt, stored.job_id, points)
+    return await services.writer.ask(Vectors.put_points, claimed.job.id, claimed.attempt, stored.job_id, points)

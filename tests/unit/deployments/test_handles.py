@@ -126,9 +126,9 @@ async def test_to_callers_of_the_writer_every_error_of_ray_is_an_unavailable_sto
     handle = WriterHandle(settings)
     cluster.actor = Handle(one(name))
     with pytest.raises(StoreUnavailable, match="the writer"):
-        await handle.call(Datasets.all)
+        await handle.ask(Datasets.all)
     cluster.actor = Handle("an answer")
-    assert await handle.call(Datasets.all) == "an answer"
+    assert await handle.ask(Datasets.all) == "an answer"
     assert cluster.n_found == 2  # the next one is looked for
 
 
@@ -138,7 +138,7 @@ async def test_a_service_error_crosses_a_process_as_it_is(cluster, settings, err
     raised = raised_in_a_task(cause)
     handle = WriterHandle(settings)
     cluster.actor = Handle(raised)
-    for call in (ask_one(Handle(raised)), ask_one(Handle(cause)), handle.call(Datasets.all), handle.call(Datasets.all)):
+    for call in (ask_one(Handle(raised)), ask_one(Handle(cause)), handle.ask(Datasets.all), handle.ask(Datasets.all)):
         with pytest.raises(ServiceError) as caught:
             await call
         assert type(caught.value) is error
@@ -159,7 +159,7 @@ async def test_an_error_of_ray_in_the_process_that_was_asked_is_no_crash_of_that
 
 async def test_a_fault_in_the_code_that_was_called_is_raised_as_it_is(cluster, settings):
     cluster.actor = Handle(raised_in_a_task(KeyError("a fault")))
-    for call in (ask_one(cluster.actor), WriterHandle(settings).call(Datasets.all)):
+    for call in (ask_one(cluster.actor), WriterHandle(settings).ask(Datasets.all)):
         with pytest.raises(KeyError, match="a fault"):
             await call
 
@@ -180,7 +180,7 @@ class Unreadable(Exception):
 async def test_a_fault_that_cannot_cross_processes_is_not_taken_for_one_of_ray(cluster, settings, fault):
     """Ray then has an error of its own that quotes it."""
     cluster.actor = Handle(raised_in_a_task(fault))
-    for call in (ask_one(cluster.actor), WriterHandle(settings).call(Datasets.all)):
+    for call in (ask_one(cluster.actor), WriterHandle(settings).ask(Datasets.all)):
         with pytest.raises(of_ray.RayError, match="a fault"):
             await call
 

@@ -22,8 +22,8 @@ class Writer:
     def __init__(self, store):
         self._store = store
 
-    async def call(self, name, args, kwargs, ids):
-        return await self._store.call_named(name, args, kwargs)
+    async def ask(self, name, args, kwargs, ids):
+        return await self._store.ask_named(name, args, kwargs)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_files_get_the_vectors_of_auto_processor_and_auto_model(published_shape)
     pictures = list(_pictures())
     expected = vectors_of_transformers(published_shape, [picture.convert("RGB") for picture in pictures])
     model = VisionModel.load(published_shape, name="tiny", device="cpu")
-    vectors = model.embed(np.stack([decode(_file(picture), model.preprocessing) for picture in pictures]))
+    vectors = model.vectors(np.stack([decode(_file(picture), model.preprocessing) for picture in pictures]))
     assert cosines(vectors, expected).min() > 0.9999
     between_images = cosines(expected, np.roll(expected, 1, 0))
     assert between_images.max() < 0.99, "the tiny model must tell the pictures apart for this test to mean anything"
@@ -103,7 +103,7 @@ def test_every_architecture_gets_the_vectors_of_auto_model(tmp_path, variant):
     directory = make_tiny_checkpoint(tmp_path / "tiny", **SMALL | VARIANTS[variant])
     model = VisionModel.load(directory, name="tiny", device="cpu")
     pixels = random_pixels(5, model.preprocessing.crop_px)
-    np.testing.assert_allclose(model.embed(pixels), vectors_of_transformers(directory, pixels), atol=2e-5)
+    np.testing.assert_allclose(model.vectors(pixels), vectors_of_transformers(directory, pixels), atol=2e-5)
 
 
 # embed
@@ -111,38 +111,38 @@ def test_every_architecture_gets_the_vectors_of_auto_model(tmp_path, variant):
 
 def test_vectors_are_float32_rows_in_the_order_of_the_images(model):
     pixels = random_pixels(6)
-    vectors = model.embed(pixels)
+    vectors = model.vectors(pixels)
     assert vectors.shape == (6, model.card.dimension) == (6, 96)
     assert vectors.dtype == np.float32
-    np.testing.assert_allclose(model.embed(pixels[::-1]), vectors[::-1], atol=1e-5)
+    np.testing.assert_allclose(model.vectors(pixels[::-1]), vectors[::-1], atol=1e-5)
 
 
 def test_vectors_are_not_normalised(model):
-    assert np.abs(np.linalg.norm(model.embed(random_pixels(3)), axis=1) - 1).min() > 0.1
+    assert np.abs(np.linalg.norm(model.vectors(random_pixels(3)), axis=1) - 1).min() > 0.1
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 100])
 def test_a_vector_does_not_depend_on_the_batch(checkpoint, model, micro_batch):
     pixels = random_pixels(9)
-    alone = np.concatenate([model.embed(image[None]) for image in pixels])
+    alone = np.concatenate([model.vectors(image[None]) for image in pixels])
     other = VisionModel.load(checkpoint, name="tiny", device="cpu")
     other.micro_batch = micro_batch
-    np.testing.assert_allclose(other.embed(pixels), alone, atol=1e-5)
+    np.testing.assert_allclose(other.vectors(pixels), alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(0, 56, 56, 3), (0, 0, 0, 3)], ids=str)
 def test_no_images_give_no_vectors(model, shape):
-    vectors = model.embed(np.empty(shape, np.uint8))
+    vectors = model.vectors(np.empty(shape, np.uint8))
     assert vectors.shape == (0, 96)
     assert vectors.dtype == np.float32
 
 
 def test_pixels_may_be_read_only_or_strided(model, recwarn):
     pixels = random_pixels(4)
-    expected = model.embed(pixels[::2])
+    expected = model.vectors(pixels[::2])
     frozen = pixels[::2].copy()
     frozen.setflags(write=False)
-    np.testing.assert_array_equal(model.embed(frozen), expected)
+    np.testing.assert_array_equal(model.vectors(frozen), expected)
     assert not recwarn.list
 
 
@@ -158,7 +158,7 @@ def test_pixels_may_be_read_only_or_strided(model, recwarn):
 )
 def test_other_shapes_and_types_are_refused(model, images):
     with pytest.raises(ValueError, match=r"\(B, 56, 56, 3\) uint8"):
-        model.embed(images)
+        model.vectors(images)
 
 
 # Precision and device
@@ -178,9 +178,9 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise(model):
 def test_coarser_precisions_stay_close(checkpoint, model, precision, at_least):
     pixels = random_pixels(8)
     coarse = VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision)
-    vectors = coarse.embed(pixels)
+    vectors = coarse.vectors(pixels)
     assert vectors.dtype == np.float32
-    assert at_least < cosines(vectors, model.embed(pixels)).min() < 1 - 1e-6
+    assert at_least < cosines(vectors, model.vectors(pixels)).min() < 1 - 1e-6
     assert coarse.card.precision == precision
 
 
@@ -189,7 +189,7 @@ def test_int8_vectors_do_not_depend_on_their_neighbours(checkpoint):
     model = VisionModel.load(checkpoint, name="tiny", device="cpu", precision="int8")
     pixels = random_pixels(4)
     pixels[1:] //= 8
-    np.testing.assert_array_equal(model.embed(pixels)[:1], model.embed(pixels[:1]))
+    np.testing.assert_array_equal(model.vectors(pixels)[:1], model.vectors(pixels[:1]))
 
 
 @pytest.mark.parametrize(
@@ -249,16 +249,16 @@ def _limit_memory(model, monkeypatch, most_images):
 
 def test_a_batch_that_does_not_fit_the_gpu_is_halved(model, monkeypatch):
     pixels = random_pixels(7)
-    expected = model.embed(pixels)
+    expected = model.vectors(pixels)
     sizes = _limit_memory(model, monkeypatch, most_images=2)
-    np.testing.assert_allclose(model.embed(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(model.vectors(pixels), expected, atol=1e-5)
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
 def test_an_image_that_does_not_fit_the_gpu_makes_the_model_unavailable(model, monkeypatch):
     _limit_memory(model, monkeypatch, most_images=0)
     with pytest.raises(ModelUnavailable, match="no memory"):
-        model.embed(random_pixels(2))
+        model.vectors(random_pixels(2))
 
 
 # The space key
@@ -341,7 +341,7 @@ def test_a_checkpoint_may_lack_what_only_training_needs(tmp_path, model):
     directory = make_tiny_checkpoint(tmp_path / "tiny", **SMALL)
     _edit_tensors(directory, lambda tensors: tensors.pop("embeddings.mask_token"))
     lean = VisionModel.load(directory, name="tiny", device="cpu")
-    np.testing.assert_array_equal(lean.embed(random_pixels(2)), model.embed(random_pixels(2)))
+    np.testing.assert_array_equal(lean.vectors(random_pixels(2)), model.vectors(random_pixels(2)))
 
 
 def test_pickled_weights_are_not_loaded(tmp_path):

@@ -46,7 +46,7 @@ def expected(checkpoint, photographs):
 @pytest.mark.parametrize("precision", [pytest.param(name, marks=needs_precision(name)) for name in BOUNDS])
 def test_photographs_keep_their_vectors_at_every_precision(checkpoint, photographs, expected, precision):
     model = VisionModel.load(checkpoint, name="saliency", device="cpu", precision=precision)
-    vectors = model.embed(np.stack([decode(file.read_bytes(), model.preprocessing) for file in photographs]))
+    vectors = model.vectors(np.stack([decode(file.read_bytes(), model.preprocessing) for file in photographs]))
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
     cosines = (vectors * expected).sum(axis=1) / norms
     mean, worst = BOUNDS[precision]

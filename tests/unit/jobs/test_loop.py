@@ -90,16 +90,16 @@ class World:
             (self.root / name).write_bytes(f"bytes of {name}".encode())
 
     async def register(self) -> str:
-        scan_id = await self.store.call(Datasets.begin_scan)
+        scan_id = await self.store.ask(Datasets.begin_scan)
         for page, files in enumerate(scan(self.root, "folder", None)):
-            await self.store.call(Datasets.put_scan, scan_id, page, files)
-        dataset = await self.store.call(
+            await self.store.ask(Datasets.put_scan, scan_id, page, files)
+        dataset = await self.store.ask(
             Datasets.register, scan_id, name="images", root=str(self.root), format="folder", annotations=None
         )
         return dataset.id
 
     async def generate(self, dataset_id: str, **fields: bool) -> Job:
-        return await self.store.call(Jobs.create, dataset_id, "embed", model_name="fake", **fields)
+        return await self.store.ask(Jobs.create, dataset_id, "embed", model_name="fake", **fields)
 
     def loop(self, embedder: FakeEmbedder, *, writer: object = None) -> JobLoop:
         return JobLoop(
@@ -116,12 +116,12 @@ class World:
 
     async def ended(self, job: Job) -> Job:
         async with asyncio.timeout(60):
-            while (found := await self.store.call(Jobs.get, job.id)).status == "running":
+            while (found := await self.store.ask(Jobs.get, job.id)).status == "running":
                 await asyncio.sleep(0.005)
         return found
 
     async def vectors(self, dataset_id: str) -> dict[str, np.ndarray]:
-        found = await self.store.call(Vectors.read, dataset_id)
+        found = await self.store.ask(Vectors.read, dataset_id)
         return dict(zip(found.sample_ids, found.vectors, strict=True))
 
 
@@ -189,7 +189,7 @@ async def test_an_image_that_kills_its_replica_is_skipped_and_named(world: World
 
     job = await world.run_to_end(FakeEmbedder(die_on_13), await world.generate(dataset_id))
     assert (job.status, job.processed, job.skipped) == ("complete", 30, 1)
-    skips, _ = await world.store.call(Jobs.skipped, dataset_id, limit=10, cursor=None)
+    skips, _ = await world.store.ask(Jobs.skipped, dataset_id, limit=10, cursor=None)
     assert [(skip.sample_id, skip.reason) for skip in skips] == [("13.jpg", "crashed_worker")]
 
 
@@ -235,7 +235,7 @@ async def test_a_loop_that_is_stopped_gives_its_job_back_and_the_next_one_goes_o
     first = Stalls()
     running = asyncio.create_task(world.loop(first).run())
     await staged_some.wait()
-    while (await world.store.call(Jobs.get, job.id)).processed < 12:
+    while (await world.store.ask(Jobs.get, job.id)).processed < 12:
         await asyncio.sleep(0.01)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -267,12 +267,12 @@ async def test_cancelling_stops_the_loop_and_keeps_the_old_vectors(world: World,
     running = asyncio.create_task(world.loop(Hangs()).run())
     job = await world.generate(dataset_id, force=True)
     await entered.wait()
-    await world.store.call(Jobs.cancel, dataset_id)
+    await world.store.ask(Jobs.cancel, dataset_id)
     async with asyncio.timeout(60):
         await left.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert (await world.store.call(Jobs.get, job.id)).status == "cancelled"
+    assert (await world.store.ask(Jobs.get, job.id)).status == "cancelled"
     after = await world.vectors(dataset_id)
     assert all(np.array_equal(before[name], after[name]) for name in NAMES)
 
@@ -296,7 +296,7 @@ async def test_slots_of_the_window_come_back_after_a_cancelled_job(world: World,
     for _ in range(3):
         await world.generate(dataset_id)
         await asyncio.sleep(0.05)
-        await world.store.call(Jobs.cancel, dataset_id)
+        await world.store.ask(Jobs.cancel, dataset_id)
     embedder.hang = False
     job = await world.ended(await world.generate(dataset_id))
     running.cancel()
@@ -311,8 +311,8 @@ class DoubtfulWriter:
         self._store = store
         self._n = 0
 
-    async def call(self, method, *args, **kwargs):
-        answer = await self._store.call(method, *args, **kwargs)
+    async def ask(self, method, *args, **kwargs):
+        answer = await self._store.ask(method, *args, **kwargs)
         self._n += 1
         if getattr(method, "is_write", False) and method is not Jobs.claim and self._n % 2:
             raise StoreUnavailable("the writer died after the commit")
@@ -339,7 +339,7 @@ async def test_two_loops_at_once_end_the_job_once(world: World):
     await asyncio.gather(*loops, return_exceptions=True)
     assert (ended.status, ended.processed) == ("complete", 30)
     with pytest.raises(StaleAttempt):
-        await world.store.call(Jobs.announce, job.id, 1, phase="running", message="late")
+        await world.store.ask(Jobs.announce, job.id, 1, phase="running", message="late")
 
 
 async def test_bad_images_are_skipped_and_a_job_of_only_bad_ones_fails(world: World):

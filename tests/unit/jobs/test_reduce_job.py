@@ -20,7 +20,7 @@ class Writer:
         self.away = away
         self._loop, self.told = loop, asyncio.Event()
 
-    async def call(self, method, *args, **kwargs):
+    async def ask(self, method, *args, **kwargs):
         if method is Vectors.read:
             return SimpleNamespace(vectors=np.ones((3, 2), np.float32), sample_ids=["a", "b", "c"], job_id="embed")
         if method is Jobs.announce:

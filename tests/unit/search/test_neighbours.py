@@ -18,13 +18,13 @@ class CountingWriter:
         self.read = []
         self.fault = None
 
-    async def call(self, method, *args, **kwargs):
+    async def ask(self, method, *args, **kwargs):
         if method is Vectors.read:
             self.read += args
             if self.fault is not None:
                 fault, self.fault = self.fault, None
                 raise fault
-        return await self._store.call(method, *args, **kwargs)
+        return await self._store.ask(method, *args, **kwargs)
 
 
 @pytest.fixture

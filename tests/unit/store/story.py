@@ -48,7 +48,7 @@ class Story:
                 position -= 1
         elif step.uses == "claim":
             await self.claim()
-            job = await self.store.call(Jobs.get, self.job_id)
+            job = await self.store.ask(Jobs.get, self.job_id)
             if job.kind == "embed":
                 await self.begin(CARDS[job.model_name])
         return position
@@ -69,17 +69,17 @@ class Story:
             acknowledge(number)
 
     async def open_scan(self):
-        self.scan_id = await self.store.call(Datasets.begin_scan)
+        self.scan_id = await self.store.ask(Datasets.begin_scan)
 
     async def scan(self, files, page):
-        await self.store.call(Datasets.put_scan, self.scan_id, page, files)
+        await self.store.ask(Datasets.put_scan, self.scan_id, page, files)
 
     async def dataset(self, name="flowers"):
-        return await self.store.call(Datasets.by_name, name)
+        return await self.store.ask(Datasets.by_name, name)
 
     async def register(self, name):
         try:
-            await self.store.call(
+            await self.store.ask(
                 Datasets.register, self.scan_id, name=name, root="/r", format="folder", annotations=None
             )
         except NameTaken:
@@ -88,57 +88,57 @@ class Story:
     async def rescan(self):
         dataset = await self.dataset()
         try:
-            await self.store.call(Datasets.rescan, self.scan_id, dataset.id)
+            await self.store.ask(Datasets.rescan, self.scan_id, dataset.id)
         except Unavailable:
             if dataset.sample_count != len(SECOND):
                 raise
 
     async def create(self, kind, **options):
         try:
-            await self.store.call(Jobs.create, (await self.dataset()).id, kind, **options)
+            await self.store.ask(Jobs.create, (await self.dataset()).id, kind, **options)
         except JobRunning:
             return
 
     async def claim(self):
-        claim = await self.store.call(Jobs.claim, "runner", holding=[], lease_s=30)
+        claim = await self.store.ask(Jobs.claim, "runner", holding=[], lease_s=30)
         self.job_id, self.attempt, self.block_no = claim.job.id, claim.attempt, 0
 
     async def begin(self, card):
-        await self.store.call(Jobs.begin, self.job_id, self.attempt, card)
+        await self.store.ask(Jobs.begin, self.job_id, self.attempt, card)
 
     async def plan(self, files):
         observed = list(files)
-        await self.store.call(Vectors.plan, self.job_id, self.attempt, observed)
+        await self.store.ask(Vectors.plan, self.job_id, self.attempt, observed)
 
     async def put(self, files, card, *, skips=(), known=()):
         block = replace(block_of(files, dimension=card.dimension, skips=skips), known=list(known))
-        await self.store.call(Vectors.put_block, self.job_id, self.attempt, self.block_no + 1, block)
+        await self.store.ask(Vectors.put_block, self.job_id, self.attempt, self.block_no + 1, block)
         self.block_no += 1
 
     async def commit(self):
-        await self.store.call(Vectors.commit, self.job_id, self.attempt)
+        await self.store.ask(Vectors.commit, self.job_id, self.attempt)
 
     async def place(self):
-        vectors = await self.store.call(Vectors.read, (await self.dataset()).id)
+        vectors = await self.store.ask(Vectors.read, (await self.dataset()).id)
         points = np.arange(2.0 * len(vectors.sample_ids)).reshape(-1, 2)
-        await self.store.call(Vectors.put_points, self.job_id, self.attempt, vectors.job_id, points)
+        await self.store.ask(Vectors.put_points, self.job_id, self.attempt, vectors.job_id, points)
 
     async def cancel(self):
         try:
-            await self.store.call(Jobs.cancel, (await self.dataset()).id)
+            await self.store.ask(Jobs.cancel, (await self.dataset()).id)
         except NothingRunning:
             return
 
     async def fail(self):
         try:
-            await self.store.call(Jobs.fail, self.job_id, self.attempt, "the model is gone")
+            await self.store.ask(Jobs.fail, self.job_id, self.attempt, "the model is gone")
         except StaleAttempt:
             return
 
     async def delete(self, name):
         dataset = await self.dataset(name)
         if dataset is not None:
-            await self.store.call(Datasets.delete, dataset.id)
+            await self.store.ask(Datasets.delete, dataset.id)
 
     async def close(self):
         await self.store.drain_and_close()

@@ -29,15 +29,15 @@ async def test_of_fifty_that_create_a_job_at_once_one_gets_it_and_the_others_its
     created = []
     for _ in range(n_rounds):
         answers = await asyncio.gather(
-            *(store.call(Jobs.create, dataset_id, "embed", model_name="m") for _ in range(CALLERS)),
+            *(store.ask(Jobs.create, dataset_id, "embed", model_name="m") for _ in range(CALLERS)),
             return_exceptions=True,
         )
         refused = [answer for answer in answers if isinstance(answer, JobRunning)]
         [won] = [answer for answer in answers if not isinstance(answer, JobRunning)]
         assert {error.detail for error in refused} == {won.id}
         created.append(won.id)
-        await store.call(Jobs.cancel, dataset_id)
-    listed = [job.id for job in await store.call(Jobs.all, limit=2 * n_rounds)]
+        await store.ask(Jobs.cancel, dataset_id)
+    listed = [job.id for job in await store.ask(Jobs.all, limit=2 * n_rounds)]
     assert sorted(listed) == sorted(created)
     await store.drain_and_close()
     check_invariants(path)
