@@ -37,14 +37,14 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# Kinds of test, two at a time in the order in which they stand here: for much of their time those on Ray wait. Each has
-# a cluster of its own, which the others do not find.
-KINDS := faults unit ray browser e2e
+# Kinds of test, one after another: each keeps two cores busy, and two kinds beside each other take longer than in turn.
+# Each has a cluster of its own, which others on the machine do not find.
+KINDS := unit faults ray browser e2e
 UNIT := --numprocesses=2 --dist=loadfile tests/fuzz tests/unit
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
 
 test: setup ## the whole suite; what CI runs
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target --keep-going check $(KINDS:%=kind-%)
+	@$(MAKE) --no-print-directory --keep-going check $(KINDS:%=kind-%)
 
 kind-unit: setup
 	@$(call run,$(UNIT))

@@ -78,6 +78,7 @@ def test_a_job_outlives_a_writer_that_is_frozen_for_a_while(album: Album):
     assert reader.codes() <= {200, 503}
 
 
+@pytest.mark.every
 def test_readyz_says_that_the_writer_is_away(album: Album):
     service = album.service
     reasons = set()

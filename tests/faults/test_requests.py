@@ -14,8 +14,6 @@ from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.faults
 
-ROUNDS = 6
-"""In every run; a hundred take two minutes, and in one process they are `tests/unit/store/test_collisions.py`."""
 CALLERS = 50
 
 
@@ -30,7 +28,8 @@ async def _post_together(http: httpx.AsyncClient, path: str) -> list[httpx.Respo
     return await asyncio.gather(*(_post(http, path) for _ in range(CALLERS)))
 
 
-@pytest.mark.parametrize("n_rounds", [ROUNDS, pytest.param(100, marks=pytest.mark.every)])
+@pytest.mark.every
+@pytest.mark.parametrize("n_rounds", [6, 100])
 def test_of_fifty_that_post_at_once_one_gets_the_job_and_the_others_its_id(album: Album, n_rounds: int):
     exact = album.exact()
 
