@@ -1,1 +1,1 @@
-"""The database: one DuckDB file, every SQL statement, and the transactions that keep its promises."""
+"""The database: one DuckDB file, every SQL statement, and every transaction."""

@@ -2,11 +2,11 @@
 
 Everything here follows measured behaviour of DuckDB 2.0:
 
-- one cursor a session, because a connection shared by threads refuses calls;
-- a fatal error ends the whole instance, reads included, while everything committed is on disk: all handles are
-  closed and the file is opened again by the next call;
-- nothing that exists is ever deleted or made anew. DuckDB itself deletes a write-ahead log whose database file is
-  missing, and a checkpoint at close removes a log by its name, whoever's it is by then.
+- each session has its own cursor, because a connection that threads share refuses calls;
+- a fatal error ends the whole instance, reads included, but committed data is on disk: this module closes all
+  handles, and the next call opens the file again;
+- this module never deletes or re-creates an existing file. DuckDB itself deletes a write-ahead log whose database file
+  is missing. Its checkpoint at close removes a log by name, even if the log belongs to another database by then.
 """
 
 import logging
@@ -30,18 +30,18 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 CLOSE_TIMEOUT_S = 30.0
 QUIET_S = 0.5
-"""What sessions wait at most for a checkpoint to begin, and it for them."""
+"""A checkpoint waits this long at most for running sessions to end; meanwhile new sessions wait for it."""
 CHECKPOINT_RETRY_S = 5.0
 MEMORY_LIMIT_MB = 128
-"""DuckDB keeps pages for as long as it may: with 2 GB a job of 100,000 took 1.6 GB and kept it, with this 140 MB.
-What does not fit is written beside the database; the job took 28 s instead of 24 (docs/measurements.md)."""
+"""DuckDB keeps pages in memory up to this limit: a job of 100,000 rows took 1.6 GB under 2 GB and 140 MB under 128 MB.
+It writes the rest beside the database, and the job took 28 s instead of 24 s (docs/measurements.md)."""
 
 
 class Database:
     """A DuckDB file that opens at the first use and again after a failure.
 
-    `problems` lists what the check at opening found amiss; it is empty for a sound database. Safe to use
-    from several threads: reads run side by side, each on a snapshot, writes one after another.
+    `problems` lists what the check at opening found amiss; it is empty for a sound database. Several threads may
+    use one `Database`: reads run side by side, each on its own snapshot, and writes run one after another.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Database:
         self.problems: list[str] = []
         self._config: dict[str, Any] = {
             "threads": threads,
-            # At connect, because the write-ahead log is replayed before any SET.
+            # The limit is set at connect, because DuckDB replays the write-ahead log before any SET.
             "memory_limit": f"{memory_limit_mb}MB",
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
@@ -79,7 +79,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session on one snapshot of the committed data; it cannot write.
+        """Open a read-only session on one snapshot of the committed data.
 
         Raises:
             StoreUnavailable: the file cannot be opened or read; the message says why.
@@ -89,9 +89,9 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """A session whose changes are on disk, all of them, when the block ends, or not at all when it raises.
+        """Open a session that commits all its changes to disk when the block ends, and none when the block raises.
 
-        When the commit itself fails it is in doubt, so every write must be safe to repeat.
+        When the commit itself fails, nobody knows whether it took effect, so every write must be safe to repeat.
 
         Raises:
             StoreUnavailable: the file cannot be opened or written, or another writer has taken it over.
@@ -105,10 +105,10 @@ class Database:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file if that is possible now; later writes and `check` make up for it.
+        """Fold the write-ahead log into the file if that is possible now; if not, a later write or `check` tries again.
 
-        DuckDB refuses while a session still sees rows from before an update, and what it cannot fold in it cannot
-        free: so sessions that are running get a moment to end, and new ones wait for it.
+        DuckDB refuses a checkpoint while a session still sees rows from before an update, and it frees no space
+        without one. The checkpoint therefore gives running sessions a moment to end and holds back new ones.
         """
         self._checkpoint_due = True
         self._checkpoint_at = self._clock() + CHECKPOINT_RETRY_S
@@ -118,10 +118,10 @@ class Database:
 
     @contextmanager
     def autocommit(self, *, although_held_back: bool = False) -> Iterator[Session]:
-        """A session whose statements are transactions of their own, for what cannot run inside one.
+        """Open a session in which each statement is its own transaction, for statements that no transaction allows.
 
         Raises:
-            StoreUnavailable: the file cannot be opened, or a statement failed for want of disk or memory.
+            StoreUnavailable: the file cannot be opened, or a statement found too little disk or memory.
         """
         cursor = self._enter(although_held_back=although_held_back)
         try:
@@ -132,10 +132,10 @@ class Database:
             self._leave(cursor)
 
     def check(self) -> list[str]:
-        """Read and write once for real and return `problems`.
+        """Read from the file and write to it once, and return `problems`.
 
         Raises:
-            StoreUnavailable: one of the two failed; the message says why.
+            StoreUnavailable: the read or the write failed; the message says why.
         """
         with self.read() as session:
             session.q("SELECT checks FROM meta")
@@ -146,12 +146,12 @@ class Database:
         return list(self.problems)
 
     def size_bytes(self) -> int:
-        """The file and its write-ahead log, as they lie on disk now."""
+        """The present size of the file and its write-ahead log together."""
         files = (self.path, self.path.with_name(self.path.name + ".wal"))
         return sum(file.stat().st_size for file in files if file.exists())
 
     def close(self) -> None:
-        """Wait for running sessions, fold the write-ahead log into the file and close it, for good."""
+        """Wait for running sessions, fold the write-ahead log into the file, and close the file for good."""
         with self._state:
             self._closed = True
             idle = self._state.wait_for(lambda: self._sessions == 0, timeout=CLOSE_TIMEOUT_S)
@@ -187,7 +187,7 @@ class Database:
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
-        """Hold back new sessions, and wait for the running ones while they are not too long."""
+        """Hold back new sessions, and wait up to `QUIET_S` for the running ones to end."""
         with self._state:
             self._holding_back = True
             self._state.wait_for(lambda: self._sessions == 0, timeout=QUIET_S)
@@ -229,7 +229,7 @@ class Database:
             self._state.notify_all()
 
     def _translate(self, error: duckdb.Error) -> ServiceError:
-        """The error to raise for DuckDB's; a fatal one also lets go of the instance."""
+        """The error to raise in place of DuckDB's; a fatal error also closes the instance."""
         if failures.ends_instance(error):
             with self._state:
                 root, self._root = self._root, None
@@ -244,7 +244,7 @@ class Database:
         return ServiceError("The database refused a statement; the log of the service has the details.")
 
     def _open(self) -> None:
-        """Open the file, apply migrations and look for losses; not before the last failure's delay is over."""
+        """Open the file, apply migrations and look for losses; refuse until the last failure's delay is over."""
         if self._clock() < self._retry_at:
             raise StoreUnavailable(self._why_not)
         try:
@@ -269,10 +269,10 @@ class Database:
             logger.error("data loss suspected: %s", problem)
 
     def _claim(self, session: Session) -> int:
-        """Make sure that this is still the file's writer; the first write makes it so.
+        """Make sure that this process is still the file's writer; its first write makes it the writer.
 
-        The file's lock keeps other processes out. Where locks do not work (some network file systems), a writer
-        that opens the file again after a failure finds here that another has been at it.
+        The file's lock keeps other processes out. Locks do not work on some network file systems: there, a writer
+        that opens the file again after a failure learns from this check that another writer has used it.
         """
         epoch = int(session.value("SELECT writer_epoch FROM meta"))
         if self._epoch is None:

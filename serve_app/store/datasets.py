@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
 
 _COLUMNS = "id, name, root, format, annotations, sample_count, created_at"
 
-# Of several listed files with one id, the first counts.
+# When several listed files have the same id, the first one counts.
 _SCANNED = (
     "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place, row_number() OVER (ORDER BY page, position) - 1 "
     "AS ordinal FROM (SELECT * FROM scan_files WHERE scan_id = ? "
@@ -29,8 +29,8 @@ _SCANNED = (
 class Datasets:
     """SQL over `datasets`, `samples` and the scan stage.
 
-    A scan is written page by page under a scan id and takes effect in one transaction, so a dead client
-    or service leaves no half-listed dataset.
+    A scan is written page by page under a scan id and takes effect in one transaction, so a client or service
+    that dies during a scan leaves no half-listed dataset.
     """
 
     def __init__(self, database: "Database") -> None:
@@ -38,7 +38,7 @@ class Datasets:
 
     @write
     def begin_scan(self) -> str:
-        """Open a scan and return its id; scans left behind are dropped by the first write of the next writer."""
+        """Open a scan and return its id; the first write of the next writer drops scans that nobody finished."""
         scan_id = uuid.uuid4().hex
         with self._database.transaction() as session:
             session.q("INSERT INTO scans VALUES (?)", scan_id)
@@ -46,7 +46,7 @@ class Datasets:
 
     @write
     def put_scan(self, scan_id: str, page: int, files: list[SourceFile]) -> None:
-        """Add a page of listed files; the same page twice is stored once.
+        """Add a page of listed files; a page that is sent twice is stored once.
 
         Raises:
             Unavailable: the scan is gone because the writer was restarted; begin again.
@@ -65,7 +65,7 @@ class Datasets:
 
     @write
     def drop_scan(self, scan_id: str) -> None:
-        """Forget a scan; unknown ids are ignored."""
+        """Delete a scan; unknown ids are ignored."""
         with self._database.transaction() as session:
             _forget_scan(session, scan_id)
 
@@ -96,8 +96,8 @@ class Datasets:
     def rescan(self, scan_id: str, dataset_id: str) -> ScanChange:
         """Replace a dataset's samples by a scan; samples keep their id.
 
-        Vectors stay until the next generate; those of removed samples are no longer shown, and are shown again
-        when a later scan finds the samples again.
+        Vectors stay until the next embed job. The vectors of removed samples are hidden, and appear again when a
+        later scan finds the samples again.
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -162,11 +162,11 @@ class Datasets:
         return None if row is None else _dataset(*row)
 
     def samples(self, dataset_id: str, *, limit: int, cursor: str | None) -> tuple[list[Sample], str | None]:
-        """A page of samples in listing order and the cursor of the next, None at the end.
+        """A page of samples in listing order, and the cursor of the next page (None at the end).
 
         Raises:
             DatasetNotFound: no such dataset.
-            InvalidRequest: the cursor is not one this method gave, or the limit is not positive.
+            InvalidRequest: the cursor is malformed, or the limit is not positive.
         """
         after, limit = parse_cursor(cursor), require_limit(limit)
         with self._database.read() as session:
@@ -180,7 +180,7 @@ class Datasets:
         return page, str(rows[limit - 1][0]) if len(rows) > limit else None
 
     def sample(self, dataset_id: str, sample_id: str) -> tuple[Dataset, SourceFile]:
-        """One sample as it was listed, with its dataset. Raises `DatasetNotFound`, `SampleNotFound`."""
+        """The dataset, and one of its samples as listed. Raises `DatasetNotFound`, `SampleNotFound`."""
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             row = session.row(
@@ -233,7 +233,7 @@ def _require_scan(session: Session, scan_id: str) -> None:
 
 
 def _take_scan(session: Session, scan_id: str, dataset_id: str) -> int:
-    """Make the scan the dataset's samples and return their number."""
+    """Turn the scan into the dataset's samples and return their number."""
     count = session.value(
         "INSERT INTO samples (dataset_id, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place) SELECT "
         f"?, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place FROM ({_SCANNED}) ORDER BY ordinal",

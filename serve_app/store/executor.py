@@ -1,4 +1,4 @@
-"""Runs store methods for async callers: writes on one thread, reads beside them on a few others."""
+"""Runs store methods for async callers: writes on one thread, reads on a few other threads."""
 
 import asyncio
 import inspect
@@ -25,7 +25,7 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 OnWrite = Callable[[str, float, object], None]
-"""Told of each write that took effect: the method's qualified name, its seconds, what it returned."""
+"""A listener for writes that took effect; its arguments are the method's qualified name, the seconds, the result."""
 
 
 def _tell_nobody(name: str, seconds: float, result: object) -> None:
@@ -33,10 +33,10 @@ def _tell_nobody(name: str, seconds: float, result: object) -> None:
 
 
 class StoreExecutor:
-    """The store's parts (`Datasets`, `Jobs`, `Imports`, `Vectors`, `Health`) behind one awaitable call.
+    """The store's parts (`Datasets`, `Jobs`, `Imports`, `Vectors`, `Health`, `Backups`) behind one awaitable call.
 
-    A `services.Writer`. Only public methods that a part defines can be called, by their qualified name. A write that
-    was accepted runs to its end even when its caller stops waiting, and an error in one call touches no other.
+    The class is a `services.Writer`. Callers reach only the public methods of a part, by their qualified names. An
+    accepted write runs to its end even when its caller stops waiting, and an error in one call affects no other call.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class StoreExecutor:
         return cast(R, await self.ask_named(method.__qualname__, args, kwargs))
 
     async def ask_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-        """`call` for callers in other processes, who name the method ("Jobs.create")."""
+        """Do what `ask` does, for callers in other processes: they send the method's name ("Jobs.create")."""
         method = self._methods.get(name)
         if method is None:
             raise InvalidRequest(f"the store has no method '{name}'")
@@ -83,11 +83,11 @@ class StoreExecutor:
         is_write = hasattr(method, "is_write")
         if is_write:
             run = partial(self._write, name, run)
-        # In the caller's context, so that what is logged says on whose behalf.
+        # The method runs in the caller's context, so that its log lines carry the caller's ids.
         run = partial(copy_context().run, run)
-        # Shielded, because cancelling would take a waiting write out of the queue.
+        # The call is shielded below, because cancelling it would take a waiting write out of the queue.
         result = asyncio.get_running_loop().run_in_executor(self._writes if is_write else self._reads, run)
-        # A caller who stopped waiting leaves nobody to take the error; asyncio would log it as forgotten.
+        # When the caller has stopped waiting, nobody reads the error, and asyncio would log it as never retrieved.
         result.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             return await asyncio.shield(result)
@@ -104,7 +104,7 @@ class StoreExecutor:
         return result
 
     async def drain_and_close(self) -> None:
-        """Finish what was accepted, writes included, then close the database; repeating it is harmless."""
+        """Finish the accepted calls, writes included, then close the database; a second call is harmless."""
         self._is_closing = True
         await asyncio.to_thread(self._drain_and_close)
 

@@ -1,4 +1,4 @@
-"""What DuckDB's exceptions mean for people, without paths or SQL."""
+"""Translates DuckDB's exceptions into reasons that people understand, without paths or SQL."""
 
 import re
 
@@ -39,7 +39,7 @@ _TEMPORARY = (
 
 
 def reason(error: BaseException) -> str:
-    """Why DuckDB or the system refused, as the end of a sentence."""
+    """The reason why DuckDB or the system refused, worded as the end of a sentence."""
     text = str(error)
     if "Could not set lock" in text:
         holder = _LOCK_HOLDER.search(text)
@@ -51,15 +51,15 @@ def reason(error: BaseException) -> str:
 
 
 def ends_instance(error: BaseException) -> bool:
-    """Whether every handle of the database is now useless and must be closed before it can be opened again."""
+    """Whether the error made every handle useless, so that all must be closed before the file is opened again."""
     return isinstance(error, duckdb.FatalException | duckdb.InternalException)
 
 
 def is_temporary(error: BaseException) -> bool:
-    """Whether the same call may succeed later: the fault lies with the disk or the system, not with the statement."""
+    """Whether the same call may succeed later, because the disk or the system failed and not the statement."""
     return ends_instance(error) or isinstance(error, _TEMPORARY)
 
 
 def is_bad_text(error: BaseException) -> bool:
-    """Whether a text that was given is not valid Unicode and so cannot be stored."""
+    """Whether the error says that a text is not valid Unicode and so cannot be stored."""
     return isinstance(error, UnicodeEncodeError) or "cannot encode str as UTF-8" in str(error)

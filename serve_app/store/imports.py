@@ -1,7 +1,7 @@
-"""Imports: vectors made elsewhere, staged row by row under a job and swapped in like embedded ones.
+"""Imports: vectors made elsewhere, staged under a job and swapped in like embedded ones.
 
-Whoever receives the file holds the job's lease while it stages; when it stops renewing, a runner claims the
-job and `Vectors.commit` finds rows missing.
+The process that receives the file holds the job's lease while it stages rows. If it dies, the lease runs out, a
+runner claims the job, and `Vectors.commit` finds rows missing.
 """
 
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
 
 
 class Imports:
-    """SQL over what a running import holds."""
+    """SQL over the job and the staged rows of a running import."""
 
     def __init__(self, database: "Database", pace: Pace, leases: Leases) -> None:
         self._database = database
@@ -48,9 +48,9 @@ class Imports:
 
         Raises:
             DatasetNotFound: no such dataset.
-            JobRunning: a job of it runs; the message is its id.
+            JobRunning: a job of the dataset is running; the message is the job's id.
             InvalidRequest: vectors of this dimension cannot be stored.
-            DiskFull: there is no room for them.
+            DiskFull: the disk has no room for the vectors.
         """
         with self._database.transaction() as session:
             require_dataset(session, dataset_id)
@@ -83,17 +83,17 @@ class Imports:
                 dimension=dimension,
             )
         if is_new_dimension:
-            self._database.checkpoint()  # new tables do not linger in the write-ahead log
+            self._database.checkpoint()  # moves the new tables from the write-ahead log into the file
         self._leases.grant(row.id, holder, lease_s)
         self._pace.start(row.id, 0)
         return job_rows.public(row, self._pace)
 
     @write
     def put(self, job_id: str, attempt: int, block_no: int, rows: ImportedRows, *, lease_s: float) -> Job:
-        """Stage a block of rows, count it and extend the lease, in one transaction; safe to repeat.
+        """Stage and count a block of rows in one transaction, and extend the lease; the call is safe to repeat.
 
-        Rows that name no sample of the dataset (`unknown_sample`), several (`ambiguous`) or one that came before
-        (`duplicate`) are listed as skipped, beside those that were refused already.
+        A row is skipped when it names no sample of the dataset (`unknown_sample`), several samples (`ambiguous`) or
+        the sample of an earlier row (`duplicate`). The skips that `rows` brings along are recorded as well.
 
         Raises:
             StaleAttempt: the job was cancelled, or its lease ran out and it was claimed.
@@ -125,7 +125,7 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
             taken.add(matches[0][0])
             keep.append(position)
     sample_ids = [found[rows.keys[position]][0][0] for position in keep]
-    # No file stands behind these vectors: a size of -1 keeps them from ever being taken for a file's.
+    # These vectors come from no file. The size -1 keeps a later job from reusing them for a file.
     stamps = [FileStamp(f"imported:{sample_id}", -1, -1) for sample_id in sample_ids]
     staging.stage_vectors(session, space, sample_ids, stamps, rows.vectors[keep])
     _stage_points(session, row.id, sample_ids, rows.points[keep])
@@ -143,7 +143,7 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
 
 
 def _resolve(session: Session, space: Space, rows: ImportedRows) -> dict[str, list[tuple[str, str]]]:
-    """The (sample id, file name) of the dataset's samples that each key names, those of skipped rows included."""
+    """Each key's samples, as (sample id, file name); the keys of skipped rows are included."""
     keys = {*rows.keys, *(skip.sample_id for skip in rows.skips)}
     session.bind("named", pa.table({"key": pa.array(sorted(keys), pa.string())}))
     found: dict[str, list[tuple[str, str]]] = {}
@@ -157,7 +157,7 @@ def _resolve(session: Session, space: Space, rows: ImportedRows) -> dict[str, li
 
 
 def _staged(session: Session, space: Space, sample_ids: list[str]) -> set[str]:
-    """Those of the samples for which the job has a vector."""
+    """The samples among these for which the job has staged a vector."""
     session.bind("asked", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
     rows = session.q(
         f"SELECT sample_id FROM {space.stage} SEMI JOIN asked USING (sample_id) WHERE job_id = ?", space.job_id
@@ -185,6 +185,6 @@ def _unmatched(key: str, rows: ImportedRows, n_matches: int) -> Skip:
 
 
 def _names(found: dict[str, list[tuple[str, str]]], key: str) -> tuple[str, str]:
-    """Sample id and file name for a skipped row; the row's own text twice where there is no such sample."""
+    """The sample id and file name of a skipped row, or the row's own key twice when no sample matches."""
     matches = found.get(key)
     return matches[0] if matches else (key, key)

@@ -1,4 +1,4 @@
-"""Rows of `jobs`: reading, guarding, changing and ending them inside a transaction."""
+"""Rows of the table `jobs`: functions that read, guard, change and end them inside a transaction."""
 
 import uuid
 from dataclasses import astuple, dataclass, fields, replace
@@ -16,9 +16,9 @@ from serve_app.store.session import Session
 class JobRow:
     """A row of `jobs`; the fields are its columns, in order.
 
-    `number` counts jobs up and orders them whatever the clock does. `embedded`, `reused` and `skipped` count
-    committed samples. `reason` is the stable code behind an error that `Vectors.commit` found. For a reduction,
-    `vectors_job_id` is the job whose vectors it lays out. `scan_no` is the dataset's when the job was created.
+    `number` rises with each job and orders jobs independently of the clock. `embedded`, `reused` and `skipped` count
+    committed samples. `reason` is the error code that `Vectors.commit` or `put_points` gave. A reduction lays out
+    the vectors of `vectors_job_id`. `scan_no` is the dataset's scan number when the job was created.
     """
 
     id: str
@@ -48,7 +48,7 @@ class JobRow:
 
     @property
     def processed(self) -> int:
-        """Samples settled by committed work."""
+        """The number of samples that committed work has settled."""
         return self.embedded + self.reused + self.skipped
 
 
@@ -57,7 +57,7 @@ COLUMNS = ", ".join(NAMES)
 
 
 def utc_now() -> datetime:
-    """The time as the tables keep it: UTC, without a zone."""
+    """The present time as the tables store it: UTC, without a zone."""
     return datetime.now(UTC).replace(tzinfo=None)
 
 
@@ -73,7 +73,7 @@ def insert(
     vectors_job_id: str | None,
     scan_no: int,
 ) -> JobRow:
-    """Add a running job that nobody has claimed, under a new id and the next number."""
+    """Add a running, unclaimed job under a new id and the next number."""
     row = JobRow(
         id=uuid.uuid4().hex,
         number=session.value("SELECT coalesce(max(number), 0) + 1 FROM jobs"),
@@ -113,10 +113,10 @@ def load(session: Session, job_id: str) -> JobRow:
 
 
 def guard(session: Session, job_id: str, attempt: int) -> JobRow:
-    """The row of a running job, for the runner that holds its newest attempt.
+    """The row of a running job, given only to the holder of its newest attempt.
 
     Raises:
-        StaleAttempt: the job is over, gone, or claimed anew.
+        StaleAttempt: the job is over or deleted, or another attempt has claimed it.
     """
     try:
         row = load(session, job_id)
@@ -130,10 +130,10 @@ def guard(session: Session, job_id: str, attempt: int) -> JobRow:
 
 
 def has_block(row: JobRow, block_no: int) -> bool:
-    """Whether the attempt has committed this block already.
+    """Whether the attempt has already committed this block.
 
     Raises:
-        Conflict: a block before it is missing.
+        Conflict: an earlier block is missing.
     """
     if block_no > row.last_block + 1:
         raise Conflict(f"block {row.last_block + 1} comes next, not block {block_no}")
@@ -141,13 +141,13 @@ def has_block(row: JobRow, block_no: int) -> bool:
 
 
 def running_job(session: Session, dataset_id: str) -> JobRow | None:
-    """The dataset's running job, of either kind."""
+    """The dataset's running job, of any kind, or None."""
     row = session.row(f"SELECT {COLUMNS} FROM jobs WHERE dataset_id = ? AND status = 'running'", dataset_id)
     return None if row is None else JobRow(*row)
 
 
 def update(session: Session, row: JobRow, **changes: Any) -> JobRow:
-    """Change columns of a row and count the change in `seq`."""
+    """Change columns of a row and increment `seq`."""
     changes["seq"] = row.seq + 1
     settings = ", ".join(f"{name} = ?" for name in changes)
     session.q(f"UPDATE jobs SET {settings} WHERE id = ?", *changes.values(), row.id)
@@ -155,7 +155,7 @@ def update(session: Session, row: JobRow, **changes: Any) -> JobRow:
 
 
 def finish(session: Session, row: JobRow, status: JobStatus, message: str, **changes: Any) -> JobRow:
-    """End a job and drop what it staged."""
+    """End a job and delete its staged rows."""
     drop_stage(session, row)
     return update(session, row, status=status, phase=status, message=message, finished_at=utc_now(), **changes)
 
@@ -169,7 +169,7 @@ def drop_stage(session: Session, row: JobRow) -> None:
 
 
 def public(row: JobRow, pace: Pace) -> Job:
-    """The record that clients see."""
+    """The record of the job that clients see."""
     rate = pace.rate(row.id) if row.status == "running" else None
     return Job(
         id=row.id,

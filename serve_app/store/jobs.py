@@ -1,7 +1,7 @@
-"""Jobs: durable rows, claims with a fence, progress, cancellation.
+"""Jobs: durable rows, claims fenced by an attempt number, progress, cancellation.
 
 A job is `running` from the moment its row is on disk until it is `complete`, `error` or `cancelled`.
-Leases live in the writer's memory (monotonic clock); correctness rests on the attempt number alone.
+Leases exist only in the writer's memory, on the monotonic clock; correctness depends on the attempt number alone.
 """
 
 import json
@@ -44,12 +44,12 @@ class Jobs:
         force: bool = False,
         params: dict[str, object] | None = None,
     ) -> Job:
-        """Insert a running job; on disk when this returns. At most one job, of either kind, runs per dataset.
+        """Insert a running job; it is on disk when this returns. A dataset has at most one running job of any kind.
 
         Raises:
             DatasetNotFound: no such dataset.
-            JobRunning: one is running; the message is its id.
-            NoEmbeddings: kind is reduce and the dataset has no vectors.
+            JobRunning: a job of the dataset is running; the message is the job's id.
+            NoEmbeddings: the kind is `reduce` and the dataset has no vectors.
         """
         with self._database.transaction() as session:
             dataset = require_dataset(session, dataset_id)
@@ -77,11 +77,11 @@ class Jobs:
 
     @write
     def cancel(self, dataset_id: str) -> Job:
-        """Cancel the dataset's running job: terminal at once, staged rows dropped, vectors untouched.
+        """End the dataset's running job at once and delete its staged rows; the dataset keeps its vectors.
 
         Raises:
             DatasetNotFound: no such dataset.
-            NothingRunning: no job runs.
+            NothingRunning: no job of the dataset is running.
         """
         with self._database.transaction() as session:
             dataset = require_dataset(session, dataset_id)
@@ -93,11 +93,11 @@ class Jobs:
 
     @write
     def claim(self, runner_id: str, *, holding: list[str], lease_s: float) -> Claim | None:
-        """Hand the oldest running job that nobody holds to a runner, with the next attempt number.
+        """Give the oldest free running job to a runner, with the next attempt number; None when no job is free.
 
-        A job is free when it has no lease (never claimed, or the writer restarted), when its lease ran out, or
-        when the caller itself has it without knowing (an answer got lost). Jobs in `holding` are the caller's
-        own and are not handed out again.
+        A job is free when it has no lease (nobody claimed it, or the writer was restarted), when its lease has run
+        out, or when the lease is the caller's but the answer to its claim got lost. Jobs in `holding` are those
+        that the caller knows it holds; they are not given out again.
         """
         with self._database.transaction() as session:
             rows = session.q(f"SELECT {COLUMNS} FROM jobs WHERE status = 'running' ORDER BY number")
@@ -122,14 +122,14 @@ class Jobs:
 
     @write
     def renew(self, job_id: str, attempt: int, *, lease_s: float) -> None:
-        """Extend the lease. Raises `StaleAttempt` when the job is over or claimed anew."""
+        """Extend the lease. Raises `StaleAttempt` when the job is over or another attempt has claimed it."""
         with self._database.read() as session:
             job_rows.guard(session, job_id, attempt)
         self.leases.extend(job_id, lease_s)
 
     @write
     def release(self, job_id: str, attempt: int) -> None:
-        """Give the job back so that it can be claimed at once; stale attempts are ignored."""
+        """End the lease so that any runner can claim the job at once; stale attempts are ignored."""
         with self._database.read() as session:
             current = session.row("SELECT 1 FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
         if current is not None:
@@ -139,12 +139,12 @@ class Jobs:
     def begin(self, job_id: str, attempt: int, card: ModelCard) -> Job:
         """Tie an embed job to a vector space before its first block.
 
-        A resumed job of the same space keeps what is staged; of another space it starts from zero.
+        A job resumed in the same space keeps its staged vectors; a job resumed in another space starts from zero.
 
         Raises:
-            StaleAttempt: the job is over or claimed anew.
+            StaleAttempt: the job is over, or another attempt has claimed it.
             InvalidRequest: vectors of the model's dimension cannot be stored.
-            DiskFull: there is no room for those that are missing.
+            DiskFull: the disk has no room for the missing vectors.
         """
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
@@ -163,13 +163,13 @@ class Jobs:
             row = job_rows.update(session, row, **changes)
             require_room_for(session, self._database.path.parent, row.total - row.processed, card.dimension)
         if is_new_dimension:
-            self._database.checkpoint()  # new tables do not linger in the write-ahead log
+            self._database.checkpoint()  # moves the new tables from the write-ahead log into the file
         self._pace.start(job_id, row.processed)
         return job_rows.public(row, self._pace)
 
     @write
     def announce(self, job_id: str, attempt: int, *, phase: str, message: str) -> Job:
-        """Change what people read about a running job. Raises `StaleAttempt`."""
+        """Change the phase and message of a running job. Raises `StaleAttempt`."""
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
             row = job_rows.update(session, row, phase=phase, message=message)
@@ -177,14 +177,14 @@ class Jobs:
 
     @write
     def fail(self, job_id: str, attempt: int, message: str) -> Job:
-        """End a job with `error` and drop what it staged. Raises `StaleAttempt`."""
+        """End a job with `error` and delete its staged rows. Raises `StaleAttempt`."""
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
             row = job_rows.finish(session, row, "error", message)
         return self._ended(row)
 
     def pending(self, job_id: str, *, after: int, limit: int) -> list[SourceFile]:
-        """Samples the embed job has neither staged nor skipped, by ordinal, beginning past `after` (-1 at first).
+        """Samples that the embed job has neither staged nor skipped, in order, after ordinal `after` (-1 at first).
 
         Raises:
             JobNotFound: no such job.
@@ -194,8 +194,8 @@ class Jobs:
         with self._database.read() as session:
             row = job_rows.load(session, job_id)
             found: list[SourceFile] = []
-            # Only a window of samples is compared with what is settled: on a page at a time of a million samples
-            # that is ten times faster than comparing all. Windows grow, for a resumed job whose head is settled.
+            # Only a window of samples is compared with the settled ones: a million samples, page by page, take a
+            # tenth of the time that comparing all takes. Windows grow because a resumed job's head is settled.
             window = limit
             while len(found) < limit and after < row.total:
                 found += pending_between(session, row, after, after + window)
@@ -209,15 +209,15 @@ class Jobs:
             return job_rows.public(job_rows.load(session, job_id), self._pace)
 
     def all(self, *, limit: int) -> list[Job]:
-        """The newest jobs first."""
+        """At most `limit` jobs, newest first."""
         with self._database.read() as session:
             rows = session.q(f"SELECT {COLUMNS} FROM jobs ORDER BY number DESC LIMIT ?", require_limit(limit))
         return [job_rows.public(JobRow(*row), self._pace) for row in rows]
 
     def latest(self, keys: list[tuple[str, JobKind]]) -> list[Job | None]:
-        """The newest job of each (dataset id, kind), None where there is none; one query for all streams.
+        """The newest job of each (dataset id, kind), or None; one query serves all progress streams.
 
-        An import counts as `embed`: both make the dataset's vectors.
+        An import counts as `embed`, because both kinds replace the dataset's vectors.
         """
         wanted = pa.table(
             {
@@ -237,11 +237,11 @@ class Jobs:
         return [None if row is None else job_rows.public(row, self._pace) for row in found]
 
     def skipped(self, dataset_id: str, *, limit: int, cursor: str | None) -> tuple[list[Skip], str | None]:
-        """A page of the skips of the dataset's last embed or import job, and the cursor of the next, None at the end.
+        """A page of the last embed or import job's skips, and the cursor of the next page (None at the end).
 
         Raises:
             DatasetNotFound: no such dataset.
-            InvalidRequest: the cursor is not one this method gave, or the limit is not positive.
+            InvalidRequest: the cursor is malformed, or the limit is not positive.
         """
         after, limit = parse_cursor(cursor), require_limit(limit)
         with self._database.read() as session:
@@ -266,7 +266,7 @@ def _stream(kind: JobKind) -> str:
 
 
 def _count_vectors(session: Session, dataset_id: str, vectors_job_id: str | None) -> int:
-    """The vectors of the dataset's present samples. Raises `NoEmbeddings` when there are none."""
+    """The number of vectors of the dataset's present samples. Raises `NoEmbeddings` when it is zero."""
     count = 0
     if vectors_job_id is not None:
         dimension = job_rows.load(session, vectors_job_id).dimension

@@ -1,4 +1,4 @@
-"""What the store's public methods have in common: the mark of a write, and how a page is asked for."""
+"""What the store's public methods share: the mark of a write, and the checks of cursors and limits."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,12 +17,12 @@ def write(method: F) -> F:
 
 
 def parse_cursor(cursor: str | None) -> int:
-    """The number of the row after which a page begins; -1 without a cursor, which is before the first row.
+    """The number of the row after which a page begins; without a cursor it is -1, which is before the first row.
 
-    A cursor is the number of a page's last row, as text that clients hand back unread.
+    A cursor is the number of a page's last row, as text. Clients send it back without interpreting it.
 
     Raises:
-        InvalidRequest: no page ended with this cursor.
+        InvalidRequest: the text is not a row number.
     """
     if cursor is None:
         return -1
@@ -32,10 +32,10 @@ def parse_cursor(cursor: str | None) -> int:
 
 
 def require_limit(limit: int) -> int:
-    """The limit itself.
+    """Return the limit unchanged.
 
     Raises:
-        InvalidRequest: it is not positive.
+        InvalidRequest: the limit is not positive.
     """
     if limit < 1:
         raise InvalidRequest("the limit must be at least 1")

@@ -1,4 +1,4 @@
-"""Opening the file: making it where there is none, bringing its tables up to date, finding what it has lost."""
+"""Opens the database file: creates it if it is missing, applies migrations, looks for lost rows."""
 
 import os
 from pathlib import Path
@@ -12,11 +12,11 @@ from serve_app.store.session import Session, quoted
 
 
 def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.DuckDBPyConnection:
-    """Open the file, made if there is none; SQL on the connection reaches no files but it and those in `backups`.
+    """Open the file, and create it first if it is missing; SQL can reach only this file and the folder `backups`.
 
     Raises:
-        StoreUnavailable: the file is missing and its write-ahead log is there.
-        duckdb.Error, OSError: it cannot be opened, or made.
+        StoreUnavailable: the file is missing but its write-ahead log exists.
+        duckdb.Error, OSError: the file cannot be opened or created.
     """
     if not path.exists():
         if path.with_name(path.name + ".wal").exists():
@@ -38,10 +38,10 @@ def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.Duck
 
 
 def _create(path: Path, config: dict[str, Any]) -> None:
-    """Make an empty database with all tables, readable by its owner alone, and on the disk when this returns.
+    """Create an empty database with all tables, readable by its owner alone; it is on disk when this returns.
 
-    It lies under another name until it is whole, so that whoever dies in between leaves nothing to trip over: DuckDB
-    refuses a file that holds less than its headers, and must, because it cannot tell it from a damaged one.
+    The file has another name until it is complete, so that a process that dies half-way does no harm: DuckDB refuses
+    a file without complete headers, because it cannot tell such a file from a damaged one.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".new")
@@ -50,7 +50,7 @@ def _create(path: Path, config: dict[str, Any]) -> None:
     try:
         unfinished.chmod(0o600)
         migrate(Session(root))
-        # DuckDB still holds the lock of the unfinished file: of several processes one gets here.
+        # DuckDB still holds the lock of the unfinished file, so only one process gets here at a time.
         if not path.exists():
             unfinished.rename(path)
             _force(path.parent)
@@ -65,7 +65,7 @@ def _remove(unfinished: Path) -> None:
 
 
 def _force(folder: Path) -> None:
-    """Put a folder's entries on the disk."""
+    """Force a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -74,10 +74,10 @@ def _force(folder: Path) -> None:
 
 
 def migrate(session: Session) -> None:
-    """Apply the migrations that the database lacks, all of them or none, and record their names.
+    """Apply the missing migrations in one transaction and record their names.
 
     Raises:
-        StoreUnavailable: the file is another program's, or a newer version of this one wrote it.
+        StoreUnavailable: the file belongs to another program, or a newer version of this program wrote it.
         duckdb.Error: a statement failed.
     """
     missing = _missing_migrations(session)
@@ -106,10 +106,10 @@ def _missing_migrations(session: Session) -> list[Migration]:
 
 
 def find_losses(session: Session) -> list[str]:
-    """Compare what the job rows say was committed with the stored rows (invariants I4 and I6).
+    """Compare the counts in the job rows with the stored rows (invariants I4 and I6).
 
-    A write-ahead log that is deleted or cut off opens without complaint, with fewer transactions; the counts that
-    disagree afterwards are the only trace.
+    DuckDB opens a database without complaint when its write-ahead log was deleted or cut off, and transactions are
+    missing then. Counts that disagree are the only trace.
 
     Returns:
         One sentence for each disagreement.
@@ -152,7 +152,7 @@ def _lost_stage(session: Session, known: list[int]) -> list[str]:
 
 
 def _counts(tables: dict[int, str]) -> str:
-    """SQL for the rows of each job in tables of vectors, by dimension."""
+    """SQL that counts the rows of each job in tables of vectors, given by dimension."""
     return " UNION ALL ".join(
         f"SELECT job_id, {dimension} AS dimension, count(*) AS n FROM {table} GROUP BY job_id"
         for dimension, table in tables.items()

@@ -1,4 +1,4 @@
-"""What those who run the service ask of the database: whether it works, how large it is, a copy of it."""
+"""What operators need from the database: whether it works, its figures, and backups."""
 
 import shutil
 import threading
@@ -19,14 +19,14 @@ PARTIAL = ".partial"
 
 
 class Health:
-    """The store's own condition."""
+    """The health and the figures of the store."""
 
     def __init__(self, database: "Database") -> None:
         self._database = database
 
     @write
     def check(self) -> list[str]:
-        """Read and write once for real; return what looks like lost data, one sentence each, none when all is well.
+        """Read from the database and write to it once; return one sentence for each suspected loss of data.
 
         Raises:
             StoreUnavailable: the database cannot be read or written; the message says why.
@@ -34,7 +34,7 @@ class Health:
         return self._database.check()
 
     def figures(self) -> StoreFigures:
-        """What the dashboard shows of the database. Raises `StoreUnavailable`."""
+        """The figures of the database for the dashboard. Raises `StoreUnavailable`."""
         with self._database.read() as session:
             jobs: dict[JobStatus, int] = dict.fromkeys(get_args(JobStatus), 0)
             jobs |= dict(session.q("SELECT status, count(*) FROM jobs GROUP BY status"))
@@ -50,10 +50,10 @@ class Backups:
         self._one_at_a_time = threading.Lock()
 
     def create(self) -> Backup:
-        """Copy everything that is committed now; reads and writes go on meanwhile.
+        """Copy everything committed so far; reads and writes continue meanwhile.
 
-        The copy is written under another name and gets its own when it is whole. Never copy a live file instead:
-        what was committed last lies in its write-ahead log.
+        The copy is renamed to its final name when it is complete. A plain copy of the live file is no substitute,
+        because the newest commits are only in its write-ahead log.
 
         Raises:
             Conflict: another backup is being written.
@@ -81,8 +81,8 @@ class Backups:
             session.q(f"ATTACH {quoted(str(partial))} AS backup")
             try:
                 partial.chmod(0o600)
-                session.q(f'COPY FROM DATABASE "{name}" TO backup')  # one transaction, on one snapshot
-                # Without FORCE, DuckDB 2.0 refuses while another session writes, though it writes to the database.
+                session.q(f'COPY FROM DATABASE "{name}" TO backup')  # this is one transaction on one snapshot
+                # Without FORCE, DuckDB 2.0 refuses while another session writes, even to the other database.
                 session.q("FORCE CHECKPOINT backup")
             finally:
                 session.q("DETACH backup")

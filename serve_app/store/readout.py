@@ -1,4 +1,4 @@
-"""Reading a dataset's current vectors and map: whole, or page by page as Arrow IPC."""
+"""Reads a dataset's current vectors and map: all at once, or page by page as Arrow IPC."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from serve_app.store.session import Session
 _OF_SAMPLES = "e JOIN samples s USING (dataset_id, sample_id) WHERE e.dataset_id = ?"
 
 SPACE_KEY = "space_key"
-"""The name under which the schema metadata of an export says which space its vectors are of."""
+"""The key of an export's schema metadata that holds the vectors' space."""
 
 _POINTS = pa.schema(
     [
@@ -30,7 +30,7 @@ _POINTS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The job whose vectors a dataset has, and where they lie."""
+    """The job that made a dataset's current vectors, and their model, space and dimension."""
 
     dataset_id: str
     job_id: str
@@ -41,17 +41,17 @@ class Current:
 
     @property
     def version(self) -> str:
-        """What changes with the vectors and with the samples that have them: it is never the same again."""
+        """A text that changes whenever the vectors or the samples change; no text is used twice."""
         return f"{self.job_id}, scan {self.scan_no}"
 
     @property
     def table(self) -> str:
-        """The table of the vectors."""
+        """The table that holds the vectors."""
         return embeddings_table(self.dimension)
 
 
 def current(session: Session, dataset_id: str) -> Current | None:
-    """The dataset's current vectors, None before the first successful job."""
+    """The dataset's current vectors, or None before its first successful job."""
     row = session.row(
         "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no FROM datasets d JOIN jobs j "
         "ON j.id = d.vectors_job_id WHERE d.id = ?",
@@ -61,7 +61,7 @@ def current(session: Session, dataset_id: str) -> Current | None:
 
 
 def counts(session: Session, now: Current) -> tuple[int, int]:
-    """Vectors of the dataset's samples, and how many of them have a place on the map."""
+    """The number of vectors of the dataset's samples, and the number of those with a point on the map."""
     vectors, placed = session.q(f"SELECT count(*), count(e.x) FROM {now.table} {_OF_SAMPLES}", now.dataset_id)[0]
     return vectors, placed
 
@@ -75,7 +75,7 @@ def sample_ids(session: Session, now: Current) -> pa.ChunkedArray:
 
 def vector_set(session: Session, now: Current) -> VectorSet:
     """All vectors of the dataset's samples, in sample order."""
-    # Sorted here, not by DuckDB, which would carry every vector through its sort.
+    # Numpy sorts the rows, because DuckDB would carry every vector through its sort.
     rows = session.arrow(
         "SELECT s.ordinal, e.sample_id, s.file_name, s.label, e.content_hash, e.vector, e.x, e.y "
         f"FROM {now.table} {_OF_SAMPLES}",
@@ -99,10 +99,10 @@ def vector_set(session: Session, now: Current) -> VectorSet:
 
 
 def points_page(session: Session, now: Current, after: str | None, limit: int) -> tuple[bytes, str | None]:
-    """A page of the map as an Arrow IPC stream, and the cursor to go on from; it names the map beside the sample.
+    """A page of the map as an Arrow IPC stream, and the cursor of the next page, which also names the map's version.
 
     Raises:
-        Conflict: the cursor is of another map.
+        Conflict: the cursor belongs to another version of the map.
     """
     this_map = _map_version(session, now)
     start = -1
@@ -127,7 +127,7 @@ def no_points() -> bytes:
 
 
 def _map_version(session: Session, now: Current) -> str:
-    """What changes with the vectors, with their coordinates and with the order of the samples."""
+    """A text that changes whenever the vectors, their points or the samples change."""
     placed_by = session.value(
         "SELECT max(number) FROM jobs WHERE dataset_id = ? AND kind = 'reduce' AND status = 'complete' "
         "AND vectors_job_id = ?",
@@ -137,7 +137,7 @@ def _map_version(session: Session, now: Current) -> str:
 
 
 def export_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:
-    """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal to go on from."""
+    """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal after which the next begins."""
     ordinals = session.arrow(
         f"SELECT s.ordinal FROM {now.table} {_OF_SAMPLES} AND s.ordinal > ? ORDER BY s.ordinal LIMIT ?",
         *(now.dataset_id, after, limit + 1),
@@ -165,7 +165,7 @@ def export_page(session: Session, now: Current, after: int, limit: int) -> tuple
 
 
 def _in_order(column: pa.ChunkedArray, order: NDArray[np.int64], dimension: int) -> NDArray[np.float32]:
-    """(N, D) float32 whose row i is row order[i] of the column; one copy, beside the column."""
+    """An (N, D) float32 array whose row i is row order[i] of the column; it is the only copy of the column."""
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     vectors = np.empty((len(order), dimension), np.float32)

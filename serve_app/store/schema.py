@@ -1,8 +1,8 @@
 """The tables, as an ordered list of named migrations.
 
-There is no primary key, unique constraint, foreign key or index: uniqueness is kept by the one writer and
-checked by `docs/invariants.md`. DuckDB's indexes slow loads down, and their replay after a crash has a history
-of defects. Times are UTC without a zone: reading TIMESTAMPTZ needs a package that is not a dependency.
+There is no primary key, unique constraint, foreign key or index. The one writer keeps rows unique, and the queries
+of `docs/invariants.md` check it. DuckDB's indexes slow loads down, and their replay after a crash has a history of
+defects. Times are UTC without a zone, because reading TIMESTAMPTZ needs a package that is not a dependency.
 """
 
 import re
@@ -20,7 +20,7 @@ _EMBEDDINGS_NAME = re.compile(r"embeddings(?:_(\d+))?")
 
 
 def embeddings_table(dimension: int) -> str:
-    """The table of the vectors of this dimension: `embeddings` for 768, `embeddings_<dim>` otherwise."""
+    """The table for vectors of this dimension: `embeddings` for 768, `embeddings_<dim>` otherwise."""
     return "embeddings" if dimension == BASE_DIMENSION else f"embeddings_{int(dimension)}"
 
 
@@ -30,7 +30,7 @@ def stage_table(dimension: int) -> str:
 
 
 def dimensions(session: Session) -> list[int]:
-    """The dimensions for which there are tables."""
+    """The dimensions that have tables."""
     names = session.q(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
         "AND table_name LIKE 'embeddings%' ORDER BY table_name"
@@ -40,7 +40,7 @@ def dimensions(session: Session) -> list[int]:
 
 
 def create_vector_tables(session: Session, dimension: int) -> None:
-    """Create the tables of a dimension unless they exist.
+    """Create the tables for a dimension unless they exist.
 
     Raises:
         InvalidRequest: the dimension is out of range.
@@ -101,7 +101,7 @@ def _staged_points(session: Session) -> None:
 
 
 def _place_in_container(session: Session) -> None:
-    """Where in a tar or Parquet file an image lies."""
+    """Add the place of an image within a tar or Parquet file."""
     session.q("ALTER TABLE samples ADD COLUMN place VARCHAR")
     session.q("ALTER TABLE scan_files ADD COLUMN place VARCHAR")
 

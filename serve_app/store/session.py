@@ -16,10 +16,10 @@ def quoted(text: str) -> str:
 
 
 class Session:
-    """Runs statements and fetches every result whole.
+    """Runs statements and always fetches the whole result.
 
-    A result that is only partly fetched pins an old version of the data for as long as it lives (measured: a
-    database of 15 MB grew to 218 MB), so there is no way to fetch a part.
+    A partly fetched result keeps an old version of the data alive (measured: a database of 15 MB grew to 218 MB),
+    so this class offers no way to fetch a part.
     """
 
     def __init__(self, cursor: "duckdb.DuckDBPyConnection") -> None:
@@ -36,10 +36,10 @@ class Session:
         return rows[0] if rows else None
 
     def value(self, sql: str, *parameters: object) -> Any:
-        """The first column of the first row: of an INSERT, UPDATE or DELETE, the number of rows it touched.
+        """The first column of the first row; an INSERT, UPDATE or DELETE returns the number of changed rows there.
 
         Raises:
-            LookupError: the statement has no row.
+            LookupError: the statement returned no row.
         """
         rows = self.q(sql, *parameters)
         if not rows:
@@ -47,7 +47,7 @@ class Session:
         return rows[0][0]
 
     def arrow(self, sql: str, *parameters: object) -> pa.Table:
-        """All rows of a SELECT as an Arrow table; vectors stay out of Python objects."""
+        """All rows of a SELECT as an Arrow table; vectors do not become Python objects."""
         return self._cursor.sql(sql, params=list(parameters)).to_arrow_table()
 
     def bind(self, name: str, table: pa.Table) -> None:

@@ -1,4 +1,7 @@
-"""What a running job holds: room for it, which samples are settled, which vectors are known, what a block adds."""
+"""The staged rows of a running job: disk room for them, settled samples, known vectors, and new blocks.
+
+A sample is settled when the job has staged its vector or skipped it.
+"""
 
 import shutil
 from collections.abc import Iterable
@@ -15,21 +18,21 @@ from serve_app.store.schema import BASE_DIMENSION, embeddings_table, stage_table
 from serve_app.store.session import Session
 
 MAX_KNOWN_HASHES = 256
-"""Known contents of one size beyond which none are handed out: images of a fixed-size format all share one size."""
+"""If more known contents than this share a size, none is compared: images of a fixed-size format share one size."""
 
-# The squared norm of a storable vector, so that its square is neither zero nor infinite in float32 either.
+# Limits of a vector's squared norm; within them the squared norm is neither zero nor infinite in float32.
 MIN_SQUARED_NORM = 1e-30
 MAX_SQUARED_NORM = 1e37
 
 COPIES = 2.5
-"""A set lies on the disk staged and swapped in at once, and partly in the write-ahead log; measured 2.0 to 2.4."""
+"""A set is on disk twice, staged and swapped in, and partly in the write-ahead log; we measured 2.0 to 2.4."""
 ROW_BYTES = 128
-"""Names and stamps of a row, beside four bytes for each component of its vector."""
+"""The names and stamps of a row take this much, besides four bytes for each component of its vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Where a job's vectors live."""
+    """The vector space of a job, and the tables that hold its vectors."""
 
     job_id: str
     dataset_id: str
@@ -48,17 +51,17 @@ class Space:
 
     @classmethod
     def of(cls, row: JobRow) -> "Space | None":
-        """The space of a job, None before `Jobs.begin`."""
+        """The space of a job, or None before `Jobs.begin`."""
         if row.space_key is None or row.dimension is None:
             return None
         return cls(row.id, row.dataset_id, row.space_key, row.dimension)
 
 
 def require_room_for(session: Session, folder: Path, rows: int, dimension: int) -> None:
-    """Compare what `rows` further vectors need with the disk's free space and what the file has free in itself.
+    """Make sure that `rows` more vectors fit into the disk's free space and the file's free blocks together.
 
     Raises:
-        DiskFull: there is not enough.
+        DiskFull: the vectors do not fit.
     """
     needed = int(COPIES * rows * (4 * dimension + ROW_BYTES))
     within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
@@ -71,7 +74,7 @@ def require_room_for(session: Session, folder: Path, rows: int, dimension: int) 
 
 
 def usable(vectors: VectorArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """(N,) which of the (N, D) vectors have a direction: all components finite, norm not zero, none too large."""
+    """An (N,) mask of the (N, D) vectors whose components are finite and whose norm is neither zero nor too large."""
     with np.errstate(over="ignore", invalid="ignore"):
         squares = np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64)
     found: np.ndarray[tuple[int], np.dtype[np.bool_]] = (squares > MIN_SQUARED_NORM) & (squares < MAX_SQUARED_NORM)
@@ -79,7 +82,7 @@ def usable(vectors: VectorArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 
 
 def unsettled_condition(dimension: int) -> str:
-    """SQL that holds for samples `s` that a job has neither staged nor skipped; takes the job's id twice."""
+    """An SQL condition that is true for unsettled samples `s`; its two parameters are both the job's id."""
     return (
         f"NOT EXISTS (FROM {stage_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id) "
         "AND NOT EXISTS (FROM job_skips k WHERE k.job_id = ? AND k.sample_id = s.sample_id)"
@@ -88,7 +91,7 @@ def unsettled_condition(dimension: int) -> str:
 
 def pending_between(session: Session, row: JobRow, after: int, last: int) -> list[SourceFile]:
     """Unsettled samples whose ordinal is in (after, last]."""
-    # Before `Jobs.begin` the job has staged nothing, so any table will do.
+    # Before `Jobs.begin` the job has staged nothing, so any stage table gives the right answer.
     rows = session.q(
         "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place, ordinal FROM samples s "
         "WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
@@ -99,7 +102,7 @@ def pending_between(session: Session, row: JobRow, after: int, last: int) -> lis
 
 
 def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict[str, str]:
-    """File names, by sample id, of those samples of the dataset that the job has neither staged nor skipped."""
+    """The unsettled samples among these, as file names by sample id; other datasets' samples are left out."""
     session.bind("asked", pa.table({"sample_id": pa.array(sorted(set(sample_ids)), pa.string())}))
     rows = session.q(
         "SELECT s.sample_id, s.file_name FROM samples s SEMI JOIN asked USING (sample_id) WHERE s.dataset_id = ? "
@@ -112,7 +115,7 @@ def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict
 def stage_vectors(
     session: Session, space: Space, sample_ids: list[str], stamps: list[FileStamp], vectors: VectorArray
 ) -> int:
-    """Stage (N, D) vectors with their stamps; returns N."""
+    """Stage (N, D) vectors with their stamps, and return N."""
     if not sample_ids:
         return 0
     block = stamped(sample_ids, stamps)
@@ -127,7 +130,7 @@ def stage_vectors(
 
 
 def stage_known(session: Session, space: Space, known: list[tuple[str, FileStamp]]) -> int:
-    """Stage copies of stored or staged vectors of the space, by content hash; returns how many were found."""
+    """Stage copies of the space's stored or staged vectors with these content hashes, and return their number."""
     if not known:
         return 0
     session.bind("known", stamped([sample_id for sample_id, _ in known], [stamp for _, stamp in known]))
@@ -142,7 +145,7 @@ def stage_known(session: Session, space: Space, known: list[tuple[str, FileStamp
 
 
 def stage_unchanged(session: Session, space: Space, observed: list[SourceFile]) -> set[str]:
-    """Stage the dataset's stored vectors of the space whose file has the same size and mtime; returns the ids."""
+    """Stage stored vectors of the dataset and space whose file kept its size and mtime; return their sample ids."""
     session.bind("observed", _observed(observed))
     rows = session.q(
         f"INSERT INTO {space.stage} "
@@ -156,7 +159,7 @@ def stage_unchanged(session: Session, space: Space, observed: list[SourceFile]) 
 
 
 def to_read(session: Session, space: Space, observed: list[SourceFile]) -> list[SourceFile]:
-    """These files in order of size, each with the content hashes worth comparing."""
+    """The files in order of size, each with the content hashes that its own hash will be compared with."""
     if not observed:
         return []
     session.bind("observed", _observed(observed))
@@ -168,7 +171,7 @@ def to_read(session: Session, space: Space, observed: list[SourceFile]) -> list[
             *(space.space_key, space.space_key, MAX_KNOWN_HASHES),
         )
     )
-    # A touched file most likely has the content it had, however many others share its size.
+    # A file with a new mtime most likely kept its content, so its own hash is included however many share its size.
     own: dict[str, str] = dict(
         session.q(
             f"SELECT e.sample_id, e.content_hash FROM {space.embeddings} e "
@@ -188,7 +191,7 @@ def to_read(session: Session, space: Space, observed: list[SourceFile]) -> list[
 
 
 def put_skips(session: Session, space: Space, skips: list[Skip], first_position: int) -> int:
-    """Record skips, numbered from `first_position` on; returns their number."""
+    """Record skips, numbered from `first_position` on, and return their number."""
     if not skips:
         return 0
     session.bind(
@@ -208,7 +211,7 @@ def put_skips(session: Session, space: Space, skips: list[Skip], first_position:
 
 
 def stamped(sample_ids: list[str], stamps: list[FileStamp]) -> pa.Table:
-    """Sample ids beside what was read of their files."""
+    """A table of sample ids with the stamps of their files."""
     return pa.table(
         {
             "sample_id": pa.array(sample_ids, pa.string()),
@@ -230,7 +233,7 @@ def _observed(files: list[SourceFile]) -> pa.Table:
 
 
 def _vectors_of_space(space: Space, column: str, condition: str) -> str:
-    """SQL for `content_hash` and a column of all stored and staged vectors of a space; takes its key twice."""
+    """SQL for `content_hash` and one column of a space's stored and staged vectors; it takes the space key twice."""
     return " UNION ALL ".join(
         f"SELECT content_hash, {column} FROM {table} "
         f"SEMI JOIN (FROM jobs WHERE space_key = ?) j ON j.id = {table}.job_id WHERE {condition}"

@@ -1,4 +1,4 @@
-"""How a job takes effect: the staged set replaces the stored one, coordinates reach their vectors."""
+"""How a job takes effect: its staged vectors replace the stored ones, or its points are written to the vectors."""
 
 import numpy as np
 import pyarrow as pa
@@ -12,14 +12,14 @@ from serve_app.store.session import Session
 from serve_app.store.staging import Space, unsettled_condition
 
 GONE_REASONS = ("not_found", "unreachable")
-"""Skip reasons of files that were listed and are no longer there, or whose storage does not answer."""
+"""The skip reasons of listed files that no longer exist or whose storage does not answer."""
 
 
 def commit(session: Session, row: JobRow, space: Space) -> JobRow:
-    """Replace the dataset's vectors by the job's staged ones, or end the job with an error; the job is over either way.
+    """Replace the dataset's vectors with the job's staged ones, or keep them and end the job with an error.
 
     Raises:
-        Conflict: samples are still pending.
+        Conflict: some samples are still pending.
     """
     if row.kind == "embed":
         _require_settled(session, row, space)
@@ -38,7 +38,7 @@ def commit(session: Session, row: JobRow, space: Space) -> JobRow:
 
 
 def put_points(session: Session, row: JobRow, vectors_job_id: str, points: NDArray[np.float64]) -> JobRow:
-    """Write (N, 2) coordinates to the rows of `vectors_job_id`, in sample order, and end the job.
+    """Write (N, 2) points, in sample order, to the vectors of `vectors_job_id`, and end the job.
 
     Raises:
         InvalidRequest: `points` is not (N, 2) or not finite.
@@ -80,7 +80,7 @@ def _require_settled(session: Session, row: JobRow, space: Space) -> None:
 
 
 def _objection(session: Session, row: JobRow, space: Space) -> tuple[str | None, str]:
-    """The reason code and message why the staged set must not replace the stored one; (None, "") when it may."""
+    """The error code and message if the staged vectors must not replace the stored ones, and (None, "") if they may."""
     staged, distinct, unusable = session.q(
         "SELECT count(*), count(DISTINCT sample_id), count(*) FILTER (NOT isfinite(p) OR p = 0) FROM "
         f"(SELECT sample_id, array_inner_product(vector, vector) AS p FROM {space.stage} WHERE job_id = ?)",

@@ -1,7 +1,7 @@
-"""Vectors: staging, reuse by content, the swap, coordinates, and bulk reads.
+"""Vectors: staging, reuse by content, the swap, points of the map, and bulk reads.
 
-Letters: N rows, D dimension. Vectors of dimension 768 lie in `embeddings`, of others in
-`embeddings_<dim>`; staged ones in `stage` and `stage_<dim>`.
+N is the number of rows, D the dimension. The table `embeddings` holds vectors of dimension 768, `embeddings_<dim>`
+those of other dimensions; `stage` and `stage_<dim>` hold staged vectors.
 """
 
 from typing import TYPE_CHECKING
@@ -32,16 +32,16 @@ class Vectors:
 
     @write
     def plan(self, job_id: str, attempt: int, observed: list[SourceFile]) -> list[SourceFile]:
-        """Stage what is already known of these pending files and return what must be read.
+        """Stage the vectors that are known for these pending files, and return the files that must be read.
 
-        A file whose size and mtime equal those of its stored vector in the job's space is staged from it
-        (`reused`). Of the others, in order of size, each carries the content hashes of stored or staged
-        vectors of that space and size, whatever their dataset; where more than `MAX_KNOWN_HASHES` contents
-        share the size, only that of its own stored vector. With `force`, nothing is reused. Samples already
-        settled, or not of the dataset, are left out, so it is safe to repeat.
+        If a file's size and mtime equal those of its stored vector in the job's space, that vector is staged
+        (`reused`). The other files are returned in order of size, each with the content hashes of all stored or
+        staged vectors of that space and size, of any dataset. If more than `MAX_KNOWN_HASHES` contents share the
+        size, a file gets only the hash of its own stored vector. With `force`, nothing is reused. Settled samples
+        and samples of other datasets are left out, so the call is safe to repeat.
 
         Raises:
-            StaleAttempt: the job is over or claimed anew.
+            StaleAttempt: the job is over, or another attempt has claimed it.
             Conflict: the job has no vector space yet; `Jobs.begin` gives it one.
         """
         with self._database.transaction() as session:
@@ -62,17 +62,17 @@ class Vectors:
 
     @write
     def put_block(self, job_id: str, attempt: int, block_no: int, block: Block) -> Job:
-        """Stage a block and count it, in one transaction.
+        """Stage and count a block in one transaction.
 
-        Blocks of an attempt are numbered 1, 2, 3, … and sent one after another; a number already committed
-        is answered without effect, so that a caller in doubt repeats the call. Vectors that are not finite
-        or have zero norm are skipped as `nonfinite`. A `known` entry whose vector has meanwhile gone is
-        not counted: the sample stays pending. Samples already settled, or not of the dataset, are ignored.
+        A caller numbers the blocks of an attempt 1, 2, 3, … and sends one after another. A committed number
+        has no effect, so a caller that is in doubt repeats the call. Vectors that are not finite or have zero
+        norm are skipped as `nonfinite`. If the vector of a `known` entry has disappeared meanwhile, its sample
+        stays pending and is not counted. Settled samples and samples of other datasets are ignored.
 
         Raises:
-            StaleAttempt: the job is over or claimed anew.
-            Conflict: a block before this one is missing, or the job has no vector space yet.
-            InvalidRequest: the parts of the block do not fit together or the vectors have another dimension.
+            StaleAttempt: the job is over, or another attempt has claimed it.
+            Conflict: an earlier block is missing, or the job has no vector space yet.
+            InvalidRequest: the parts of the block do not match, or the vectors have another dimension.
         """
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
@@ -86,15 +86,15 @@ class Vectors:
 
     @write
     def commit(self, job_id: str, attempt: int) -> Job:
-        """Swap the staged set in: one transaction replaces the dataset's vectors and ends the job.
+        """Replace the dataset's vectors with the staged ones and end the job, in one transaction.
 
-        The job ends `error`, with the old vectors untouched, when no image could be embedded
-        (`no_valid_images`) or when more than half of the files were gone (`root_unavailable`).
-        Repeating a commit that took effect returns the finished job.
+        The job ends as `error` and the old vectors stay when the staged set is not acceptable, for example when
+        no image could be embedded (`no_valid_images`) or more than half of the files are gone
+        (`root_unavailable`). Repeating a commit that took effect returns the finished job.
 
         Raises:
-            StaleAttempt: the job is over otherwise, or claimed anew.
-            Conflict: samples are still pending.
+            StaleAttempt: the job ended in another way, or another attempt has claimed it.
+            Conflict: some samples are still pending.
         """
         with self._database.transaction() as session:
             done = _finished_by(session, job_id, attempt)
@@ -108,13 +108,13 @@ class Vectors:
 
     @write
     def put_points(self, job_id: str, attempt: int, vectors_job_id: str, points: NDArray[np.float64]) -> Job:
-        """Write (N, 2) coordinates to exactly the rows of `vectors_job_id`, in `read` order, and end the job.
+        """Write (N, 2) points, in the order of `read`, to the vectors of `vectors_job_id`, and end the job.
 
-        The job ends `error` when those vectors have been replaced meanwhile. Repeating a call that took
+        The job ends as `error` when those vectors have been replaced meanwhile. Repeating a call that took
         effect returns the finished job.
 
         Raises:
-            StaleAttempt: the job is over or claimed anew.
+            StaleAttempt: the job is over, or another attempt has claimed it.
             InvalidRequest: `points` is not (N, 2) or not finite.
         """
         with self._database.transaction() as session:
@@ -128,7 +128,7 @@ class Vectors:
         return job_rows.public(row, self._pace)
 
     def status(self, dataset_id: str) -> EmbeddingStatus:
-        """Which vectors and map the dataset has. Raises `DatasetNotFound`."""
+        """The state of the dataset's vectors and map. Raises `DatasetNotFound`."""
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             current = readout.current(session, dataset_id)
@@ -146,23 +146,23 @@ class Vectors:
         )
 
     def version(self, dataset_id: str) -> str:
-        """The `version` of what `read` would give now.
+        """The `version` of the set that `read` would return now.
 
         Raises:
             DatasetNotFound: no such dataset.
-            NoEmbeddings: it has no vectors.
+            NoEmbeddings: the dataset has no vectors.
         """
         with self._database.read() as session:
             return _require_vectors(session, dataset_id).version
 
     def read(self, dataset_id: str) -> VectorSet:
-        """All vectors of a dataset in sample order, on one snapshot.
+        """All vectors of a dataset in sample order, from one snapshot.
 
-        Samples that came back in a rescan after the reduction have no place yet: NaN in `points`.
+        A sample that a rescan brought back after the reduction has no point yet: its row of `points` is NaN.
 
         Raises:
             DatasetNotFound: no such dataset.
-            NoEmbeddings: it has no vectors.
+            NoEmbeddings: the dataset has no vectors.
         """
         with self._database.read() as session:
             return readout.vector_set(session, _require_vectors(session, dataset_id))
@@ -170,12 +170,13 @@ class Vectors:
     def points(self, dataset_id: str, *, after: str | None, limit: int) -> tuple[bytes, str | None]:
         """A page of the map as one Arrow IPC stream, and the next `after` (None at the end).
 
-        Columns: sample_id, x, y, file_name, label. Empty before any reduction. `after` is None at first.
+        The columns are sample_id, x, y, file_name, label. The map is empty before the first reduction. `after` is
+        None for the first page.
 
         Raises:
             DatasetNotFound: no such dataset.
-            Conflict: other vectors, coordinates or samples have come since the page before.
-            InvalidRequest: the limit is not positive, or `after` is not what a page gave.
+            Conflict: the vectors, points or samples have changed since the previous page.
+            InvalidRequest: the limit is not positive, or `after` is malformed.
         """
         require_limit(limit)
         with self._database.read() as session:
@@ -186,13 +187,13 @@ class Vectors:
     def export(self, dataset_id: str, *, job_id: str, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the dataset as one Arrow IPC stream, and the next `after` (None at the end).
 
-        Columns: sample_id, file_name, label, model_name, vector (fixed-size list of float32), x, y.
-        `after` is -1 at first.
+        The columns are sample_id, file_name, label, model_name, vector (fixed-size list of float32), x, y.
+        `after` is -1 for the first page.
 
         Raises:
             DatasetNotFound: no such dataset.
-            NoEmbeddings: it has no vectors.
-            Conflict: the vectors are no longer those of `job_id`.
+            NoEmbeddings: the dataset has no vectors.
+            Conflict: the vectors of `job_id` have been replaced.
             InvalidRequest: the limit is not positive.
         """
         require_limit(limit)
@@ -227,7 +228,7 @@ def _require_shape(block: Block, row: JobRow) -> None:
 
 
 def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:
-    """The job, when it was this attempt's own commit that ended it: an answer that got lost is given again."""
+    """The job if this attempt's own commit ended it, so that a repeated call gets the answer that was lost."""
     row = session.row(f"SELECT {job_rows.COLUMNS} FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
     found = None if row is None else JobRow(*row)
     if found is not None and (found.status == "complete" or (found.status == "error" and found.reason is not None)):
@@ -236,7 +237,7 @@ def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:
 
 
 def _put(session: Session, row: JobRow, space: Space, block: Block, block_no: int) -> JobRow:
-    """Stage what of a block is still pending, each sample once, and count it."""
+    """Stage and count the samples of a block that are still pending, each once."""
     asked = [*block.sample_ids, *(sample_id for sample_id, _ in block.known), *(skip.sample_id for skip in block.skips)]
     pending = staging.unsettled(session, space, asked)
     fresh = staging.usable(block.vectors) if block.sample_ids else np.empty(0, bool)
@@ -272,7 +273,7 @@ def _put(session: Session, row: JobRow, space: Space, block: Block, block_no: in
 def _advance(
     session: Session, row: JobRow, *, block_no: int, embedded: int = 0, reused: int = 0, skipped: int = 0
 ) -> JobRow:
-    """Add settled samples to a job's counters and to the message that tells them."""
+    """Add newly settled samples to a job's counters and message."""
     processed = row.processed + embedded + reused + skipped
     return job_rows.update(
         session,
