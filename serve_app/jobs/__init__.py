@@ -1,1 +1,1 @@
-"""Durable jobs: the loop that claims them, and what each kind does. Knows no Ray and no HTTP."""
+"""Durable jobs: the loop that claims them, and the work of each kind. This package uses neither Ray nor HTTP."""

@@ -1,9 +1,9 @@
 """Finds the image that kills its process, without blaming the images beside it.
 
-A crash of a replica fails every chunk it held. Only the guilty one may be skipped, so chunks that were in
-a crash are tried again alone: of a lock, ordinary chunks are the readers, which run together, and a suspect is the
-writer, which runs with nothing beside it; while one waits, no chunk begins. A suspect that crashes again is halved
-until one image is left (idea: fault isolation by bisection, as in Ray Serve's fairchem batch server).
+When a replica crashes, every chunk it held fails, but only the image that caused the crash may be skipped. So each
+failed chunk is tried again alone. A read-write lock ensures this: ordinary chunks are readers and run together, a
+suspect chunk is a writer and runs alone, and no chunk begins while a suspect waits. A suspect that crashes again is
+halved until one image is left (fault isolation by bisection, as in Ray Serve's fairchem batch server).
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,18 +15,18 @@ from serve_app.errors import WorkerCrashed
 from serve_app.records import Block, Skip, SourceFile
 
 LONE_CRASHES = 2
-"""Crashes of one image alone before it is blamed: a single one may be an unrelated kill."""
+"""An image is blamed after this many crashes alone, because a single crash may be an unrelated kill."""
 
 EmbedFiles = Callable[[list[SourceFile]], Awaitable[Block]]
 
 
 async def embed_isolating_crashes(files: list[SourceFile], embed: EmbedFiles, isolation: RWLock) -> list[Block]:
-    """Embed files; those that kill their process become skips with reason `crashed_worker`.
+    """Embed files; a file that kills its process becomes a skip with reason `crashed_worker`.
 
-    `isolation` is one lock for all chunks that may run at once, of whatever job.
+    All chunks that may run at the same time share the lock `isolation`, even chunks of different jobs.
 
     Returns:
-        Blocks that together settle every file once: one block in the ordinary case.
+        Blocks that together settle every file once; without a crash it is one block.
     """
     try:
         async with isolation.reader:

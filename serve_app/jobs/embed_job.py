@@ -1,8 +1,8 @@
 """One attempt at an embed job: plan, fan out, stage, commit.
 
-Pages of pending samples are planned (what is known is staged without being read), the rest is cut into
-chunks that run under a shared window, and finished chunks are staged in blocks of some hundred rows.
-Everything here may stop at any point: the next attempt begins with what is not yet staged.
+The job plans pages of pending samples: known vectors are staged without reading the file. It cuts the other samples
+into chunks, which run under a window that all jobs share, and stages finished chunks in blocks of about 128 rows.
+An attempt may stop at any point: the next attempt begins with the samples that are not yet staged.
 """
 
 import asyncio
@@ -31,22 +31,22 @@ BLOCK_WAIT_S = 0.3
 MAX_PASSES = 3
 WITNESSES = 64
 OUT_OF_REACH = {"not_found", "io_error", "permission_denied", "unreachable"}
-"""Skip reasons that a file has when its whole folder is gone, or its bucket."""
+"""The skip reasons that files get when their whole folder or bucket is gone."""
 
 
 class FileEmbedder(Protocol):
-    """Vectors for files that a replica reads itself."""
+    """Makes vectors of files; the replica reads the files itself."""
 
     async def describe(self, model: str) -> ModelCard:
-        """Say what the model is. Raises `ModelUnavailable`, or `Unavailable` while it is being started."""
+        """Describe the model. Raises `ModelUnavailable`, or `Unavailable` while its first replica starts."""
         ...
 
     async def embed_files(self, model: str, root: str, files: list[SourceFile]) -> Block:
-        """Settle every file: a vector, a known vector, or a skip.
+        """Settle every file with a new vector, a known vector or a skip.
 
         Raises:
-            WorkerCrashed: the replica died with the call.
-            Unavailable: no replica could take the call; it may be repeated.
+            WorkerCrashed: the replica died during the call.
+            Unavailable: no replica could take the call; the caller may repeat it.
         """
         ...
 
@@ -79,11 +79,11 @@ class EmbedJob:
         self._seen: deque[SourceFile] = deque(maxlen=WITNESSES)
 
     async def run(self, *, when_begun: Callable[[], Awaitable[None]]) -> None:
-        """Carry the job to `complete`, or raise.
+        """Run the job until it is `complete`, or raise.
 
         Raises:
-            StaleAttempt: the job was cancelled or claimed by another runner; nothing is left to do.
-            ServiceError: the job cannot be done; the message says why.
+            StaleAttempt: the job was cancelled, or another runner claimed it; this attempt has nothing left to do.
+            ServiceError: the job cannot succeed; the message says why.
         """
         card = await self._describe()
         await self._writer.ask(Jobs.begin, self._job_id, self._attempt, card)
@@ -94,15 +94,15 @@ class EmbedJob:
         await self._writer.ask(Vectors.commit, self._job_id, self._attempt)
 
     async def _describe(self) -> ModelCard:
-        """The model's card, waiting for its first replica."""
+        """Wait for the model's first replica and return the model's card."""
         return await FIRST_REPLICA.until_answered(
             lambda: self._embedder.describe(self._model), on=Unavailable, but=ModelUnavailable, what=self._model
         )
 
     async def _one_pass(self) -> int:
-        """Settle everything that is pending now and return how many samples that were.
+        """Settle all samples that are pending now and return their number.
 
-        A pass leaves samples behind only when a known vector went away under it; the next one embeds them.
+        A sample stays pending only when its known vector disappears during the pass; the next pass embeds it.
         """
         finished: asyncio.Queue[Block | None] = asyncio.Queue(maxsize=64)
         try:
@@ -115,7 +115,7 @@ class EmbedJob:
         return n_pending
 
     async def _fan_out(self, finished: asyncio.Queue[Block | None]) -> int:
-        """Send every pending sample to a replica under the window; returns when all chunks are finished."""
+        """Send every pending sample to a replica, as the window allows, and return when all chunks are finished."""
         n_pending = 0
         async with asyncio.TaskGroup() as chunks:
             async for files, n_observed in self._pages():
@@ -123,12 +123,12 @@ class EmbedJob:
                 for start in range(0, len(files), self._chunk_images):
                     await self._window.acquire()
                     chunk = chunks.create_task(self._embed_chunk(files[start : start + self._chunk_images], finished))
-                    # Not in the task's own `finally`: a task cancelled before its first step never enters it.
+                    # A `finally` in the task would not do: a task cancelled before its first step never enters it.
                     chunk.add_done_callback(lambda _: self._window.release())
         return n_pending
 
     async def _pages(self) -> AsyncIterator[tuple[list[SourceFile], int]]:
-        """Pages of files to read, each with the number of samples it was planned from."""
+        """Pages of files to read, each with the number of pending samples from which it was planned."""
         after = -1
         while page := await self._writer.ask(Jobs.pending, self._job_id, after=after, limit=PAGE_SAMPLES):
             after = page[-1].ordinal
@@ -142,20 +142,20 @@ class EmbedJob:
             yield await self._writer.ask(Vectors.plan, self._job_id, self._attempt, observed), len(page)
 
     async def _embed_chunk(self, files: list[SourceFile], finished: asyncio.Queue[Block | None]) -> None:
-        """Embed one chunk and hand its blocks on."""
+        """Embed one chunk and put its blocks into the queue."""
         for block in await embed_isolating_crashes(files, self._embed_patiently, self._isolation):
             if any(skip.reason in OUT_OF_REACH for skip in block.skips):
                 await self._require_root()
             await finished.put(block)
 
     async def _require_root(self) -> None:
-        """Tell missing files from a missing folder: then those seen a while ago are gone as well.
+        """Make sure that single files are missing and not the whole folder, where files seen earlier are gone too.
 
         Raises:
-            RootUnavailable: they are; files skipped for that must not leave a good set poorer.
+            RootUnavailable: the folder is missing; skipping its files would remove good vectors from the dataset.
         """
         if not self._seen:
-            return  # nothing was ever there; the commit compares how many are gone
+            return  # no file was seen so far; the commit checks how many files are gone
         if not await asyncio.to_thread(self._reader.is_any_there, self._root, list(self._seen)):
             raise RootUnavailable(
                 "the dataset's folder is gone or out of reach. If it was removed on purpose, rescan the dataset. "
@@ -163,7 +163,7 @@ class EmbedJob:
             )
 
     async def _embed_patiently(self, files: list[SourceFile]) -> Block:
-        """One call to a replica, repeated while none can take it."""
+        """Call a replica, and repeat the call while no replica can take it."""
         block = await ANY_REPLICA.until_answered(
             lambda: self._embedder.embed_files(self._model, self._root, files),
             on=Unavailable,
@@ -175,7 +175,7 @@ class EmbedJob:
         return block
 
     async def _stage(self, finished: "asyncio.Queue[Block | None]") -> None:
-        """Stage finished blocks, one numbered write after another, until the end mark."""
+        """Stage finished blocks, in one numbered write after another, until None arrives."""
         done = False
         while not done:
             block = await finished.get()
@@ -198,7 +198,7 @@ class EmbedJob:
 
 
 def _merge(blocks: list[Block]) -> Block:
-    """One block of several; empty ones have no dimension and are left out of the stack."""
+    """Merge blocks into one; empty arrays of vectors are left out, because they have no dimension."""
     vectors = [block.vectors for block in blocks if len(block.vectors)]
     return Block(
         sample_ids=[i for block in blocks for i in block.sample_ids],
@@ -210,6 +210,6 @@ def _merge(blocks: list[Block]) -> Block:
 
 
 def _first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The exception that ended a group of tasks: its siblings were cancelled because of it."""
+    """The exception that ended a group of tasks; the other tasks were cancelled because of it."""
     first = group.exceptions[0]
     return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first

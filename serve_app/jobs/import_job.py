@@ -1,4 +1,4 @@
-"""From an open file of vectors to a job that only has to be committed."""
+"""Turns an open file of vectors into an import job that only has to be committed."""
 
 import asyncio
 import uuid
@@ -18,18 +18,18 @@ T = TypeVar("T")
 
 LEASE_S = 30.0
 PATIENCE_S = 60.0
-"""How long a block waits for a writer that is away; one that comes back has given the job to somebody else."""
+"""How long a block waits for an absent writer; a restarted writer has lost the lease, and a runner claims the job."""
 
 
 async def stage_import(writer: Writer, dataset_id: str, source: VectorFile, *, model_name: str, space_key: str) -> Job:
-    """Create an import job and stage every row of the file under it; whoever claims the job next commits it.
+    """Create an import job and stage every row of the file under it; the runner that claims the job commits it.
 
-    A job whose sender dies on the way is claimed when its lease ends, and ends as an error. Nothing that is stored
-    changes before the commit.
+    If the sender dies on the way, a runner claims the job when its lease ends, and the job ends as an error. Stored
+    vectors do not change before the commit.
 
     Raises:
         DatasetNotFound: no such dataset.
-        JobRunning: a job of it runs.
+        JobRunning: a job of the dataset is running.
         InvalidRequest: the file is damaged; the job ends as an error.
         StaleAttempt: the job was cancelled meanwhile, or the writer was restarted.
     """

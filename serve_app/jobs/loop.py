@@ -1,7 +1,7 @@
-"""The job loop: claims durable jobs, keeps their leases, and drives each to its end.
+"""The job loop: claims durable jobs, keeps their leases, and runs each to its end.
 
-Knows the store's methods and three protocols; knows nothing of Ray. Any number of loops may run: the
-attempt number fences a loop that lost its job, and whatever it was doing is simply dropped.
+The loop uses the store's methods and three protocols, and does not use Ray. Any number of loops may run: the attempt
+number fences off a loop that has lost its job, and the store refuses that loop's further writes.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger("constellate.runner")
 
 POLL_S = 1.0
 LEASE_S = 5.0
-"""What a killed runner costs at most before another claims its jobs; several renewals fit into it."""
+"""Another runner claims the jobs of a killed runner after this time at most; several renewals fit into it."""
 RENEW_S = 1.0
 MAX_HELD_JOBS = 8
 
@@ -38,18 +38,18 @@ class Projector(Protocol):
     """Runs reduce jobs."""
 
     async def warm(self) -> None:
-        """Begin compiling what the first fit needs; returns at once and never fails."""
+        """Start compiling the kernels of the first fit; this returns at once and never fails."""
         ...
 
     async def reduce(self, claim: Claim) -> None:
-        """Carry a claimed reduce job to its end."""
+        """Run a claimed reduce job to its end."""
         ...
 
 
 class PatientWriter:
-    """A writer that waits out an outage: `Unavailable` is retried until the call goes through.
+    """A writer that waits out outages: it repeats a call that raises `Unavailable` until the call succeeds.
 
-    Only for calls that may be repeated: fenced and numbered ones, and reads.
+    Use it only for calls that may be repeated: fenced calls, numbered calls and reads.
     """
 
     def __init__(self, writer: Writer) -> None:
@@ -67,12 +67,12 @@ class JobLoop:
     """Claims and runs jobs until it is stopped.
 
     Args:
-        writer: the store; outages are waited out.
-        embedder: vectors for files.
-        reader: tells which files are there.
+        writer: the store; the loop waits out its outages.
+        embedder: makes vectors of files.
+        reader: finds out which files exist.
         projector: runs reduce jobs.
-        window: chunks in flight over all jobs.
-        chunk_images: files sent to a replica in one call.
+        window: the number of chunks of all jobs that may be under way at a time.
+        chunk_images: the number of files in one call to a replica.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class JobLoop:
         self._nudged.set()
 
     async def run(self) -> None:
-        """Claim and run jobs for ever; on cancellation, give the held ones back."""
+        """Claim and run jobs for ever; on cancellation, release the held jobs."""
         try:
             while True:
                 claim = await self._claim()
@@ -138,7 +138,7 @@ class JobLoop:
         task.add_done_callback(forget)
 
     async def _hold(self, claim: Claim) -> None:
-        """Run a job while its lease is renewed; whichever ends first ends the other."""
+        """Run a job and renew its lease in parallel; when one of the two ends, the other is cancelled."""
         log.info("job %s: attempt %d begins (%s)", claim.job.id, claim.attempt, claim.job.kind)
         work = asyncio.create_task(self._work(claim))
         lease = asyncio.create_task(self._keep_lease(claim))
@@ -162,7 +162,7 @@ class JobLoop:
                 return
 
     async def _release(self, claim: Claim) -> None:
-        """Best effort: without it the job is free again when the lease runs out."""
+        """Try to release the job; if that fails, the job is free when its lease runs out."""
         try:
             await asyncio.wait_for(self._writer.ask(Jobs.release, claim.job.id, claim.attempt), 1.0)
         except (TimeoutError, ServiceError):
@@ -175,7 +175,7 @@ class JobLoop:
                     await self._embed(claim)
                 case "reduce":
                     await self._projector.reduce(claim)
-                case "import":  # its rows were staged before it could be claimed, or never will be
+                case "import":  # no more rows can arrive once the job can be claimed
                     await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:
             return

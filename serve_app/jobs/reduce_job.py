@@ -1,4 +1,4 @@
-"""One attempt at a reduce job: read the vectors, fit, write the points to exactly those vectors."""
+"""One attempt at a reduce job: read the vectors, fit UMAP, write the points to exactly those vectors."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,11 +17,11 @@ from serve_app.store.vectors import Vectors
 TELL_S = 1.0
 
 PHASES = {"neighbours": "neighbours", "layout": "epoch"}
-"""What `reduction.OnProgress` counts, in words for people."""
+"""Readable words for the units that `reduction.OnProgress` counts."""
 
 
 class Fit:
-    """One reduction that can be watched from another thread."""
+    """One reduction whose progress another thread can read."""
 
     def __init__(self, vectors: NDArray[np.float32], projection: Projection) -> None:
         self._vectors = vectors
@@ -37,7 +37,7 @@ class Fit:
 
 
 async def _tell(fit: Fit, announce: Callable[[str], Awaitable[None]]) -> None:
-    """Announce how far the fit is, whenever that has changed; ends without a word when the writer is away."""
+    """Announce the progress of the fit whenever it changes; stop silently when the writer refuses."""
     told = ""
     while True:
         await asyncio.sleep(TELL_S)
@@ -45,21 +45,21 @@ async def _tell(fit: Fit, announce: Callable[[str], Awaitable[None]]) -> None:
             told = fit.progress
             try:
                 await announce(told)
-            except ServiceError:  # lost jobs and outages are found out by the write of the points
+            except ServiceError:  # writing the points will raise for a lost job or an outage
                 return
 
 
 async def reduce_job(claim: Claim, writer: Writer, thread: Executor) -> None:
-    """Carry a claimed reduce job to `complete`.
+    """Run a claimed reduce job until it is `complete`.
 
     Args:
-        claim: the job; its `params` are those of `Projection`.
+        claim: the job; its `params` are the fields of `Projection`.
         writer: the store.
-        thread: where the fit runs; one at a time, since Numba's parallel kernels share their threads.
+        thread: runs the fit, one fit at a time, because Numba's parallel kernels share their threads.
 
     Raises:
-        StaleAttempt: the job was cancelled or claimed anew; the points are dropped.
-        NoEmbeddings: the vectors are gone.
+        StaleAttempt: the job was cancelled, or another attempt claimed it; the points are dropped.
+        NoEmbeddings: the dataset's vectors are gone.
     """
     job_id, attempt = claim.job.id, claim.attempt
     await writer.ask(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")

@@ -1,6 +1,6 @@
-"""The one rule by which calls to other processes are repeated: after a pause that doubles up to a longest one.
+"""The one rule for repeating calls to other processes: pauses between the calls double up to a longest pause.
 
-Only calls that may be repeated belong here: reads, fenced and numbered writes, and embedding.
+The rule is only for calls that may be repeated: reads, fenced writes, numbered writes, and embedding.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ Errors = type[ServiceError] | tuple[type[ServiceError], ...]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How long to pause, and when to give up: after `attempts` calls, or `patience_s` seconds after the first."""
+    """The pauses, and the limits: a call is given up after `attempts` calls or `patience_s` seconds."""
 
     first_pause_s: float = 0.1
     longest_pause_s: float = 2.0
@@ -30,10 +30,10 @@ class Retry:
     patience_s: float = math.inf
 
     async def until_answered(self, call: Callable[[], Awaitable[R]], *, on: Errors, but: Errors = (), what: str) -> R:
-        """The result of a call, repeated when it raises one of `on` that is none of `but`.
+        """Return the result of a call; repeat the call when it raises an error of `on` that is not also of `but`.
 
         Raises:
-            ServiceError: the last of those, when it is time to give up; any other error at once.
+            ServiceError: the last error when the limits are reached; other errors are raised at once.
         """
         pause_s = self.first_pause_s
         clock = asyncio.get_running_loop().time
@@ -52,13 +52,13 @@ class Retry:
 
 
 UNTIL_BACK = Retry()
-"""For the writer, which is restarted within seconds: a job that gave up would fail for nothing."""
+"""The rule for the writer: it is restarted within seconds, and a job that gave up would fail without need."""
 
 FIRST_REPLICA = Retry(longest_pause_s=0.5, patience_s=180.0)
-"""For a model whose first replica is being started."""
+"""The rule for a model whose first replica is starting."""
 
 ANY_REPLICA = Retry(longest_pause_s=5.0, attempts=60)
-"""For a chunk of a job that no replica has room for."""
+"""The rule for a job's chunk when no replica has room."""
 
 SECOND_CHANCE = Retry(first_pause_s=0.2, attempts=3)
-"""For a request that somebody waits for. A replica that dies takes its chunks with it, and most are not to blame."""
+"""The rule for a request whose client waits. A dying replica fails all its chunks, and most of them did no harm."""

@@ -1,6 +1,6 @@
-"""A Parquet or Arrow file of vectors made elsewhere, read row block by row block and checked on the way.
+"""A Parquet or Arrow file of vectors made elsewhere; its rows are read and checked block by block.
 
-Knows files and columns; which samples there are is the store's business.
+This module knows files and columns. The store knows which samples exist.
 """
 
 from collections import Counter
@@ -28,20 +28,20 @@ Batches = Callable[[], Iterator[pa.RecordBatch]]
 
 
 class VectorFile:
-    """One open file: what it says of itself, and its rows.
+    """One open file: its metadata and its rows.
 
-    Columns: `sample_id` or `file_name` (the first counts where both are), `vector` (a list of float32 or float64,
-    of fixed or variable size), and `x, y` or neither.
+    A file has the columns `sample_id` or `file_name` (`sample_id` counts if both exist), `vector` (a list of float32
+    or float64, of fixed or variable size), and optionally `x` together with `y`.
 
     Args:
-        file: an open file on disk; it must stay open while this is used.
+        file: an open file on disk; it must stay open while the object is in use.
 
     Raises:
-        InvalidRequest: it is no Parquet or Arrow file, or a column is missing or of another type.
+        InvalidRequest: the file is not Parquet or Arrow, or a column is missing or has a wrong type.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        # Mapped, so that an Arrow file of any size stays on disk; the name also works for a file without one.
+        # Mapping keeps an Arrow file of any size on disk. The path /dev/fd also works for a file without a name.
         file.flush()
         if file.seek(0, 2) == 0:
             raise InvalidRequest("the file is empty")
@@ -61,15 +61,15 @@ class VectorFile:
             self.model_name = _metadata(schema, MODEL_NAME) or _first_text(first, MODEL_NAME)
 
     def blocks(self) -> Iterator[ImportedRows]:
-        """All rows, in blocks of some thousand.
+        """All rows, in blocks of at most `BLOCK_ROWS`.
 
         Raises:
-            InvalidRequest: the file turns out to be damaged.
+            InvalidRequest: the file is damaged.
         """
         size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * self.dimension)))
         with _naming_trouble():
             for batch in self._batches():
-                batch.validate(full=True)  # offsets of a damaged Arrow file would be followed anywhere
+                batch.validate(full=True)  # a damaged Arrow file may hold offsets that point outside its buffers
                 for start in range(0, batch.num_rows, size):
                     yield self._block(batch.slice(start, size))
 
@@ -93,7 +93,7 @@ class VectorFile:
         return ImportedRows(self.key_column, [keys[row] for row in kept], vectors[keep], points[kept], skips)
 
     def _points(self, batch: pa.RecordBatch) -> NDArray[np.float64]:
-        """(N, 2); NaN where a coordinate is null."""
+        """(N, 2) points; a null coordinate becomes NaN."""
         if not self._has_points:
             return np.full((batch.num_rows, 2), np.nan)
         axes = [
@@ -105,7 +105,7 @@ class VectorFile:
 
 @contextmanager
 def _naming_trouble() -> Iterator[None]:
-    """Turn what pyarrow raises about a damaged file into `InvalidRequest`."""
+    """Turn pyarrow's errors about a damaged file into `InvalidRequest`."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -114,7 +114,7 @@ def _naming_trouble() -> Iterator[None]:
 
 
 def _open(source: pa.NativeFile, magic: bytes) -> tuple[pa.Schema, int, Batches]:
-    """The schema, the number of rows, and a way to read them from the start."""
+    """The schema, the number of rows, and a function that reads the rows from the start."""
     if magic.startswith(b"PAR1"):
         parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
         wanted = {"sample_id", "file_name", "vector", "x", "y", MODEL_NAME}
@@ -146,7 +146,7 @@ def _key_column(schema: pa.Schema) -> Literal["sample_id", "file_name"]:
 
 
 def _check_columns(schema: pa.Schema) -> bool:
-    """Check types; returns whether there are points."""
+    """Check the columns' types and return whether the file has points."""
     if repeated := [name for name, count in Counter(schema.names).items() if count > 1]:
         raise InvalidRequest(f"the file has two columns {repeated[0][:100]!r}")
     key = schema.field(_key_column(schema)).type
@@ -184,7 +184,7 @@ def _first_text(batch: pa.RecordBatch, name: str) -> str | None:
 
 
 def _dimension(column: pa.Array) -> int:
-    """The length of the lists, where it varies the most frequent one of these rows."""
+    """The length of the lists; if it varies, the most frequent length in these rows."""
     if pa.types.is_fixed_size_list(column.type):
         dimension = int(column.type.list_size)
     else:
@@ -196,7 +196,7 @@ def _dimension(column: pa.Array) -> int:
 
 
 def _matrix(column: pa.Array, dimension: int) -> VectorArray:
-    """(N, D) float32 of N lists of one length; null components are NaN, float64 is rounded."""
+    """An (N, D) float32 array of N lists of equal length; null components become NaN, float64 is rounded."""
     flat = column.flatten().to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(flat, np.float32).reshape(-1, dimension)
@@ -215,7 +215,7 @@ def _skip(key: str | None, problem: tuple[str, str]) -> Skip:
 def _problem(
     key: str | None, is_usable: bool, vector: VectorArray, point: NDArray[np.float64]
 ) -> tuple[str, str] | None:
-    """Reason and detail why a row cannot be imported; None when it can."""
+    """The reason and detail why a row cannot be imported, or None if it can."""
     if not key:
         return "unknown_sample", "the row names no sample"
     if not is_usable:
