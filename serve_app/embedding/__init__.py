@@ -1,1 +1,1 @@
-"""From images to vectors: models, weights, batches. Knows no Ray, no HTTP and no database."""
+"""Turns images into vectors: models, weights, batches. This package uses neither Ray nor HTTP nor the database."""

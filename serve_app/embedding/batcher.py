@@ -1,7 +1,7 @@
-"""Batches that fill while the one before is computed.
+"""Batches that fill while the previous batch is computed.
 
-Ray Serve's `@serve.batch` waits a fixed time for company. Here an image that comes alone is computed at once, and
-what arrives in the meantime goes together: nobody waits for anything but the model.
+Ray Serve's `@serve.batch` waits a fixed time for more images. This batcher computes a lone image at once, and the
+images that arrive in the meantime form the next batch. Callers wait only for the model.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ class Batcher:
     """Runs one model for concurrent callers of one event loop.
 
     Args:
-        embed: (B, S, S, 3) pixels to (B, D) vectors; called with at least one image, never twice at a time.
-        thread: where `embed` runs.
-        max_images: most images of one call of `embed`, unless a single caller brings more.
+        embed: turns (B, S, S, 3) pixels into (B, D) vectors; calls have B ≥ 1 and never overlap.
+        thread: runs `embed`.
+        max_images: the largest B in a call of `embed`, unless a single caller brings more images.
     """
 
     def __init__(self, embed: Callable[[Pixels], VectorArray], thread: Executor, *, max_images: int) -> None:
@@ -39,7 +39,7 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
 
     async def vectors(self, pixels: Pixels) -> VectorArray:
-        """(B, D) vectors of (B, S, S, 3) pixels, B ≥ 1; what `embed` raises for the batch is raised to all in it."""
+        """(B, D) vectors of (B, S, S, 3) pixels, B ≥ 1; an error of `embed` is raised in every caller of its batch."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(pixels, loop.create_future())
         self._waiting.append(waiting)
@@ -48,7 +48,7 @@ class Batcher:
         return await waiting.vectors
 
     async def _work(self) -> None:
-        """Compute until nobody waits."""
+        """Compute batches until no caller waits."""
         try:
             while batch := self._next_batch():
                 await self._compute(batch)
@@ -56,7 +56,7 @@ class Batcher:
             self._worker = None
 
     def _next_batch(self) -> list[_Waiting]:
-        """Those who have waited longest and have not given up, up to `max_images` together."""
+        """The callers that have waited longest and have not given up, with up to `max_images` images together."""
         batch: list[_Waiting] = []
         n_images = 0
         while self._waiting:

@@ -1,6 +1,6 @@
-"""From files to a block: read once, hash, decode in threads; the forward pass is the caller's.
+"""Turns the files of a chunk into a block: threads read, hash and decode each file; the caller embeds the pixels.
 
-Knows files, images and blocks; knows neither the model nor how batches are formed.
+This module knows files, images and blocks. It knows neither the model nor the batches.
 """
 
 from concurrent.futures import Executor
@@ -20,7 +20,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class ReadFile:
-    """What became of one file: pixels to embed, a known vector, or a skip."""
+    """The outcome of reading one file: pixels to embed, a known vector, or a skip."""
 
     file: SourceFile
     stamp: FileStamp | None = None
@@ -31,7 +31,7 @@ class ReadFile:
 def read_file(
     reader: Reader, root: str, file: SourceFile, preprocessing: Preprocessing, limits: ImageLimits
 ) -> ReadFile:
-    """Read, hash and decode one file; every failure of the file is a skip, never an exception."""
+    """Read, hash and decode one file; a file that fails becomes a skip and never an exception."""
     try:
         data, stamp = reader.read(root, file, max_bytes=limits.max_bytes)
         if stamp.content_hash in file.known_hashes:
@@ -43,7 +43,7 @@ def read_file(
 
 @dataclass(slots=True)
 class Chunk:
-    """The read files of one call, with equal contents embedded once."""
+    """The files of one call after reading; files with equal contents are embedded once."""
 
     read: list[ReadFile]
     _row_of_hash: dict[str, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Chunk:
         limits: ImageLimits,
         threads: Executor,
     ) -> "Chunk":
-        """Read the files in `threads`; blocks until all are done."""
+        """Read the files in `threads`, and block until all are done."""
         chunk = cls(list(threads.map(lambda file: read_file(reader, root, file, preprocessing, limits), files)))
         for found in chunk.read:
             if found.pixels is None or found.stamp is None or found.stamp.content_hash in chunk._row_of_hash:
@@ -70,14 +70,14 @@ class Chunk:
 
     @property
     def pixels(self) -> Pixels:
-        """(B, S, S, 3) uint8: the distinct images to embed; B may be 0."""
+        """The distinct images to embed, (B, S, S, 3) uint8; B may be 0."""
         return np.stack(self._pixels) if self._pixels else np.empty((0, 0, 0, 3), np.uint8)
 
     def block(self, vectors: VectorArray) -> Block:
-        """Join the (B, D) vectors of `pixels` with what else was found.
+        """Combine the (B, D) vectors of `pixels` with the known vectors and the skips.
 
         Raises:
-            ValueError: the number of vectors is not that of `pixels`.
+            ValueError: the number of vectors differs from the number of `pixels`.
         """
         if len(vectors) != len(self._pixels):
             raise ValueError(f"{len(vectors)} vectors for {len(self._pixels)} images")
@@ -95,7 +95,7 @@ class Chunk:
 def decode_uploads(
     images: list[bytes], preprocessing: Preprocessing, limits: ImageLimits, threads: Executor
 ) -> list[Pixels | Skip]:
-    """Decode encoded images in `threads`: (S, S, 3) pixels or a skip a position, in order."""
+    """Decode encoded images in `threads`; each result is (S, S, 3) pixels or a skip, in the order of `images`."""
 
     def one(data: bytes) -> Pixels | Skip:
         try:

@@ -1,4 +1,4 @@
-"""Many images over all replicas: chunks, a bounded number of them under way at a time, answered in order."""
+"""Spreads many images over all replicas, as a bounded number of chunks at a time, and returns answers in order."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,23 +14,23 @@ R = TypeVar("R")
 async def spread(
     embed: Callable[[Sequence[T]], Awaitable[R]], images: Sequence[T], *, chunk_images: int, window: int
 ) -> list[R]:
-    """Embed images by chunks: what `embed` gave for each, in order.
+    """Embed images chunk by chunk and return the answer to each chunk, in order.
 
     Args:
         embed: sends one chunk to a replica.
-        images: what `embed` takes chunks of.
-        chunk_images: most images of a chunk.
-        window: most chunks under way.
+        images: the images that are cut into chunks.
+        chunk_images: the largest number of images in a chunk.
+        window: the largest number of chunks under way at a time.
 
     Raises:
-        ServiceError: what a chunk raised; the chunks under way are cancelled then.
+        ServiceError: a chunk raised it; the chunks under way are cancelled then.
     """
     starts = range(0, len(images), chunk_images)
     parts: dict[int, R] = {}
     waiting = iter(starts)
 
     async def send_chunks() -> None:
-        for start in waiting:  # shared: each sender takes the next chunk that nobody has taken
+        for start in waiting:  # all senders share the iterator, so each takes the next free chunk
             parts[start] = await embed(images[start : start + chunk_images])
 
     senders = [asyncio.create_task(send_chunks()) for _ in range(min(window, len(starts)))]
@@ -43,10 +43,10 @@ async def spread(
 
 
 def joined(parts: Sequence[Embedded]) -> Embedded:
-    """At least one chunk's answers as one.
+    """Join the answers to one or more chunks into one.
 
     Raises:
-        Unavailable: they are of several vector spaces.
+        Unavailable: the answers belong to different vector spaces.
     """
     if len({part.card.space_key for part in parts}) > 1:
         raise Unavailable("The model was replaced while it embedded these images; try again.")

@@ -1,13 +1,13 @@
 """DINOv2 behind one call: (B, S, S, 3) uint8 pixels in, (B, D) float32 class tokens out.
 
-The only module that imports torch and transformers; it knows nothing of files, batching or Ray.
+Besides `packed_linear`, no other module imports torch. This module knows nothing of image files, batching or Ray.
 Letters for shapes: B images, S pixels along a side, T tokens, D dimension of a vector.
 
-Three things make it cheaper than the plain `AutoModel` call, none changes the result beyond float rounding:
-position embeddings are interpolated to S once instead of at every call, the last block computes the class
-token alone, since nothing else of it is used, and linear layers run on oneDNN (`serve_app.embedding.packed_linear`).
-Measured on one AVX-512 core that is not Intel's, with a random DINOv2-small, against the plain call: 1.06 to
-1.08 times as fast for the first two, 2.0 to 2.4 times for all three in fp32.
+Three changes make it faster than the plain `AutoModel` call, and alter the result by float rounding at most: position
+embeddings are interpolated to S once and not at every call, the last block computes only the class token, because
+nothing else of it is used, and linear layers run on oneDNN (`serve_app.embedding.packed_linear`). On one AVX-512 core
+not made by Intel, with a random DINOv2-small, the first two changes make it 1.06 to 1.08 times as fast as the plain
+call, and all three 2.0 to 2.4 times in fp32.
 """
 
 import hashlib
@@ -30,24 +30,24 @@ from serve_app.records import ModelCard, VectorArray
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 Network = Any
-"""A `Dinov2Model` or `Dinov2WithRegistersModel`; transformers' types are not checked here."""
+"""A `Dinov2Model` or `Dinov2WithRegistersModel`; mypy does not check transformers' types."""
 
 MICRO_BATCH = 4
-"""Images of one CPU pass: 2 to 8 are equally fast in fp32, and activations of 4 fit the caches."""
+"""The number of images in one CPU pass: 2 to 8 are equally fast in fp32, and the activations of 4 fit the caches."""
 
 UNUSED_TENSORS = {"embeddings.mask_token"}
-"""Only training needs them; a checkpoint may lack them."""
+"""Tensors that only training needs; a checkpoint may lack them."""
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
 
 
 class VisionModel:
-    """A loaded model. `embed` may be called from several threads.
+    """A loaded model. Several threads may call `vectors`.
 
     Attributes:
         card: name, dimension, space key, device and precision.
-        preprocessing: what turns image files into the pixels that `embed` takes.
-        micro_batch: images of one forward pass on a CPU; None where the whole batch goes at once.
+        preprocessing: turns image files into the pixels that `vectors` takes.
+        micro_batch: the number of images in one forward pass, or None if a pass takes the whole batch.
     """
 
     def __init__(
@@ -73,18 +73,18 @@ class VisionModel:
         precision: Precision = "auto",
         threads: int | None = None,
     ) -> "VisionModel":
-        """Load a checkpoint folder, without network.
+        """Load a checkpoint folder without using the network.
 
         Args:
-            directory: see `weights.locate`.
-            name: what the model is called; goes into the card and into messages.
-            device: cuda, then mps, then cpu when auto.
-            precision: fp32 on cpu and mps, bf16 on cuda when auto.
-            threads: CPU threads of torch, for the whole process; torch's choice when None.
+            directory: the checkpoint folder, see `weights.locate`.
+            name: the model's name, for the card and for messages.
+            device: `auto` chooses cuda, then mps, then cpu.
+            precision: `auto` chooses fp32 on cpu and mps, and bf16 on cuda.
+            threads: the number of torch's CPU threads in this process; None leaves the number to torch.
 
         Raises:
-            ModelUnavailable: the checkpoint is damaged or not reproducible, the machine has no such device,
-                or the device cannot compute in that precision.
+            ModelUnavailable: the checkpoint is damaged or not reproducible, the machine lacks the device, or the
+                device cannot compute in that precision.
         """
         chosen = _choose_device(device)
         precision = _choose_precision(precision, chosen)
@@ -107,7 +107,7 @@ class VisionModel:
             precision=precision,
         )
         model = cls(network, card, preprocessing, _micro_batch(chosen, precision))
-        # The first pass of a shape makes kernels and buffers: here, and not while a caller waits.
+        # The first pass of a shape creates kernels and buffers. It runs now so that no caller waits for it.
         model.vectors(np.zeros((model.micro_batch or 1, preprocessing.crop_px, preprocessing.crop_px, 3), np.uint8))
         return model
 
@@ -115,15 +115,15 @@ class VisionModel:
         """Embed preprocessed images.
 
         Args:
-            images: (B, S, S, 3) uint8 RGB as `images.decode` makes them, S = `preprocessing.crop_px`;
-                B may be 0, the array may be read-only.
+            images: (B, S, S, 3) uint8 RGB as `images.decode` makes them, S = `preprocessing.crop_px`. B may be 0,
+                and the array may be read-only.
 
         Returns:
-            (B, D) float32, not normalised, rows in the order of `images`.
+            (B, D) float32 vectors, not normalised, in the order of `images`.
 
         Raises:
-            ValueError: another shape or dtype.
-            ModelUnavailable: the GPU has no memory for a single image.
+            ValueError: `images` has another shape or dtype.
+            ModelUnavailable: the GPU has too little memory for a single image.
         """
         side_px = self.preprocessing.crop_px
         if len(images) == 0:
@@ -135,7 +135,7 @@ class VisionModel:
         return np.concatenate(parts)
 
     def _embed_fitting(self, images: NDArray[np.uint8]) -> VectorArray:
-        """Embed at once, or in halves when the GPU has no memory for that."""
+        """Embed all images at once, or in halves when the GPU has too little memory."""
         try:
             return self._forward(images)
         except torch.OutOfMemoryError:
@@ -147,7 +147,7 @@ class VisionModel:
 
     @torch.inference_mode()
     def _forward(self, images: NDArray[np.uint8]) -> VectorArray:
-        # The copy: `images` may be read-only shared memory, or a reversed view, which torch cannot wrap.
+        # The copy is needed because torch cannot wrap read-only shared memory or a reversed view.
         channels_last = torch.from_numpy(images.copy()).to(self._device)  # (B, S, S, 3)
         pixels = torch.addcmul(self._shift, channels_last.permute(0, 3, 1, 2), self._scale)  # (B, 3, S, S)
         hidden = self._network(pixels.to(self._dtype)).last_hidden_state  # (B, 1, D)
@@ -156,11 +156,11 @@ class VisionModel:
 
 
 class ClassTokenBlock(nn.Module):
-    """A block of the encoder that computes its class token only: (B, T, D) -> (B, 1, D).
+    """A block of the encoder that computes only its class token: (B, T, D) -> (B, 1, D).
 
-    The class token attends to all T tokens, so keys and values are computed for all; queries, projection and
-    MLP only for the one. Written against `Dinov2Layer` of transformers 5.23, which the registers' variant
-    shares; a test holds it to the original.
+    The class token attends to all T tokens, so keys and values are computed for all tokens, but query, projection
+    and MLP only for the class token. The code follows `Dinov2Layer` of transformers 5.23, which the models with
+    registers use too; a test compares it with the original.
     """
 
     def __init__(self, block: Network) -> None:
@@ -168,7 +168,7 @@ class ClassTokenBlock(nn.Module):
         self.block: Network = block
 
     def forward(self, hidden: Tensor, attention_mask: None = None, **_: object) -> Tensor:
-        """Run the block for the class token, the first of the T."""
+        """Run the block for the class token, which is the first of the T tokens."""
         block, attention = self.block, self.block.attention
         tokens = block.norm1(hidden)
         query, key, value = (
@@ -207,7 +207,7 @@ def _choose_precision(precision: Precision, device: str) -> Precision:
 
 
 def precisions(device: str) -> list[Precision]:
-    """What `VisionModel.load` can compute in on a device; on a CPU the processor decides."""
+    """The precisions that `VisionModel.load` accepts for a device; for a CPU they depend on the processor."""
     if device != "cpu":
         return ["fp32", "bf16", "fp16"]
     usable: list[Precision] = ["fp32"]
@@ -225,13 +225,13 @@ def _has_int8_engine() -> bool:
 def _micro_batch(device: str, precision: Precision) -> int | None:
     if device != "cpu":
         return None
-    # int8 derives the scale of activations from all images of a pass: alone, an image's vector does not
-    # depend on its neighbours, at the same speed.
+    # int8 derives the scale of activations from all images of a pass. With one image a pass, a vector does not
+    # depend on other images, and the speed is the same.
     return 1 if precision == "int8" else MICRO_BATCH
 
 
 def _read_network(directory: Path, name: str) -> Network:
-    """The network in fp32, every tensor of which came from the checkpoint."""
+    """The network in fp32; every tensor comes from the checkpoint."""
     try:
         network, report = AutoModel.from_pretrained(
             directory,
@@ -241,7 +241,7 @@ def _read_network(directory: Path, name: str) -> Network:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except Exception as error:  # damaged files raise whatever safetensors, json and torch choose to
+    except Exception as error:  # safetensors, json and torch raise errors of many types for damaged files
         reason = str(error).replace(str(directory), name)
         raise ModelUnavailable(f"the checkpoint of {name} does not load: {reason}") from None
     missing = sorted(set(report["missing_keys"]) - UNUSED_TENSORS)
@@ -251,16 +251,16 @@ def _read_network(directory: Path, name: str) -> Network:
 
 
 def _specialise(network: Network, side_px: int) -> None:
-    """Do once what does not depend on the image, and leave out what does not reach the class token."""
+    """Compute position embeddings once, and skip work of the last block that does not reach the class token."""
     embeddings, blocks = network.embeddings, network.encoder.layer
     n_patches = (side_px // network.config.patch_size) ** 2
-    tokens = torch.empty(1, 1 + n_patches, network.config.hidden_size)  # only its shape is looked at
+    tokens = torch.empty(1, 1 + n_patches, network.config.hidden_size)  # the call below uses only its shape
     embeddings.position_embeddings = nn.Parameter(embeddings.interpolate_pos_encoding(tokens, side_px, side_px))
     blocks[-1] = ClassTokenBlock(blocks[-1])
 
 
 def _quantise(network: Network) -> Network:
-    """Linear layers in int8 with activations scaled at run time; everything else stays fp32."""
+    """Convert linear layers to int8, with activations scaled at run time; all other layers stay fp32."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*deprecated", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
@@ -269,7 +269,7 @@ def _quantise(network: Network) -> Network:
 
 
 def _space_key(fingerprint: str, preprocessing: Preprocessing, precision: Precision) -> str:
-    """Equal keys promise comparable vectors, whatever the model is called and wherever it runs."""
+    """The space key; models with equal keys make comparable vectors, whatever their names and devices."""
     parts = (
         fingerprint,
         "cls",

@@ -1,9 +1,9 @@
-"""Linear layers for CPUs: weights laid out once for oneDNN's kernels, the activation joined to its product.
+"""Linear layers for CPUs: weights are laid out once for oneDNN's kernels, and the activation is fused.
 
-PyTorch sends fp32 products to MKL, which on processors that are not Intel's reaches 80 to 100 GFLOP/s a core where
-oneDNN reaches 180 to 220 with the same numbers (docs/measurements.md). The two operators used here are those that
-torch.compile writes into its CPU code for bf16 (for fp32 it writes MKL's); calling them directly needs no compiler
-and no minute of compiling.
+PyTorch sends fp32 products to MKL. On processors not made by Intel, MKL reaches 80 to 100 GFLOP/s a core, and oneDNN
+reaches 180 to 220 with the same numbers (docs/measurements.md). This module calls the two operators that torch.compile
+writes into its CPU code for bf16 (for fp32 it writes MKL's). Calling them directly needs no compiler and saves a
+minute of compiling.
 """
 
 from typing import Any
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 FUSED_ACTIVATIONS = {"gelu": ("gelu", "none")}
-"""Activation of the configuration -> oneDNN's name and algorithm; any other stays a step of its own."""
+"""Maps an activation's name to oneDNN's name and algorithm; other activations are not fused."""
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` for inference: (…, n_in) -> (…, n_out), optionally with the activation that follows.
+    """`nn.Linear` for inference: (…, n_in) -> (…, n_out), optionally fused with the activation that follows.
 
-    Takes fp32 or bf16, that of the layer it is made from.
+    Values are fp32 or bf16, like the weights of the original layer.
     """
 
     def __init__(self, linear: nn.Linear, activation: str | None = None) -> None:
@@ -36,7 +36,7 @@ class PackedLinear(nn.Module):
 
 
 def pack(network: Any) -> None:
-    """Replace the linear layers of a `Dinov2Model` that lies on a CPU; elsewhere than on x86 nothing is done."""
+    """Replace the linear layers of a `Dinov2Model` on a CPU; without oneDNN's operators, do nothing."""
     if not is_available():
         return
     activation = network.config.hidden_act if network.config.hidden_act in FUSED_ACTIVATIONS else None
@@ -51,15 +51,15 @@ def pack(network: Any) -> None:
 
 
 def is_available() -> bool:
-    """Whether this PyTorch has oneDNN with the operators used here."""
+    """Whether this PyTorch has oneDNN with the operators that this module calls."""
     backend: Any = torch.backends.mkldnn
     return backend.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
 
 
 def computes_in(dtype: torch.dtype) -> bool:
-    """Whether this processor can compute packed layers of this type; a layer of one weight is tried.
+    """Try a layer with one weight, and return whether this processor can compute packed layers of this type.
 
-    oneDNN multiplies fp32 everywhere, and bf16 only where the processor has AVX-512 or AVX-NE-CONVERT.
+    oneDNN multiplies fp32 on every processor, and bf16 only on processors with AVX-512 or AVX-NE-CONVERT.
     """
     try:
         PackedLinear(nn.Linear(1, 1, dtype=dtype))(torch.zeros(1, 1, dtype=dtype))

@@ -1,7 +1,7 @@
-"""Where a model's weights are: names, checkpoint folders, the Hugging Face cache, the hub.
+"""Finds a model's weights by name, in a checkpoint folder, the Hugging Face cache or the hub.
 
-A checkpoint is a folder as `save_pretrained` writes it: `config.json` of a DINOv2 architecture and
-`*.safetensors`. Nothing else is ever read from one: no pickled weights, no code.
+A checkpoint is a folder as `save_pretrained` writes it, with JSON files for a DINOv2 architecture and
+`*.safetensors`. The service reads no other files from it: no pickled weights, no code.
 """
 
 import difflib
@@ -22,21 +22,21 @@ SIZES = ("small", "base", "large", "giant")
 REPOSITORIES = {f"dinov2-{size}": f"facebook/dinov2-{size}" for size in SIZES} | {
     f"dinov2-{size}-reg": f"facebook/dinov2-with-registers-{size}" for size in SIZES
 }
-"""Hub repository of every model that has a name here."""
+"""The hub repository of each known model."""
 
 ARCHITECTURES = ("dinov2", "dinov2_with_registers")
 FILES = ["*.json", "*.safetensors"]
 PROBE_TIMEOUT_S = 4.0
-"""An unreachable hub is found out within this time; the hub's own client would retry for minutes."""
+"""The service detects an unreachable hub within this time; the hub's own client would retry for minutes."""
 
 
 def resolve(name: str) -> str:
-    """The one spelling of a model: a known name, or the absolute path of a folder with a DINOv2 `config.json`.
+    """The canonical name of a model: a known name, or the absolute path of a folder with a DINOv2 `config.json`.
 
-    Reads that file at most; weights are looked for by `locate`.
+    It reads no file but `config.json`; `locate` looks for weights.
 
     Raises:
-        UnknownModel: neither; the nearest known name is suggested.
+        UnknownModel: the name is neither; the message suggests the nearest known name.
     """
     if name in REPOSITORIES:
         return name
@@ -53,9 +53,10 @@ def resolve(name: str) -> str:
 
 
 def locate(name: str) -> Path:
-    """A complete checkpoint folder of the model, downloaded if need be; blocks meanwhile.
+    """A complete checkpoint folder of the model; the call downloads it if necessary and blocks meanwhile.
 
-    Looks in this order: the folder that `name` is, the Hugging Face cache, the hub (unless `HF_HUB_OFFLINE`).
+    If `name` is a folder, it is that folder. Otherwise the search tries the Hugging Face cache and then the hub
+    (unless `HF_HUB_OFFLINE` is set).
 
     Raises:
         UnknownModel: see `resolve`.
@@ -87,7 +88,7 @@ def locate(name: str) -> Path:
 
 
 def missing_files(directory: Path) -> list[str]:
-    """Names of the files without which a checkpoint cannot be loaded; empty when it is complete."""
+    """The names of required files that a checkpoint lacks; the list is empty if it is complete."""
     missing = [] if (directory / "config.json").is_file() else ["config.json"]
     index = directory / "model.safetensors.index.json"
     if not index.is_file():
@@ -102,7 +103,7 @@ def missing_files(directory: Path) -> list[str]:
 def fingerprint(directory: Path) -> str:
     """SHA-256 (hex) over the names and contents of a checkpoint's configuration and weights.
 
-    Streams the files; a file of unchanged size and modification time is read once a process.
+    The files are streamed. A process reads a file again only if its size or modification time has changed.
     """
     total = hashlib.sha256()
     for path in [directory / "config.json", *sorted(directory.glob("*.safetensors"))]:
@@ -125,9 +126,9 @@ def _cached(repository: str) -> Path | None:
 
 
 def _hub_obstacle(repository: str) -> str | None:
-    """Why the hub cannot be asked for the repository, or None.
+    """The reason why the hub cannot serve the repository, or None.
 
-    The request runs in a thread of its own, since name resolution obeys no timeout.
+    The request runs in its own thread, because name resolution has no timeout.
     """
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE forbids asking the hub"
