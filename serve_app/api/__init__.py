@@ -1,6 +1,6 @@
-"""The HTTP face of Constellate: `create_app` builds it from settings and a way to find the services.
+"""The HTTP interface of Constellate: `create_app` builds it from settings and a function that finds the services.
 
-It knows no Ray and no SQL: everything it does goes through `serve_app.services`.
+This package uses neither Ray nor SQL: all its work goes through `serve_app.services`.
 """
 
 from collections.abc import Callable
@@ -36,10 +36,10 @@ DESCRIPTION = "Image embeddings as a service: register a folder, generate, follo
 
 
 class _Api(FastAPI):
-    """FastAPI with a whole OpenAPI document."""
+    """FastAPI with a complete OpenAPI document."""
 
     def openapi(self) -> dict[str, Any]:
-        """The document, built once."""
+        """The document; it is built once."""
         if self.openapi_schema is None:
             needs_key = self.state.context.settings.api_key is not None
             document.complete(super().openapi(), needs_key=needs_key)
@@ -51,7 +51,7 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
 
     Args:
         settings: limits, the API key and the default model.
-        find_services: called at each request, never while building.
+        find_services: the application calls it at each request, and never while it is built.
     """
     app = _Api(
         title="Constellate",

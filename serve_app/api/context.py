@@ -1,4 +1,4 @@
-"""What every route may use: the settings, the services of this replica, and what the replica keeps in memory."""
+"""What every route may use: the settings, the services of this replica, and the replica's state in memory."""
 
 import asyncio
 from collections.abc import Callable
@@ -17,14 +17,14 @@ from serve_app.services import Services
 from serve_app.sources.reading import Reader
 
 MAX_THUMBNAILS_AT_ONCE = 4
-"""Each decodes an image of up to 50 Mpx: about 150 MB while it lasts."""
+"""Each thumbnail decodes an image of up to 50 Mpx, which takes about 150 MB of memory meanwhile."""
 
 
 @dataclass(slots=True)
 class Context:
-    """One per application object.
+    """The context of one application object.
 
-    `find_services` is asked at each request: on Ray Serve the application is built before its replica is.
+    `find_services` is called at each request, because Ray Serve builds the application before its replica.
     """
 
     settings: Settings
@@ -48,13 +48,13 @@ class Context:
 
 
 def context_of(request: Request) -> Context:
-    """The context `create_app` stored."""
+    """The context that `create_app` stored in the application."""
     context: Context = request.app.state.context
     return context
 
 
 def services_of(request: Request) -> Services:
-    """The services as of this request."""
+    """The services to use for this request."""
     return context_of(request).find_services()
 
 

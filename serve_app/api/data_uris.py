@@ -11,10 +11,10 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def decode(text: str) -> bytes:
-    """The bytes of an image's data URI. What format they are in, they say themselves: the media type may err.
+    """The bytes of an image's data URI. The media type is ignored, because the bytes themselves show the format.
 
     Raises:
-        InvalidRequest: the text is no base64 data URI of an image; the message says what it is.
+        InvalidRequest: the text is not a base64 data URI of an image; the message says what it is.
     """
     head = _HEAD.match(text)
     if head is None:

@@ -26,7 +26,7 @@ _LOCATION: dict[int | str, dict[str, Any]] = {
 async def register_dataset(body: NewDataset, services: ServicesNow, context: ContextNow, response: Response) -> Dataset:
     """Register a folder of images, or a COCO or manifest file, as a dataset."""
     taken = await services.writer.ask(Datasets.by_name, body.name)
-    if taken is not None:  # before a long listing, not after it
+    if taken is not None:  # a check before the listing spares the client a long wait
         raise NameTaken(taken.id)
     dataset = await registration.register(
         services.writer,
@@ -42,13 +42,13 @@ async def register_dataset(body: NewDataset, services: ServicesNow, context: Con
 
 @router.get("")
 async def list_datasets(services: ServicesNow) -> list[Dataset]:
-    """Every dataset, oldest first."""
+    """List every dataset, oldest first."""
     return await services.writer.ask(Datasets.all)
 
 
 @router.get("/{dataset_id}", responses=problems.documented(DatasetNotFound))
 async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
-    """One dataset, by its id."""
+    """Get one dataset by its id."""
     return await services.writer.ask(Datasets.get, dataset_id)
 
 
@@ -60,7 +60,7 @@ async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
 
 @router.post("/{dataset_id}/rescan", responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots))
 async def rescan_dataset(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
-    """Pick up added, changed and removed files; vectors stay until the next generate."""
+    """List the dataset's files again; its vectors stay until the next embed job."""
     dataset = await services.writer.ask(Datasets.get, dataset_id)
     return await registration.rescan(services.writer, context.settings, dataset)
 
@@ -69,6 +69,6 @@ async def rescan_dataset(dataset_id: str, services: ServicesNow, context: Contex
 async def list_samples(
     dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None
 ) -> SamplePage:
-    """A page of samples in listing order."""
+    """List a page of samples in listing order."""
     items, next_cursor = await services.writer.ask(Datasets.samples, dataset_id, limit=limit, cursor=cursor)
     return SamplePage(items=items, next_cursor=next_cursor)

@@ -1,4 +1,4 @@
-"""How problems differ on routes that speak a protocol of somebody else's."""
+"""How error answers differ on the routes of foreign protocols."""
 
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 
 class ErrorObject(BaseModel):
-    """An error as OpenAI's clients read it; their JavaScript client shows nothing else."""
+    """An error in the form that OpenAI's clients read; their JavaScript client shows nothing else."""
 
     message: str
     type: Literal["invalid_request_error", "server_error"]
@@ -16,19 +16,19 @@ class ErrorObject(BaseModel):
 
 
 class Dialect(NamedTuple):
-    """`malformed` is the status of a request that is not what the route takes, otherwise 415 or 422."""
+    """`malformed` is the status that replaces 415 and 422 on the protocol's routes; None keeps them."""
 
     malformed: int | None = None
     retry_after_s: int = 2
     has_error_object: bool = False
 
     def status(self, status: int) -> int:
-        """The status to answer instead of one of ours."""
+        """The status that this dialect answers in place of one of ours."""
         is_malformed = status in (HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.UNPROCESSABLE_ENTITY)
         return self.malformed if self.malformed is not None and is_malformed else status
 
     def extension(self, status: int, code: str, detail: str) -> dict[str, Any]:
-        """Fields to add to a problem."""
+        """The fields that this dialect adds to a problem."""
         if not self.has_error_object:
             return {}
         blame: Literal["invalid_request_error", "server_error"] = (

@@ -1,7 +1,7 @@
-"""The OpenAPI document: what FastAPI reads off the routes, completed by what it cannot know.
+"""The OpenAPI document: FastAPI derives it from the routes, and this module adds what FastAPI cannot know.
 
-That is the API key, the answers of the guards before a route is reached, one example of everything, and summaries.
-A status that is not listed for an operation has the shape of a problem too.
+It adds the API key, the answers of the guards in front of the routes, an example of each operation, and summaries.
+A status that an operation does not list also has the shape of a problem.
 """
 
 from typing import Any
@@ -48,8 +48,8 @@ def complete(document: dict[str, Any], *, needs_key: bool) -> None:
     """Complete FastAPI's document in place.
 
     Args:
-        document: what `FastAPI.openapi` made.
-        needs_key: whether the service has an API key; without one the header is optional.
+        document: the document that `FastAPI.openapi` made.
+        needs_key: whether the service has an API key; if not, the header is optional.
     """
     components = document.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
@@ -70,7 +70,7 @@ def complete(document: dict[str, Any], *, needs_key: bool) -> None:
 
 
 def _answers_of_guards(path: str, method: str, operation: dict[str, Any]) -> dict[int, str]:
-    """What may be answered before the operation is reached, or whatever it does."""
+    """The answers that guards give before the operation is reached, and those that any operation may give."""
     answers = dict(_ANY)
     if path in KEYLESS:
         del answers[401]
@@ -97,7 +97,7 @@ def _add_answers(operation: dict[str, Any], answers: dict[int, str]) -> None:
 
 
 def _add_example(operation: dict[str, Any]) -> None:
-    """Put the operation's example where documentation and clients look for it."""
+    """Put the operation's example into the places where documentation tools and clients look."""
     example = EXAMPLES.get(operation["operationId"])
     if example is None:
         return

@@ -1,4 +1,4 @@
-"""Routes of a dataset's vectors and map: make them, cancel, ask, read them all."""
+"""Routes of a dataset's vectors and map: generate, reduce, cancel, status, skips, download."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ from serve_app.store.vectors import Vectors
 router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["embeddings"])
 
 EXPORT_PAGE_ROWS = 2048
-"""Rows of a Parquet row group: 6 MiB of vectors of 768 numbers."""
+"""The number of rows in a Parquet row group: 6 MiB for vectors of 768 numbers."""
 POINTS_PAGE_ROWS = 50_000
 
 _LOCATION: dict[int | str, dict[str, Any]] = {
@@ -54,7 +54,7 @@ async def generate_embeddings(
     response: Response,
     options: GenerateOptions | None = None,
 ) -> JobStarted:
-    """Embed a dataset. The answer comes once the job is on disk: from then on it survives any crash."""
+    """Embed a dataset. The service answers when the job is on disk; from then on the job survives any crash."""
     options = options or GenerateOptions()
     model_name = await asyncio.to_thread(weights.resolve, options.model_name or context.settings.model)
     job = await services.writer.ask(Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force)
@@ -79,7 +79,7 @@ async def reduce_embeddings(
 
 @router.post("/cancel", status_code=202, responses=problems.documented(DatasetNotFound, NothingRunning))
 async def cancel_job(dataset_id: str, services: ServicesNow) -> JobCancelled:
-    """Cancel the dataset's running job, of either kind; its vectors and map stay as they were."""
+    """Cancel the dataset's running job, of any kind; the vectors and the map stay as they were."""
     job = await services.writer.ask(Jobs.cancel, dataset_id)
     await services.runner.nudge()
     return JobCancelled(dataset_id=dataset_id, message=job.message, job_id=job.id)
@@ -87,13 +87,13 @@ async def cancel_job(dataset_id: str, services: ServicesNow) -> JobCancelled:
 
 @router.get("/status", responses=problems.documented(DatasetNotFound))
 async def get_embedding_status(dataset_id: str, services: ServicesNow) -> EmbeddingStatus:
-    """Which vectors and map the dataset has now."""
+    """Get the state of the dataset's vectors and map."""
     return await services.writer.ask(Vectors.status, dataset_id)
 
 
 @router.get("/skipped", responses=problems.documented(DatasetNotFound))
 async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SkipPage:
-    """Images that the last embed job left out, and why."""
+    """List the images or rows that the last embed or import job skipped, and why."""
     items, next_cursor = await services.writer.ask(Jobs.skipped, dataset_id, limit=limit, cursor=cursor)
     return SkipPage(items=items, next_cursor=next_cursor)
 
@@ -113,9 +113,9 @@ async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 10
 async def get_coordinates(
     dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
 ) -> StreamingResponse:
-    """The map: JSON, or Arrow where `Accept` names `application/vnd.apache.arrow.stream`.
+    """Get the map as JSON, or as Arrow if `Accept` names `application/vnd.apache.arrow.stream`.
 
-    A stream that breaks off was overtaken by a newer map: ask again.
+    If the stream breaks off, a newer map has replaced this one: ask again.
     """
 
     async def read(after: str | None) -> export.Page[str]:
@@ -142,7 +142,7 @@ async def get_coordinates(
 async def export_embeddings(
     dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet"
 ) -> StreamingResponse:
-    """Download the dataset's vectors and map. A stream that breaks off was overtaken by a newer set."""
+    """Download the dataset's vectors and map. If the stream breaks off, newer vectors have replaced these."""
     dataset = await services.writer.ask(Datasets.get, dataset_id)
     job_id = (await services.writer.ask(Vectors.status, dataset_id)).job_id
     if job_id is None:

@@ -1,6 +1,6 @@
-"""What is around every request: its id, browser headers, a line in the log, and the last resort for errors.
+"""The outermost layer of every request: its id, browser headers, a log line, and the answer to unforeseen errors.
 
-Pure ASGI, as the guards are.
+It is pure ASGI, like the guards.
 """
 
 import logging
@@ -25,15 +25,15 @@ BROWSER_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Asked every few seconds by whoever waits: their refusals are no news."""
+"""Health checks ask these paths every few seconds, so their refusals are not logged."""
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Envelope:
-    """Gives the request an id, adds browser headers, and turns any exception left into a bare 500.
+    """Gives the request an id, adds browser headers, and turns an unhandled exception into a bare 500.
 
-    Requests that change something and those that are refused leave a line in the log.
+    It logs requests that change something and requests that are refused.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -57,7 +57,7 @@ class Envelope:
                 headers = MutableHeaders(scope=message)
                 for name, value in BROWSER_HEADERS.items():
                     headers.setdefault(name, value)
-                if given is None:  # Ray Serve's proxy gives every request an id and answers it itself
+                if given is None:  # Ray Serve's proxy gives every request an id and adds it to the answer
                     headers["X-Request-ID"] = request_id
             await send(message)
 
@@ -71,7 +71,7 @@ class Envelope:
             except Exception:
                 logger.exception("request %s failed: %s %s", request_id, scope["method"], ascii(scope["path"]))
                 if status is not None:
-                    # The connection must break: a truncated stream that ends well looks complete.
+                    # The connection must break, because a truncated stream that ends normally looks complete.
                     raise
                 detail = "The service failed to answer; its log has the reason."
                 problem = problems.of_status(500, detail, code="internal")
@@ -81,7 +81,7 @@ class Envelope:
 
 
 def _log(scope: Scope, status: int | None, seconds: float) -> None:
-    """A line for whoever looks for a request by its id; `status` is None when the client left before an answer."""
+    """Log the request so that it can be found by its id; `status` is None if the client left before an answer."""
     is_refused = status is not None and status >= 400 and scope["path"] not in PROBES
     if is_refused or scope["method"] in STATE_CHANGING:
         level = logging.WARNING if status is not None and status >= 500 else logging.INFO

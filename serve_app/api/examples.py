@@ -1,6 +1,6 @@
-"""One example of every operation, by its id: a folder of flowers, from registration to its duplicates.
+"""One example of every operation, by the operation's id: a folder of flowers, from registration to duplicates.
 
-They are in the OpenAPI document; tests hold each against its schema and send the requests to the application.
+The OpenAPI document includes the examples. Tests check each against its schema and send it to the application.
 """
 
 from typing import Any, NamedTuple
@@ -70,7 +70,7 @@ _EVENT = {
 
 
 class Example(NamedTuple):
-    """What to send, and what comes back: by status, the media type and the value. Bytes have no example."""
+    """A request and its answers: media type and value by status. Answers of bytes have no example."""
 
     parameters: dict[str, Any] = {}  # noqa: RUF012
     body: Any = None

@@ -1,7 +1,7 @@
-"""Bulk answers as streams: pages of Arrow in, one Parquet file, Arrow stream or JSON array out.
+"""Bulk answers as streams: turns pages of Arrow into one Parquet file, Arrow stream or JSON array.
 
-Memory is bounded by a page, whatever the size of the dataset: each page becomes one row group or batch,
-and what is encoded leaves before the next page is read.
+A stream needs memory for one page, whatever the size of the dataset: each page becomes one row group or batch, and
+its bytes are sent before the next page is read.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 ExportFormat = Literal["parquet", "arrow"]
 After = TypeVar("After", int, str)
 Page = tuple[bytes, After | None]
-"""An Arrow IPC stream and the `after` of the next page, None at the end."""
+"""An Arrow IPC stream, and the `after` of the next page (None at the end)."""
 
 ARROW_MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 MEDIA_TYPES: dict[ExportFormat, str] = {
@@ -27,9 +27,9 @@ MEDIA_TYPES: dict[ExportFormat, str] = {
 
 
 async def pages(first: Page[After], read: Callable[[After], Awaitable[Page[After]]]) -> AsyncIterator[bytes]:
-    """The first page, then every other one by its `after`.
+    """The first page, and then every further page, read by its `after`.
 
-    The first is read by the caller: its errors still have a status code to go to.
+    The caller reads the first page before the answer begins, so that an error can still become a status code.
     """
     page, after = first
     yield page
@@ -39,7 +39,7 @@ async def pages(first: Page[After], read: Callable[[After], Awaitable[Page[After
 
 
 async def arrow_stream(source: AsyncIterator[bytes], format: ExportFormat = "arrow") -> AsyncIterator[bytes]:
-    """Re-encode pages of one schema as one file, a chunk of bytes a page."""
+    """Re-encode pages of one schema as one file, and yield the bytes of each page."""
     drain = _Drain()
     writer: _TableWriter | None = None
     async for page in source:
@@ -54,7 +54,7 @@ async def arrow_stream(source: AsyncIterator[bytes], format: ExportFormat = "arr
 
 
 async def points_json(source: AsyncIterator[bytes], dataset_id: str) -> AsyncIterator[bytes]:
-    """Pages of `Vectors.points` as one JSON array of `{sampleId,x,y,fileName,label,thumbnailPath}`."""
+    """Re-encode pages of `Vectors.points` as a JSON array of `{sampleId,x,y,fileName,label,thumbnailPath}`."""
     separator = "["
     async for page in source:
         text = await asyncio.to_thread(_points_text, page, dataset_id)
@@ -65,7 +65,7 @@ async def points_json(source: AsyncIterator[bytes], dataset_id: str) -> AsyncIte
 
 
 class _TableWriter(Protocol):
-    """What Parquet's and the IPC stream's writer have in common."""
+    """The methods that the writers of Parquet and of IPC streams share."""
 
     def write_table(self, table: pa.Table) -> None: ...
 
@@ -73,7 +73,7 @@ class _TableWriter(Protocol):
 
 
 class _Drain(io.RawIOBase):
-    """A file that keeps only what nobody has taken yet, and counts the rest."""
+    """A file that keeps written bytes until they are taken, and counts all bytes."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -103,7 +103,7 @@ def _table(page: bytes) -> pa.Table:
 
 def _writer(drain: _Drain, schema: pa.Schema, format: ExportFormat) -> _TableWriter:
     sink = pa.PythonFile(drain, mode="w")
-    # Ids and vectors are unique: a dictionary of them costs time and saves nothing.
+    # Ids and vectors are unique, so a dictionary of them would cost time and save nothing.
     repetitive = [name for name in ("label", "model_name") if name in schema.names]
     writer: _TableWriter = (
         pa.ipc.new_stream(sink, schema)
@@ -114,7 +114,7 @@ def _writer(drain: _Drain, schema: pa.Schema, format: ExportFormat) -> _TableWri
 
 
 def _points_text(page: bytes, dataset_id: str) -> str:
-    """The objects of one page, without brackets; empty for an empty page."""
+    """The JSON objects of one page without the array's brackets; an empty page gives an empty text."""
     folder = f"/datasets/{quote(dataset_id, safe='')}/samples/"
     columns = _table(page).to_pydict()
     rows = zip(*(columns[name] for name in ("sample_id", "x", "y", "file_name", "label")), strict=True)

@@ -1,8 +1,8 @@
-"""What every request passes before a route sees it, as pure ASGI.
+"""The checks that every request passes before it reaches a route, as pure ASGI.
 
-Pure, because Starlette's `BaseHTTPMiddleware` stands between a stream and its client's disconnect.
-From the outside in: `envelope.Envelope` (request id, browser headers, last resort), `Gate` (Host, Origin, API key),
-`BodyGuard` (size, idleness, encoding, type, strict JSON).
+They are pure ASGI because Starlette's `BaseHTTPMiddleware` hides a client's disconnect from a stream. From the outside
+in, a request passes `envelope.Envelope` (request id, browser headers, unforeseen errors), `Gate` (Host, Origin, API
+key) and `BodyGuard` (size, idleness, encoding, type, strict JSON).
 """
 
 import asyncio
@@ -26,9 +26,9 @@ MIB = 1024 * 1024
 
 
 class BodyRule(NamedTuple):
-    """What a route takes: at most `limit_bytes` of these media types, the envelope of parts included.
+    """The body that a route accepts: one of these media types, and at most `limit_bytes` including form boundaries.
 
-    A `spooled` body goes to disk as it arrives; the others are held in memory.
+    A `spooled` body goes to disk as it arrives; other bodies stay in memory.
     """
 
     path: re.Pattern[str]
@@ -56,7 +56,7 @@ BODY_RULES = (
     BodyRule(re.compile(r"/datasets/[^/]+/embeddings/import"), TABLES, IMPORT_LIMIT_BYTES, spooled=True),
     BodyRule(re.compile(r".*", re.DOTALL), JSON, MIB),
 )
-"""The first that fits counts."""
+"""The first rule whose path matches applies."""
 
 MAX_HELD_BYTES = 512 * MIB
 MAX_SPOOLED_BYTES = 2 * IMPORT_LIMIT_BYTES
@@ -65,10 +65,10 @@ STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
 class Gate:
-    """Lets in whoever names this host, comes from this origin and, where there is an API key, knows it.
+    """Admits requests with this host's name, from no foreign origin, and with the API key if one is set.
 
-    Loopback is no boundary against browsers: a page of any site can reach it, through a rebound DNS name or
-    by a plain form (CVE-2025-62593).
+    Listening on loopback does not keep browsers out: a page of any site can reach loopback through a rebound DNS name
+    or by a plain form (CVE-2025-62593).
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -98,7 +98,7 @@ class Gate:
             raise HTTPException(421, "The Host header names another host than this service.")
 
     def _is_own_address(self, name: str) -> bool:
-        """Rebinding needs a DNS name, so that addresses are safe; a key in a header cannot be rebound at all."""
+        """Whether a host that is not in `_names` is safe: rebinding needs a DNS name, and it cannot pass a key."""
         if self._listens_everywhere and self._expected is not None:
             return True
         try:
@@ -113,10 +113,10 @@ class Gate:
             raise HTTPException(403, "Pages of other origins may not change anything here.")
 
     def _check_key(self, scope: Scope, headers: Headers, send: Send) -> Send:
-        """The way to answer a connection whose key is right.
+        """Check the key, and return the `send` to answer with.
 
-        A browser cannot send a key with the first request of a page: it gets the page, which holds no data and asks
-        for the key, as the body of the 401.
+        A browser cannot send a key with its first request for the page. It gets status 401 with the page as the body;
+        the page holds no data and asks for the key.
         """
         if self._expected is None:
             return send
@@ -130,7 +130,7 @@ class Gate:
 
 
 def _unauthorized(send: Send) -> Send:
-    """`send`, with status 401 on whatever is answered."""
+    """A `send` that replaces the status of any answer with 401."""
 
     async def send_unauthorized(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -142,15 +142,15 @@ def _unauthorized(send: Send) -> Send:
 
 
 def _host_name(host: str) -> str | None:
-    """The name or address of a Host header, lower case and without port and brackets; None when malformed."""
+    """The name or address in a Host header, in lower case, without port and brackets; None if malformed."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?", host)
     return (match[1] or match[2]).lower() if match else None
 
 
 class BodyGuard:
-    """Admits bodies that are small enough, arrive steadily and are what the route takes.
+    """Admits bodies that are small enough, arrive steadily and have a media type that the route accepts.
 
-    JSON is read and checked here and handed on whole; uploads are counted while they pass. All bodies of this
+    The guard reads and checks JSON before the route gets it, and counts uploads while they pass. All bodies of this
     process together stay below `MAX_HELD_BYTES` of memory and `MAX_SPOOLED_BYTES` of disk.
     """
 
@@ -222,7 +222,7 @@ def _counted(receive: Receive, limit_bytes: int) -> Receive:
 
     async def counted() -> Message:
         nonlocal n_bytes, is_complete
-        if is_complete:  # waiting for the disconnect, which has all the time in the world
+        if is_complete:  # only the disconnect can follow, and it needs no timeout
             return await receive()
         try:
             async with asyncio.timeout(BODY_IDLE_TIMEOUT_S):
@@ -232,7 +232,7 @@ def _counted(receive: Receive, limit_bytes: int) -> Receive:
         n_bytes += len(message.get("body", b""))
         is_complete = not message.get("more_body", False)
         if n_bytes > limit_bytes:
-            # FastAPI lets an HTTPException through its form parser; anything else would become a 400.
+            # FastAPI's form parser passes an HTTPException on; it would turn any other error into a 400.
             raise HTTPException(TooLarge.status, _too_large(limit_bytes).detail)
         return message
 

@@ -1,4 +1,4 @@
-"""Routes for whoever watches the service: is it alive, can it work."""
+"""Routes for health checks: liveness and readiness."""
 
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
@@ -13,13 +13,13 @@ router = APIRouter(tags=["health"])
 
 @router.get("/healthz")
 async def check_health() -> Alive:
-    """The process answers. Open even where there is an API key."""
+    """Check that the process answers. This route never needs the API key."""
     return Alive()
 
 
 @router.get("/readyz", response_model=Ready, responses=problems.documented(ModelUnavailable, StoreUnavailable))
 async def check_readiness(request: Request, context: ContextNow) -> Response:
-    """The service can embed and write: it has just done both, or did within the last seconds."""
+    """Check that the service can embed an image and write to the database. A result is reused for some seconds."""
     reasons = await context.readiness.reasons()
     if not reasons:
         ready = Ready(model=context.settings.model, warnings=context.readiness.warnings)

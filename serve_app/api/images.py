@@ -1,6 +1,6 @@
 """Routes of images: the file itself and its thumbnail.
 
-What the URL names is looked up in the table; only what the table says is opened, beneath the dataset's root.
+A route looks the sample up in the database and opens only the file named there, beneath the dataset's root.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from serve_app.store.datasets import Datasets
 router = APIRouter(prefix=f"/datasets/{{dataset_id}}/samples/{SAMPLE_ID}", tags=["datasets"])
 
 IfNoneMatch = Annotated[Annotated[str, Field(max_length=1024)] | SkipJsonSchema[None], Header()]
-"""Entity tags of what the client already has."""
+"""The entity tags of the copies that the client already has."""
 
 SANDBOX = "default-src 'none'; sandbox"
 
@@ -50,7 +50,7 @@ async def get_image(
     context: ContextNow,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """The image file of a sample."""
+    """Get the image file of a sample."""
     dataset, sample = await services.writer.ask(Datasets.sample, dataset_id, sample_id)
     headers = _headers(sample, await _tag(context.reader, dataset, sample))
     if _is_known(headers["ETag"], if_none_match):
@@ -70,7 +70,7 @@ async def get_thumbnail(
     size_px: ThumbnailSize = 256,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    """A small copy of a sample's image, upright and without metadata."""
+    """Get a small copy of a sample's image, upright and without metadata."""
     dataset, sample = await services.writer.ask(Datasets.sample, dataset_id, sample_id)
     headers = _headers(sample, await _tag(context.reader, dataset, sample, str(size_px)))
     if _is_known(headers["ETag"], if_none_match):
@@ -111,7 +111,7 @@ def _read(reader: Reader, dataset: Dataset, sample: SourceFile) -> tuple[bytes, 
 
 @contextmanager
 def _naming(sample: SourceFile) -> Iterator[None]:
-    """Say which file cannot be used."""
+    """Add the file's name to the message of an `InvalidImage`."""
     try:
         yield
     except InvalidImage as error:
@@ -119,7 +119,7 @@ def _naming(sample: SourceFile) -> Iterator[None]:
 
 
 def _thumbnail(reader: Reader, cache: ThumbnailCache, dataset: Dataset, sample: SourceFile, size_px: int) -> bytes:
-    """The thumbnail of the file as it is now, from the cache where it has been made before."""
+    """The thumbnail of the file as it is now; it comes from the cache if it was made before."""
     [(size_bytes, mtime_ns)] = reader.examine(dataset.root, [sample])
     kept = cache.get(cache.key(dataset.id, sample.sample_id, size_bytes, mtime_ns, size_px))
     if kept is not None:

@@ -1,4 +1,4 @@
-"""The route that takes vectors made elsewhere."""
+"""The route that imports vectors made elsewhere."""
 
 import asyncio
 import tempfile
@@ -86,10 +86,10 @@ async def import_vectors(
     space_key: SpaceKey = None,
     model_name: ModelName = None,
 ) -> JobStarted:
-    """Replace the dataset's vectors, and its map, by those of a file.
+    """Replace the dataset's vectors and its map with those of a file.
 
-    Rows that cannot be used (unknown sample, wrong dimension, not finite, zero, given twice) are listed under
-    `/embeddings/skipped`; the others are imported. A job that fails changes nothing.
+    The job imports the usable rows and lists the others (unknown sample, wrong dimension, not finite, zero, given
+    twice) under `/embeddings/skipped`. A job that fails changes nothing.
     """
     await _require_idle(services.writer, dataset_id)
     context.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ async def import_vectors(
 
 
 async def _require_idle(writer: Writer, dataset_id: str) -> None:
-    """Refuse before a large body arrives, not after it. Raises `DatasetNotFound`, `JobRunning`."""
+    """Refuse the import before its large body arrives. Raises `DatasetNotFound`, `JobRunning`."""
     await writer.ask(Datasets.get, dataset_id)
     for job in await writer.ask(Jobs.latest, [(dataset_id, "embed"), (dataset_id, "reduce")]):
         if job is not None and job.status == "running":
@@ -124,7 +124,7 @@ async def _spool(request: Request, file: BinaryIO) -> None:
 
 
 def _required(value: str | None, name: str, otherwise: str) -> str:
-    """A value that may also come from the file, where nothing has checked it."""
+    """Check a required value; one that comes from the file has not been checked before."""
     if not value:
         raise InvalidRequest(f"say what the vectors are: add ?{name}=… to the address, or {otherwise}")
     if len(value) > MAX_TEXT or not value.isprintable():

@@ -1,4 +1,4 @@
-"""Routes of jobs: what runs and what ran."""
+"""Routes of jobs, running and ended."""
 
 from fastapi import APIRouter
 
@@ -14,11 +14,11 @@ router = APIRouter(tags=["jobs"])
 
 @router.get("/jobs")
 async def list_jobs(services: ServicesNow, limit: Limit = 100) -> list[Job]:
-    """The newest jobs first."""
+    """List jobs, newest first."""
     return await services.writer.ask(Jobs.all, limit=limit)
 
 
 @router.get("/jobs/{job_id}", responses=problems.documented(JobNotFound))
 async def get_job(job_id: str, services: ServicesNow) -> Job:
-    """One job, by its id."""
+    """Get one job by its id."""
     return await services.writer.ask(Jobs.get, job_id)

@@ -21,14 +21,14 @@ router = APIRouter(prefix="/v1", tags=["LightlyStudio"])
 
 
 class Limits(BaseModel):
-    """What one request may hold."""
+    """The limits of one request."""
 
     max_batch_size: int = Field(description="images; what a machine without GPU answers within two minutes")
     max_request_bytes: int
 
 
 class Description(BaseModel):
-    """What this embedder is."""
+    """This embedder's vector space, state and limits."""
 
     protocol_version: Literal["1.0"] = "1.0"
     space_key: str = Field(description="vectors of different keys are never comparable")
@@ -49,7 +49,7 @@ class Embeddings(BaseModel):
 
 @router.get("/describe", responses=problems.documented(ModelUnavailable))
 async def describe_embedder(services: ServicesNow, context: ContextNow) -> Description:
-    """The vector space and the limits of a request."""
+    """Describe the vector space and the limits of a request."""
     ready = True
     try:
         card = await context.served_model.card()
@@ -80,15 +80,15 @@ async def embed_images(
     ],
     context: ContextNow,
 ) -> StreamingResponse:
-    """Embed images; those that cannot be decoded are left out of `kept_indices`."""
-    await context.served_model.known()  # one that loads says so at once
+    """Embed images; `kept_indices` leaves out images that cannot be decoded."""
+    await context.served_model.known()  # while the model loads, this refuses at once
     embedded = await context.request_embedder.embed_uploads([await file.read() for file in files])
     kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Skip)}
     return StreamingResponse(_answer(embedded.card, kept), media_type="application/json")
 
 
 async def _answer(card: ModelCard, kept: dict[int, NDArray[np.float32]]) -> AsyncIterator[str]:
-    """`Embeddings` as text, piece by piece."""
+    """Encode `Embeddings` as text, piece by piece."""
     head = {"space_key": card.space_key, "dimension": card.dimension, "kept_indices": list(kept)}
     yield json.dumps(head)[:-1] + ', "embeddings": '
     async for piece in json_array(map(as_numbers, kept.values())):

@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings` as OpenAI's clients speak it, for images as data URIs."""
+"""`POST /v1/embeddings` in OpenAI's protocol, for images as data URIs."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -25,11 +25,11 @@ _DATA_URI = {"type": "string", "pattern": "^data:image/[a-z]+;base64,[A-Za-z0-9+
 Input = Annotated[
     str | list[str], WithJsonSchema({"anyOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "minItems": 1}]})
 ]
-"""Looked at by `data_uris`, which says better what is wrong than a pattern would."""
+"""One or more data URIs; `data_uris` checks them, because its messages are clearer than those of a pattern."""
 
 
 class EmbeddingRequest(Body):
-    """Images to embed. Null means absent: LiteLLM sends it."""
+    """The images to embed. Null counts as absent, because LiteLLM sends it."""
 
     model: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] = Field(
         description="the default model's name, or name@space to refuse vectors of any other space",
@@ -47,7 +47,7 @@ class EmbeddingRequest(Body):
 
 
 class Embedding(BaseModel):
-    """One image's vector."""
+    """The vector of one image."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -55,7 +55,7 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """Images count as one token each: nothing is billed by them."""
+    """The number of tokens; each image counts as one, and nobody is billed."""
 
     prompt_tokens: int
     total_tokens: int
@@ -79,12 +79,12 @@ class EmbeddingList(BaseModel):
     },
 )
 async def create_embeddings(body: EmbeddingRequest, context: ContextNow) -> StreamingResponse:
-    """Embed images given as data URIs. One that cannot be decoded fails the request: OpenAI's answer has no gaps."""
+    """Embed images given as data URIs. One undecodable image fails the request, as OpenAI's answer cannot have gaps."""
     images = _images(body)
     served = context.served_model
     card = await served.known()
     if body.model not in names_of(card):
-        card = await served.card()  # the one known may have been replaced
+        card = await served.card()  # the model may have been replaced since the last answer
     _check(body, card)
     embedded = await context.request_embedder.embed_uploads(images)
     _check(body, embedded.card)
@@ -107,7 +107,7 @@ def _images(body: EmbeddingRequest) -> list[bytes]:
 
 
 def _check(body: EmbeddingRequest, card: ModelCard) -> None:
-    """Refuse what would give other vectors than the caller expects."""
+    """Refuse a request whose vectors would differ from what the caller expects."""
     names = names_of(card)
     if body.model not in names:
         raise UnknownModel(f"{body.model!r} is not the model served here; that is {names[0]!r}")
@@ -124,7 +124,7 @@ def _vector(index: int, outcome: NDArray[np.float32] | Skip) -> NDArray[np.float
 async def _answer(
     model: str, vectors: list[NDArray[np.float32]], encode: Callable[[NDArray[np.float32]], str]
 ) -> AsyncIterator[str]:
-    """`EmbeddingList` as text, piece by piece."""
+    """Encode `EmbeddingList` as text, piece by piece."""
     yield f'{{"object": "list", "model": {json.dumps(model)}, "data": '
     items = (
         f'{{"object": "embedding", "index": {index}, "embedding": {encode(vector)}}}'

@@ -1,4 +1,4 @@
-"""The map page and its files, served to browsers under a policy that loads nothing from elsewhere."""
+"""The map page and its files; their security policy forbids browsers to load anything from other hosts."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ PAGE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'"
     ),
-    # Revalidated by ETag: a new version shows at once, an unchanged one costs a 304.
+    # Browsers revalidate by ETag: they see a new version at once, and an unchanged one costs a 304.
     "Cache-Control": "no-cache",
 }
 
@@ -27,7 +27,7 @@ async def index() -> Response:
 
 
 class PageFiles(StaticFiles):
-    """`static/` with the headers of the page."""
+    """The files of `static/`, served with the headers of the page."""
 
     def __init__(self) -> None:
         super().__init__(directory=FOLDER)

@@ -1,6 +1,6 @@
-"""Errors as `application/problem+json` (RFC 9457): one shape for every status, nothing of the server's inside.
+"""Errors as `application/problem+json` (RFC 9457): one shape for every status, without internals of the server.
 
-Validation errors name location, type and message, never the input: FastAPI's own handler echoes it and
+Validation errors name location, type and message but not the input. FastAPI's own handler repeats the input and
 fails on `NaN` and lone surrogates.
 """
 
@@ -23,11 +23,11 @@ from serve_app.errors import InvalidRequest, JobRunning, NameTaken, ServiceError
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 20
 REQUEST_ID = "request_id"
-"""Key of the ASGI scope under which `envelope.Envelope` leaves the request's id."""
+"""The key of the ASGI scope under which `envelope.Envelope` stores the request's id."""
 
 
 class FieldError(BaseModel):
-    """Where a request is wrong, and how."""
+    """The location and kind of an error in a request."""
 
     loc: list[str | int]
     type: str
@@ -35,7 +35,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """What every error answers."""
+    """The body of every error answer."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -77,15 +77,15 @@ def response(problem: Problem, scope: Scope, headers: dict[str, str] | None = No
 
 
 def of_status(status: int, detail: str, *, code: str | None = None) -> Problem:
-    """A problem whose title, and code unless given, are the status's own."""
+    """A problem with the status's own title; without `code`, the code is the status's own too."""
     meaning = HTTPStatus(status)
-    if status == TooLarge.status:  # Starlette's name for it changed with the RFC; ours does not
+    if status == TooLarge.status:  # Starlette has renamed this status with the RFC; our code stays
         code = TooLarge.code
     return Problem(title=meaning.phrase, status=status, detail=detail, code=code or meaning.name.lower())
 
 
 def of_service_error(error: ServiceError) -> Problem:
-    """A problem for one of our errors; the id a conflict carries gets a field of its own."""
+    """A problem for one of our errors; the id that a conflict carries becomes a separate field."""
     problem = of_status(error.status, error.detail, code=error.code)
     if isinstance(error, JobRunning):
         detail = f"Job {error.detail} of this dataset is running: wait for it or cancel it."
@@ -97,7 +97,7 @@ def of_service_error(error: ServiceError) -> Problem:
 
 
 def answer(error: ServiceError | HTTPException, scope: Scope) -> Response:
-    """The response to an error raised on purpose."""
+    """The response to an error that our code raised on purpose."""
     if isinstance(error, HTTPException):
         return response(of_status(error.status_code, error.detail), scope, dict(error.headers or {}))
     retry_after_s = dialects.of_path(scope["path"]).retry_after_s
@@ -122,7 +122,7 @@ def of_validation(errors: Sequence[Any]) -> Problem:
 
 
 def _short(part: str | int) -> str | int:
-    """A location is the caller's own text where a key is unknown."""
+    """Shorten a part of a location; for an unknown key it is the caller's own text."""
     return part[:100] if isinstance(part, str) else part
 
 
@@ -134,10 +134,10 @@ async def _on_raised(request: Request, error: Exception) -> Response:
 
 
 def _not_allowed(request: Request) -> HTTPException:
-    """The error with every method of the path: the router names those of one route only."""
+    """The error with every method of the path; the router lists the methods of only one route."""
     routes: list[Route] = request.app.state.routes
     fitting = [route.methods or set() for route in routes if route.path_regex.match(request.scope["path"])]
-    allowed = ", ".join(sorted(set().union(*fitting) or {"GET", "HEAD"}))  # else it is a file of the page
+    allowed = ", ".join(sorted(set().union(*fitting) or {"GET", "HEAD"}))  # no route: a file of the page
     return HTTPException(405, f"This path takes {allowed}.", {"Allow": allowed})
 
 
@@ -147,24 +147,24 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 
 def install(app: FastAPI) -> None:
-    """Answer every foreseen error as a problem; `envelope.Envelope` answers the others."""
+    """Make the application answer foreseen errors as problems; `envelope.Envelope` answers other errors."""
     app.add_exception_handler(ServiceError, _on_raised)
     app.add_exception_handler(HTTPException, _on_raised)
     app.add_exception_handler(RequestValidationError, _on_invalid)
 
 
 def described(description: str) -> dict[str, Any]:
-    """A response of the OpenAPI document that is a problem."""
+    """A response in the OpenAPI document whose body is a problem."""
     reference = {"$ref": "#/components/schemas/Problem"}
     return {"description": description, "content": {MEDIA_TYPE: {"schema": reference}}}
 
 
 ANY_PROBLEM: dict[int | str, dict[str, Any]] = {"default": described("any other problem")}
-"""Documents every route: a status that is not listed has this shape too."""
+"""The entry of every route for statuses that it does not list."""
 
 
 def documented(*errors: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of these errors: one response a status, with its codes."""
+    """The entries of the OpenAPI document for these errors: one response for each status, with its codes."""
     by_status: dict[int, list[str]] = {}
     for error in errors:
         by_status.setdefault(error.status, []).append(f"`{error.code}`")

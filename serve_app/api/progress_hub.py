@@ -1,7 +1,7 @@
-"""Progress streams: one poll of the job table per process, fanned out to every stream.
+"""Progress streams: each process polls the job table once and passes the states on to every stream.
 
-A stream is state, not log: each client gets the newest state and the older ones are forgotten, so a slow
-client costs nothing and a late one misses nothing.
+A stream carries state and is no log: each client gets the newest state, and older states are dropped. A slow client
+therefore costs nothing, and a late client misses nothing.
 """
 
 import asyncio
@@ -24,29 +24,29 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.5
 MAX_PAUSE_S = 5.0
 MAX_STREAMS = 300
-"""Of one process; two of them hold the 500 that are promised, and more while one of them is away."""
+"""The limit of one process; two processes hold the 500 promised streams even if they share them unevenly."""
 RETRY_MS = 1500
 PING_S = 30.0
 PING = b": ping\r\n"
 """A comment line that keeps an idle connection alive.
 
-Without the usual blank line behind it: once an event has had an `id`, httpx-sse 0.4.3 takes a comment and a
-blank line for an event without data. The next event or ping follows on a line of its own either way.
+It lacks the usual blank line at the end, because httpx-sse 0.4.3 takes a comment and a blank line for an event without
+data once an event has had an `id`. The next event or ping begins on a new line in any case.
 """
 
 EVENTS_PER_S = 10.0
-"""Of progress, over all streams of a process: on Serve an event costs this process and the proxy a millisecond."""
+"""Progress events of all streams of a process: on Serve, an event costs a millisecond here and in the proxy."""
 
 
 TURN_STREAMS = 20
 TURN_S = 0.1
-"""First and last states do not wait for their turn, but a few at a time: between them others are answered."""
+"""First and last states are not subject to `EVENTS_PER_S`. They are sent in groups so that requests run in between."""
 
 
 class Watch:
     """One stream's place at the hub.
 
-    It follows one job from the first state it sees to the terminal one; where there is no job yet it waits.
+    It follows one job from the first state it sees to the terminal state. Without a job it waits for the first one.
     """
 
     def __init__(self, dataset_id: str, kind: JobKind, on_close: "Callable[[Watch], None]") -> None:
@@ -59,15 +59,15 @@ class Watch:
         self._on_close = on_close
 
     def is_new(self, job: Job | None) -> bool:
-        """Whether this state is another one than the stream has."""
+        """Whether this state differs from the stream's last state."""
         return not self._has_state or _version(job) != _version(self.job)
 
     def can_wait(self, job: Job | None) -> bool:
-        """Whether this state may be told later or never: neither the first nor the last, nor a new job's first."""
+        """Whether this state may be sent later or never: it is neither a stream's or job's first state nor terminal."""
         return self._has_state and self.job is not None and job is not None and job.status not in TERMINAL
 
     def offer(self, job: Job | None) -> None:
-        """Take the newest state; one already known wakes nobody."""
+        """Take the newest state; a state that the stream already has does not wake it."""
         if job is None and self.job is not None:
             self.close()  # the dataset was deleted
         elif self.is_new(job):
@@ -76,20 +76,20 @@ class Watch:
             self._changed.set()
 
     def close(self) -> None:
-        """Give the place back and end the stream; a second time changes nothing."""
+        """Free the place and end the stream; a second call does nothing."""
         self._is_closed = True
         self._changed.set()
         self._on_close(self)
 
     async def changed(self) -> bool:
-        """Wait for a state that was not waited for before; False when the stream has been closed."""
+        """Wait for the next new state and return True, or return False once the stream is closed."""
         await self._changed.wait()
         self._changed.clear()
         return not self._is_closed
 
 
 class ProgressHub:
-    """Every open stream of this process, and the one task that polls for them."""
+    """The open streams of this process, and the one task that polls for all of them."""
 
     def __init__(
         self,
@@ -108,13 +108,13 @@ class ProgressHub:
         self._polled_at = 0.0
 
     def __len__(self) -> int:
-        """Streams open now."""
+        """The number of open streams."""
         return len(self._watches)
 
     def watch(self, dataset_id: str, kind: JobKind) -> Watch:
-        """Open a stream; its first state is read after this call, so that it shows a job created before.
+        """Open a stream; its first state is read after this call and so shows a job created before the call.
 
-        Its place is taken until `Watch.close`.
+        The stream occupies its place until `Watch.close`.
 
         Raises:
             Overloaded: too many streams are open.
@@ -125,7 +125,7 @@ class ProgressHub:
         self._watches.add(watch)
         self._woken.set()
         if self._task is None or self._task.done():
-            # In a context of its own: it outlives the request that happened to begin it.
+            # The task has its own context, because it outlives the request that starts it.
             self._task = asyncio.create_task(self._run(), name="progress-hub", context=Context())
         return watch
 
@@ -140,19 +140,19 @@ class ProgressHub:
                     pause_s = self._poll_interval_s
                 except Unavailable as error:
                     pause_s = min(2 * pause_s, MAX_PAUSE_S)
-                    logger.warning("progress is not to be had, next try in %.1f s: %s", pause_s, error.detail)
+                    logger.warning("progress cannot be read, next try in %.1f s: %s", pause_s, error.detail)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(pause_s):
                         await self._woken.wait()
             self._find_services().on_streams(0)
         except Exception:
-            # Streams that end without a terminal state make their clients reconnect; silent ones would hang.
+            # Clients reconnect when their stream ends without a terminal state; on a silent stream they would hang.
             logger.exception("the progress poll failed; its streams end")
             for watch in list(self._watches):
                 watch.close()
 
     async def _poll(self) -> None:
-        """Read the newest job of every stream once; streams opened meanwhile wait for the next poll."""
+        """Read the newest job of every stream; streams that open meanwhile wait for the next poll."""
         ask = self._find_services().writer.ask
         watches = list(self._watches)
         keys = sorted({watch.key for watch in watches})
@@ -163,7 +163,7 @@ class ProgressHub:
         for watch in watches:
             job = newest[watch.key]
             if job is not None and watch.job is not None and watch.job.id != job.id:
-                # The followed job ended and a newer one began between two polls.
+                # Between two polls, the followed job ended and a newer job began.
                 if watch.job.id not in states:
                     states[watch.job.id] = await self._read(watch.job.id)
                 job = states[watch.job.id]
@@ -177,7 +177,7 @@ class ProgressHub:
                 watch.offer(job)
 
     def _tell_in_turns(self, waiting: list[tuple[Watch, Job | None]]) -> None:
-        """Offer each its newer state, those first that have gone without for longest, at `EVENTS_PER_S`."""
+        """Offer new states at `EVENTS_PER_S`, and first to the streams that have waited longest."""
         now = asyncio.get_running_loop().time()
         self._allowance = min(self._allowance + (now - self._polled_at) * EVENTS_PER_S, EVENTS_PER_S)
         self._polled_at = now
@@ -199,17 +199,17 @@ def _version(job: Job | None) -> tuple[str, int, str, str] | None:
 
 
 def event_id(job: Job) -> str:
-    """What `Last-Event-ID` brings back."""
+    """The id of a job's newest event; a client sends it back as `Last-Event-ID`."""
     return f"{job.id}:{job.seq}"
 
 
 def has_seen_end(job: Job | None, last_event_id: str) -> bool:
-    """Whether a client that reconnects already has the terminal state; answering 204 stops an `EventSource`."""
+    """Whether a reconnecting client already has the terminal state; the answer 204 then stops an `EventSource`."""
     return job is not None and job.status in TERMINAL and event_id(job) == last_event_id
 
 
 def state_of(job: Job | None) -> dict[str, object]:
-    """The data of an event; None is a dataset without a job."""
+    """The data of an event; `job` is None for a dataset without a job."""
     if job is None:
         none = dict.fromkeys(("job_id", "rate", "eta_s"))
         return {"status": "idle", "processed": 0, "total": 0, "message": "There is no job yet.", "skipped": 0} | none
@@ -227,14 +227,14 @@ def state_of(job: Job | None) -> dict[str, object]:
 
 @lru_cache(maxsize=64)
 def progress_event(job: Job | None, *, retry_ms: int | None = None) -> bytes:
-    """One state as an event on the wire. Every stream of a job is told the same states: each is encoded once."""
+    """Encode one state as an event. All streams of a job send the same states, so the cache saves encoding."""
     data = json.dumps(state_of(job), ensure_ascii=False, allow_nan=False)
     version = None if job is None else event_id(job)
     return ServerSentEvent(data, event="progress", id=version, retry=retry_ms).encode()
 
 
 async def progress_events(watch: Watch) -> AsyncIterator[bytes]:
-    """What one stream sends up to the terminal state; its first event also sets how soon a browser reconnects."""
+    """The events of one stream up to the terminal state; the first also sets the pause before a browser reconnects."""
     retry_ms: int | None = RETRY_MS
     while True:
         try:

@@ -1,6 +1,6 @@
-"""Whether the service can do its work now, found out by doing a little of it: embed an image, write a row.
+"""Finds out whether the service works now, by embedding one image and writing one row.
 
-A process that answers is not a service that works (infinity#483, tokenjam#700: health green, everything else dead).
+A process that answers need not be a service that works (infinity#483, tokenjam#700: only the health check worked).
 """
 
 import asyncio
@@ -23,15 +23,15 @@ from serve_app.store.operations import Health
 logger = logging.getLogger(__name__)
 
 KEPT_S = 5.0
-"""How long an answer is given again: a load balancer that asks often must not load the model."""
+"""How long an answer is reused, so that a load balancer that asks often does not load the model."""
 PATIENCE_S = 5.5
-"""A little longer than a store call may take, so that its own reason is told."""
+"""A little longer than the timeout of a store call, so that the store's own reason is reported."""
 BUSY_S = 60.0
-"""How long a good answer stands while the next one is awaited: behind a job's images a probe takes its turn."""
+"""How long a good answer holds while the next probe is under way: a probe may have to wait behind a job's images."""
 
 
 class Probe:
-    """One question to one component. Never asked twice at once; its answer is kept for `KEPT_S`."""
+    """One probe of one component. It never runs twice at once, and its answer is reused for `KEPT_S`."""
 
     def __init__(
         self, name: str, ask: Callable[[], Awaitable[str | None]], clock: Callable[[], float] = time.monotonic
@@ -44,12 +44,12 @@ class Probe:
         self._good_until = -math.inf
 
     async def reason(self) -> str | None:
-        """Why the component is not ready, None when it is; waits at most `PATIENCE_S`."""
+        """The reason why the component is not ready, or None if it is; the call waits at most `PATIENCE_S`."""
         is_stale = self._clock() - self._answered_at >= KEPT_S
         if self._asking is None or (self._asking.done() and is_stale):
             was_good = self._asking is not None and self._asking.result() is None
             self._good_until = self._clock() + BUSY_S if was_good else -math.inf
-            # In a context of its own: Serve cancels the calls made in the context of a request whose client leaves.
+            # The task has its own context: Serve cancels calls made in a request's context when the client leaves.
             name = f"probe-{self._name}"
             self._asking = asyncio.create_task(self._answer(), name=name, context=contextvars.Context())
         await asyncio.wait({self._asking}, timeout=PATIENCE_S)
@@ -72,7 +72,7 @@ class Probe:
 
 
 class Readiness:
-    """The probes of one process. `warnings` is what the store finds amiss and can work with."""
+    """The probes of one process. `warnings` are the suspected losses of data that the store can work with."""
 
     def __init__(self, find_services: Callable[[], Services], clock: Callable[[], float] = time.monotonic) -> None:
         self.warnings: list[str] = []
@@ -80,7 +80,7 @@ class Readiness:
         self._probes = {"model": Probe("model", self._embed, clock), "store": Probe("store", self._write, clock)}
 
     async def reasons(self) -> dict[str, str]:
-        """Why the service is not ready, by component; empty when it is."""
+        """The reasons why the service is not ready, by component; empty if it is ready."""
         answers = await asyncio.gather(*(probe.reason() for probe in self._probes.values()))
         return {name: reason for name, reason in zip(self._probes, answers, strict=True) if reason is not None}
 
@@ -98,7 +98,7 @@ class Readiness:
 
 @cache
 def _image() -> bytes:
-    """A JPEG of 256 × 256 pixels: what any photograph goes through on its way to a vector."""
+    """A JPEG of 256 × 256 pixels; it takes the same path to a vector as any photograph."""
     buffer = io.BytesIO()
     Image.linear_gradient("L").convert("RGB").save(buffer, "JPEG")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Listing a dataset's folder into the store: page by page, and all or nothing."""
+"""Lists a dataset's folder into the store, page by page; the listing takes effect as a whole or not at all."""
 
 import asyncio
 import os
@@ -21,9 +21,9 @@ from serve_app.urls import Url, is_url
 async def register(
     writer: Writer, settings: Settings, *, name: str, root: str, format: WantedFormat, annotations: str | None
 ) -> Dataset:
-    """List a folder, a bucket's folder, or what a manifest, tar or Parquet file names, and make it a dataset.
+    """List a folder, a bucket's folder, or the images of a manifest, tar or Parquet file, and make it a dataset.
 
-    A root that is such a file itself is that file in its folder.
+    If `root` is such a file, its folder is the root and the file is the annotation file.
 
     Raises:
         NameTaken: a dataset has this name; the message is its id.
@@ -51,7 +51,7 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
 
     Raises:
         JobRunning: a job is running; the message is its id.
-        OutsideRoots: the folder has been moved out of the roots, or the roots have changed.
+        OutsideRoots: the folder was moved out of the roots, or the roots were changed.
         InvalidRequest: the folder or the annotation file cannot be used.
     """
     folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
@@ -61,7 +61,7 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
 
 
 def _split_file(root: str) -> tuple[str, str | None]:
-    """The folder and the file, where the root is a manifest, tar or Parquet file rather than a folder."""
+    """Split a root that is a manifest, tar or Parquet file into its folder and the file's name."""
     folder, _, name = root.rstrip("/").rpartition("/")
     if os.path.splitext(name)[1].lower() not in FILE_SUFFIXES or (not is_url(root) and os.path.isdir(root)):
         return root, None
@@ -78,7 +78,7 @@ def _checked(settings: Settings, root: str, annotations: str | None) -> tuple[Pa
 async def _scanned(
     writer: Writer, root: Path | Url, format: DatasetFormat, annotations: Path | Url | None, web: Web
 ) -> AsyncIterator[str]:
-    """A scan of the folder, dropped again unless the block succeeds."""
+    """Scan the folder for the block; the scan is dropped if the block fails."""
     scan_id = await writer.ask(Datasets.begin_scan)
     try:
         pages = sources.scan(root, format, annotations, web=web)
@@ -88,8 +88,8 @@ async def _scanned(
             number += 1
         yield scan_id
     except BaseException:
-        # A client that leaves cancels this task; its scan must go all the same. Where the store is away, the next
-        # writer drops it.
+        # A client that leaves cancels this task, but its scan must still be dropped. If the store is away, the next
+        # writer drops the scan.
         with suppress(ServiceError):
             await asyncio.shield(writer.ask(Datasets.drop_scan, scan_id))
         raise

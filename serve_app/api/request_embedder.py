@@ -1,7 +1,7 @@
-"""The images of requests that somebody waits for: shared by all replicas, bounded, and tried again when one dies.
+"""Embeds the images of requests whose clients wait: over all replicas, in bounded number, with retries.
 
-The job loop has a window of its own (`Policy.window`). This one is smaller, so that requests and a running job share
-the replicas.
+The job loop has its own window (`Policy.window`). The window of requests is smaller, so that requests and a running
+job share the replicas.
 """
 
 import math
@@ -18,20 +18,20 @@ from serve_app.services import Embedded, Services
 
 
 class RequestEmbedder:
-    """What one process embeds for requests: a most of images for each and for all."""
+    """Embeds images for the requests of one process, with one limit for each request and one for all together."""
 
     def __init__(self, find_services: Callable[[], Services]) -> None:
         self._find_services = find_services
         self._n_images = 0
 
     async def embed_uploads(self, images: list[bytes]) -> Embedded:
-        """Embed at least one encoded image with the default model.
+        """Embed one or more encoded images with the default model.
 
         Raises:
-            TooLarge: more images than `Policy.request_images`.
-            Saturated: with them the process would have more than twice that many under way.
+            TooLarge: there are more images than `Policy.request_images`.
+            Saturated: the process would have more than twice `Policy.request_images` images under way.
             Unavailable: the model was replaced meanwhile.
-            ServiceError: what a replica raised; or a vector is not finite.
+            ServiceError: a replica raised it, or a vector is not finite.
         """
         services = self._find_services()
         policy = services.policy

@@ -1,4 +1,4 @@
-"""How a sample's id stands in a path: with its slashes and, other than with Starlette's `path`, its line breaks."""
+"""A sample's id in a URL path; it may hold slashes and, unlike Starlette's `path`, line breaks."""
 
 from starlette.convertors import PathConvertor, register_url_convertor
 

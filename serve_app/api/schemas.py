@@ -1,7 +1,7 @@
-"""What requests may say and what answers say, where a record alone does not.
+"""The schemas of requests, and of those answers that are not records.
 
-Bodies are strict: no unknown keys, no text where a number belongs. Answers are the records themselves
-(`serve_app.records`) wherever clients see all of their fields.
+Bodies are strict: unknown keys are refused, and so is text in place of a number. An answer is the record itself
+(`serve_app.records`) if clients see all its fields.
 """
 
 import re
@@ -20,7 +20,7 @@ MAX_NEIGHBOURS = 1000
 
 
 def _digits(value: object) -> object:
-    """Pydantic also reads `1_0` and ` 1 `, and converts digits without end."""
+    """Refuse texts like `1_0` and ` 1 `, which Pydantic accepts, and numbers of more than nine digits."""
     if isinstance(value, str) and not re.fullmatch(r"[0-9]{1,9}", value):
         raise ValueError("write a whole number in at most nine digits")
     return value
@@ -33,13 +33,13 @@ def _decimal(value: object) -> object:
 
 
 def _whole(value: object) -> object:
-    """JSON has one kind of number: 15.0 is a whole one."""
+    """Accept 15.0 as a whole number, because JSON has only one kind of number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WholeNumber = Annotated[int, BeforeValidator(_whole)]
 
-# Bounds stand before the check of the digits: behind it, they would be missing in the OpenAPI document.
+# The bounds come before the check of the digits, because after it they would be missing in the OpenAPI document.
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_digits), Query(description="items of a page")]
 _UpTo1000 = Annotated[int, Field(ge=1, le=MAX_NEIGHBOURS), BeforeValidator(_digits)]
 NeighbourLimit = Annotated[_UpTo1000, Query(description="samples to return")]
@@ -54,7 +54,7 @@ Threshold = Annotated[
 ThumbnailSize = Annotated[
     int, Field(ge=16, le=512), BeforeValidator(_digits), Query(alias="size", description="longer side in pixels")
 ]
-# What is not given is absent: neither a query nor a header can say null.
+# The schema of an optional value omits null, because neither a query nor a header can express null.
 Cursor = Annotated[
     Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
     Query(description="`next_cursor` of the page before"),
@@ -103,7 +103,7 @@ class ReduceOptions(Projection):
 
 
 class JobStarted(BaseModel):
-    """A job accepted: it is on disk."""
+    """An accepted job, which is on disk."""
 
     dataset_id: str
     status: Literal["started"] = "started"
@@ -112,7 +112,7 @@ class JobStarted(BaseModel):
 
 
 class JobCancelled(BaseModel):
-    """A job ended by request; the vectors are as they were."""
+    """A cancelled job; the dataset's vectors have not changed."""
 
     dataset_id: str
     status: Literal["cancelled"] = "cancelled"
@@ -121,14 +121,14 @@ class JobCancelled(BaseModel):
 
 
 class SamplePage(BaseModel):
-    """Samples in listing order."""
+    """A page of samples in listing order."""
 
     items: list[Sample]
     next_cursor: str | None
 
 
 class SkipPage(BaseModel):
-    """Images the last embed job left out."""
+    """A page of the images or rows that the last embed or import job skipped."""
 
     items: list[Skip]
     next_cursor: str | None
@@ -141,14 +141,14 @@ class NeighbourList(BaseModel):
 
 
 class DuplicateGroups(BaseModel):
-    """Groups of near-duplicates, each of two samples or more."""
+    """Groups of near-duplicates; each group has two or more samples."""
 
     threshold: float
     groups: list[list[Neighbour]]
 
 
 class Point(BaseModel):
-    """One sample on the map; camel case because map components read it as it is."""
+    """One sample on the map; the keys are camel case, because map components read them unchanged."""
 
     sampleId: str
     x: float
@@ -159,7 +159,7 @@ class Point(BaseModel):
 
 
 class ProgressEvent(BaseModel):
-    """The data of a progress event: the state of a job, or that there is none."""
+    """The data of a progress event: the state of a job, or `idle` if there is no job."""
 
     status: Literal["idle", "running", "fitting", "complete", "error", "cancelled"]
     processed: int = Field(description="committed samples, skipped and reused ones included")
@@ -172,7 +172,7 @@ class ProgressEvent(BaseModel):
 
 
 class Alive(BaseModel):
-    """The process answers, and says that it is Constellate: clients look before they use a port."""
+    """The process answers and identifies itself as Constellate; clients check that before they use a port."""
 
     status: Literal["ok"] = "ok"
     service: Literal["constellate"] = "constellate"

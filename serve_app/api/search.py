@@ -39,7 +39,7 @@ router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
 async def find_similar(
     dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10
 ) -> NeighbourList:
-    """The samples most similar to a sample, best first, without itself."""
+    """Find the samples most similar to a sample, best first, without the sample itself."""
     return NeighbourList(items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit))
 
 
@@ -55,7 +55,7 @@ async def search_by_image(
     file: Annotated[UploadFile, File(description="an image of at most 10 MiB")],
     limit: NeighbourLimit = 10,
 ) -> NeighbourList:
-    """The samples most similar to an uploaded image, best first."""
+    """Find the samples most similar to an uploaded image, best first."""
     status = await services.writer.ask(Vectors.status, dataset_id)
     if status.model_name is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
@@ -77,7 +77,7 @@ async def search_by_image(
 
 @router.get("/duplicates", responses=problems.documented(NoEmbeddings, DatasetNotFound))
 async def find_duplicates(dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95) -> DuplicateGroups:
-    """Groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
+    """Find groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
     return DuplicateGroups(
         threshold=threshold, groups=await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold)
     )
@@ -87,11 +87,11 @@ async def find_duplicates(dataset_id: str, services: ServicesNow, threshold: Thr
 async def find_outliers(
     dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50
 ) -> NeighbourList:
-    """The samples least similar to their `k` nearest neighbours; `score` is that mean similarity."""
+    """Find the samples least similar to their `k` nearest neighbours; `score` is the mean similarity to them."""
     return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit))
 
 
 @router.get("/diverse", responses=problems.documented(NoEmbeddings, DatasetNotFound))
 async def choose_diverse(dataset_id: str, services: ServicesNow, n: DiverseCount = 50) -> NeighbourList:
-    """`n` samples that cover the dataset, in the order chosen."""
+    """Choose `n` samples that cover the dataset; they are returned in the order of choice."""
     return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n))

@@ -1,4 +1,4 @@
-"""The default model as the clients of its vectors see it: what it is, and whether it answers."""
+"""The default model as clients see it: its card, its names, and whether it answers."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,23 +10,23 @@ from serve_app.records import ModelCard
 from serve_app.services import Services
 
 PATIENCE_S = 3.0
-"""A model that loads answers in a minute, one that is busy in seconds; LightlyStudio's check gives up after five."""
+"""A loading model answers in a minute, a busy one in seconds; LightlyStudio's check gives up after five seconds."""
 SPACE_DIGITS = 12
 
 
 class ServedModel:
-    """The default model's card; `last` is the newest answer."""
+    """Asks for the default model's card; `last` is the newest answer."""
 
     def __init__(self, find_services: Callable[[], Services]) -> None:
         self._find_services = find_services
         self.last: ModelCard | None = None
 
     async def known(self) -> ModelCard:
-        """The newest card there is, asked for only where there is none yet. Raises `ModelUnavailable`."""
+        """The last card; the model is asked only if no card is known yet. Raises `ModelUnavailable`."""
         return self.last or await self.card()
 
     async def card(self) -> ModelCard:
-        """The card, asked anew. A model that has answered before and takes its time now is busy: its last card holds.
+        """Ask the model for its card. If it has answered before and is slow now, it is busy, and its last card counts.
 
         Raises:
             ModelUnavailable: the model is loading, or cannot be loaded.
@@ -42,10 +42,10 @@ class ServedModel:
 
 
 def names_of(card: ModelCard) -> tuple[str, ...]:
-    """The names that callers may give the model, the preferred one first.
+    """The names that callers may use for the model, the preferred name first.
 
-    That one ends in the space's first digits: whoever caches vectors by model name (Embedding Atlas does) asks
-    for new ones when the space changes, and never gets vectors of another space under a name that pins one.
+    The preferred name ends in the first digits of the space key. A client that caches vectors by model name, as
+    Embedding Atlas does, then asks again when the space changes, and never mixes vectors of different spaces.
     """
     short = Path(card.name).name
     pinned = f"{short}@{card.space_key[:SPACE_DIGITS]}"

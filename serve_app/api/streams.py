@@ -40,7 +40,7 @@ _EVENT = {
         },
     },
 }
-"""One event. OpenAPI 3.1 has no word for streams; this is where 3.2 and the readers of both look."""
+"""The schema of one event. OpenAPI 3.1 cannot describe streams; readers of 3.1 and 3.2 look for the schema here."""
 
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
@@ -53,10 +53,10 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 class ProgressStream(Response):
-    """A stream that takes its place at the hub when it is served, not before, and gives it back however it ends.
+    """A stream that takes its place at the hub when it is served, and frees it however the stream ends.
 
-    A response that is dropped before its first byte, for its client has gone, has none to give back.
-    Two tasks a stream: on Serve each waits in two processes, and there are hundreds of them.
+    If the client leaves before the response is served, the stream has not taken a place yet. Each stream has only two
+    tasks, because on Serve each task waits in two processes, and there are hundreds of streams.
     """
 
     media_type = "text/event-stream"
@@ -67,7 +67,7 @@ class ProgressStream(Response):
         del self.headers["Content-Length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the stream until the job has ended or the client has gone.
+        """Serve the stream until the job ends or the client leaves.
 
         Raises:
             Overloaded: too many streams are open; nothing was sent.
@@ -85,7 +85,7 @@ class ProgressStream(Response):
 
 
 async def _close_when_gone(watch: Watch, receive: Receive) -> None:
-    """Wait for the client to go; where Serve has cancelled the request, `receive` raises an error of Ray's instead."""
+    """Close the watch when the client leaves; if Serve cancels the request, `receive` raises one of Ray's errors."""
     with suppress(Exception):
         while (await receive())["type"] != "http.disconnect":
             pass
@@ -96,7 +96,7 @@ async def _close_when_gone(watch: Watch, receive: Receive) -> None:
 async def follow_embedding(
     dataset_id: str, services: ServicesNow, context: ContextNow, last_event_id: LastEventId = None
 ) -> Response:
-    """Follow the dataset's embed job; without one, `idle` and wait."""
+    """Follow the dataset's embed or import job; without a job, the stream sends `idle` and waits."""
     return await _stream(services, context, dataset_id, "embed", last_event_id)
 
 
@@ -104,7 +104,7 @@ async def follow_embedding(
 async def follow_reduction(
     dataset_id: str, services: ServicesNow, context: ContextNow, last_event_id: LastEventId = None
 ) -> Response:
-    """Follow the dataset's reduction; without one, `idle` and wait. `fitting` is a status of its own."""
+    """Follow the dataset's reduce job; without a job, the stream sends `idle` and waits. `fitting` is a status here."""
     return await _stream(services, context, dataset_id, "reduce", last_event_id)
 
 

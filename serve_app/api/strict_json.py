@@ -1,7 +1,7 @@
-"""JSON as RFC 8259 means it, refusing what `json.loads` lets through.
+"""Checks JSON by RFC 8259, and refuses what `json.loads` accepts beyond it.
 
-`NaN`, `Infinity` and `1e400` become values that no answer can carry, lone surrogates cannot be stored, and
-of duplicate keys the last silently wins.
+`json.loads` turns `NaN`, `Infinity` and `1e400` into values that no answer can carry, accepts lone surrogates, which
+cannot be stored, and silently keeps the last of duplicate keys.
 """
 
 import json
@@ -12,10 +12,10 @@ from serve_app.errors import MalformedJson
 
 
 def check(body: bytes) -> None:
-    """Accept a body that is strict JSON.
+    """Check that a body is strict JSON.
 
     Raises:
-        MalformedJson: it is not; the message says why.
+        MalformedJson: the body is not strict JSON; the message says why.
     """
     try:
         text = body.decode("utf-8")
@@ -25,7 +25,7 @@ def check(body: bytes) -> None:
         value = json.loads(
             text, parse_constant=_refuse_constant, parse_float=_finite_float, object_pairs_hook=_unique_keys
         )
-        # Escaped lone surrogates survive parsing; encoding finds them wherever they are.
+        # Escaped lone surrogates survive parsing, but encoding the value fails on them.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise MalformedJson("The body is nested too deeply.") from None
