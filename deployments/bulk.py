@@ -1,7 +1,7 @@
-"""`constellate bulk`: Ray Data in, Parquet out, for sets that are too large for the database.
+"""`constellate bulk`: reads images with Ray Data and writes Parquet, for sets too large for the database.
 
-The source is cut into parts in a fixed order. A part is embedded by a few long-lived actors (`EmbedImages`) and
-appears under its name when it is whole, so that a run that was interrupted goes on with the parts that are missing.
+The source is cut into parts in a fixed order. A few long-lived actors (`EmbedImages`) embed a part, and its file gets
+its name when it is complete. A run after an interruption therefore embeds only the missing parts.
 """
 
 import hashlib
@@ -30,30 +30,30 @@ log = logging.getLogger("constellate.bulk")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 256
 SHARE: dict[str, Any] = {"num_cpus": SMALL_ACTOR_CPUS}
-"""Reading and waiting: the computing is done in the service's replicas."""
+"""The CPU share of the actors, which read and wait; the service's replicas do the computing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Inputs that become one output file: image files, or one Parquet file of image bytes."""
+    """The inputs of one output file: image files, or one Parquet file of image bytes."""
 
     number: int
     inputs: list[str]
 
     @property
     def name(self) -> str:
-        """Of the output file, without suffix."""
+        """The name of the output file without suffix."""
         return f"part-{self.number:05d}"
 
     def mark(self, card: ModelCard, column: str) -> dict[str, str]:
-        """What the output's schema metadata says: of which space its vectors are and what they were made from."""
+        """The output's schema metadata, which identifies the vector space, the model and the inputs."""
         inputs = hashlib.sha256("\0".join([column, *self.inputs]).encode(errors="surrogateescape")).hexdigest()
         return {"space_key": card.space_key, "model_name": card.name, "inputs": inputs}
 
 
 @dataclass(slots=True)
 class BulkState:
-    """How far a run is; `reused` of the `done` parts were there already."""
+    """The progress of a run; `reused` of the `done` parts existed before the run."""
 
     parts: int
     done: int = 0
@@ -64,9 +64,9 @@ class BulkState:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the images are.
+    """The place of the images.
 
-    `base` is the folder below which names are told; `files` lists image files, or Parquet files when `is_table`.
+    Names in the output are relative to the folder `base`. `files` are image files, or Parquet files if `is_table`.
     """
 
     filesystem: fs.FileSystem
@@ -79,7 +79,7 @@ class Source:
         """List a folder or a file: a local path, or the URI of a file system that pyarrow knows (`s3://…`).
 
         Raises:
-            InvalidRequest: there is nothing to embed.
+            InvalidRequest: the source cannot be listed, or has no images, or mixes images and Parquet files.
         """
         try:
             filesystem, path = fs.FileSystem.from_uri(source) if "://" in source else (fs.LocalFileSystem(), source)
@@ -101,7 +101,7 @@ class Source:
         return cls(filesystem, base.rstrip("/"), tables or images, is_table=bool(tables))
 
     def parts(self, part_images: int) -> list[Part]:
-        """The parts in their fixed order: so many image files, or a table each."""
+        """The parts in their fixed order; each has `part_images` image files or one table."""
         size = 1 if self.is_table else part_images
         files = iter(self.files)
         chunks = iter(lambda: list(islice(files, size)), [])
@@ -112,14 +112,14 @@ class Source:
         if self.is_table:
             [file] = part.inputs
             numbers = [{"number": number} for number in range(self._open(file).num_row_groups)]
-            # Not `read_parquet`: its listing takes a whole CPU, which a small machine never has to spare.
+            # `read_parquet` would need a whole CPU for its listing, which a small machine never has free.
             groups = ray.data.from_items(numbers, override_num_blocks=max(1, len(numbers)))
             read = partial(_read_row_group, file=file, filesystem=self.filesystem)
             return groups.map_batches(read, batch_size=1, batch_format="pyarrow", **SHARE)
         return ray.data.read_binary_files(part.inputs, filesystem=self.filesystem, include_paths=True, **SHARE)
 
     def columns(self, part: Part) -> list[str]:
-        """Of a part that is a table. Raises `InvalidRequest` when it is none."""
+        """The column names of a part that is a table. Raises `InvalidRequest` if the file is not Parquet."""
         try:
             names: list[str] = self._open(part.inputs[0]).schema_arrow.names
         except (OSError, pa.ArrowException) as error:
@@ -131,12 +131,12 @@ class Source:
         return pq.ParquetFile(self.filesystem.open_input_file(file))
 
     def relative(self, path: str) -> str:
-        """A path as the output tells it."""
+        """A path relative to `base`, as the output names it."""
         return path.removeprefix(self.base).lstrip("/")
 
 
 def _read_row_group(batch: pa.Table, file: str, filesystem: fs.FileSystem) -> pa.Table:
-    """One row group of a Parquet file, in a task of Ray's."""
+    """One row group of a Parquet file; it is read in a Ray task."""
     [number] = batch["number"].to_pylist()
     return pq.ParquetFile(filesystem.open_input_file(file)).read_row_group(number)
 
@@ -148,9 +148,9 @@ class Bulk:
     Args:
         source: see `Source.find`.
         out: the folder for the parts, `part-00000.parquet` and `part-00000.skipped.jsonl`.
-        column: of a Parquet source, that holds the images' bytes (plain, or in a struct's `bytes`).
-        part_images: image files of a part; a Parquet file is a part whatever its size.
-        actors: that read and wait for vectors.
+        column: the column of a Parquet source with the images' bytes (plain, or in a struct's `bytes`).
+        part_images: the number of image files in a part; a Parquet file is one part whatever its size.
+        actors: the number of actors that read images and wait for vectors.
     """
 
     source: str
@@ -162,11 +162,11 @@ class Bulk:
     _card: ModelCard = field(init=False)
 
     def run(self, on_part: Callable[[BulkState], object] = lambda state: None) -> BulkState:
-        """Embed what is missing; Ray must be connected to the service's cluster.
+        """Embed the missing parts; Ray must be connected to the service's cluster.
 
         Raises:
-            InvalidRequest: the source has no images, or a table no such column.
-            Unavailable: the service does not answer; parts that are done stay.
+            InvalidRequest: the source has no images, or a table lacks the column.
+            Unavailable: the service does not answer; finished parts stay.
         """
         self._found = Source.find(self.source)
         self._card = EmbeddingClient().describe()
@@ -184,7 +184,7 @@ class Bulk:
         return state
 
     def _is_done(self, part: Part) -> bool:
-        """Whether a part is there that was made from the same inputs by the same model."""
+        """Whether the part's file exists and was made from the same inputs by the same model."""
         try:
             metadata = pq.read_schema(self._path(part.name)).metadata or {}
         except (OSError, pa.ArrowException):
@@ -193,7 +193,7 @@ class Bulk:
         return all(metadata.get(name.encode()) == value.encode() for name, value in wanted.items())
 
     def _embed(self, part: Part, state: BulkState) -> None:
-        """Write a part and the list of what it lacks; the part, whose presence is the mark, comes last."""
+        """Write the list of skips and then the part, because the part's presence means that it is done."""
         unfinished, skips = self.out / f".{part.name}.unfinished", self.out / f"{part.name}.skipped.jsonl"
         embedded = skipped = 0
         writer: pq.ParquetWriter | None = None
@@ -217,7 +217,7 @@ class Bulk:
         state.skipped += skipped
 
     def _batches(self, part: Part) -> Iterator[tuple[pa.Table, list[dict[str, Any]]]]:
-        """Embedded rows, and the names of refused ones with reason and detail, batch by batch."""
+        """Embedded rows, and refused rows with their reason and detail, batch by batch."""
         column = self.column if self._found.is_table else "bytes"
         if self._found.is_table and column not in (names := self._found.columns(part)):
             raise InvalidRequest(
@@ -238,7 +238,7 @@ class Bulk:
             yield self._split(table)
 
     def _split(self, table: pa.Table) -> tuple[pa.Table, list[dict[str, Any]]]:
-        """A batch as rows with vectors, in the columns that imports read, and rows without."""
+        """Split a batch into rows with vectors, in the columns that imports read, and refused rows."""
         if "path" in table.column_names and not self._found.is_table:
             names = [self._found.relative(path) for path in table["path"].to_pylist()]
             table = table.drop_columns(["path"]).add_column(0, "file_name", pa.array(names, pa.string()))
@@ -256,7 +256,7 @@ class Bulk:
         return self.out / f"{name}.parquet"
 
     def _remove_stale(self, wanted: set[str]) -> None:
-        """Parts of an earlier, longer listing would have their images twice."""
+        """Remove parts of an earlier, longer listing, because their images may also be in the parts of this one."""
         for path in self.out.glob("part-[0-9][0-9][0-9][0-9][0-9].*"):
             if path.name.partition(".")[0] not in wanted:
                 log.info("removing %s: the source has no such part any more", path.name)

@@ -1,9 +1,9 @@
-"""The service for other jobs of the same Ray cluster: images in, vectors out, without HTTP.
+"""A client for other jobs of the same Ray cluster: it embeds images without HTTP.
 
     ray.init(address="auto")
     vectors = EmbeddingClient().embed(images)
 
-and for sets that do not fit in memory, with few long-lived actors (each keeps one handle):
+For sets that do not fit in memory, use a few long-lived actors (each keeps one handle):
 
     actors = ray.data.ActorPoolStrategy(size=2)
     ray.data.read_binary_files(folder).map_batches(EmbedImages, compute=actors, batch_size=256, num_cpus=0.1)
@@ -35,21 +35,21 @@ from serve_app.services import Embedded, Outcomes
 T = TypeVar("T")
 
 Picture = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8] | dict[str, Any] | None
-"""An encoded file, the path of one, a Pillow image, or (H, W) or (H, W, 3 or 4) uint8 pixels.
+"""The bytes of an image file, a path to it, a Pillow image, or (H, W) or (H, W, 3 or 4) uint8 pixels.
 
-Tables also have dictionaries whose `bytes` are the file's (Hugging Face's `Image` columns), and rows without an image.
+Rows of tables may also be dictionaries whose `bytes` are a file's (Hugging Face's `Image` columns), or None.
 """
 
 WHO = "the embedder"
 
 
 class EmbeddingClient:
-    """The default model of the service that runs on this Ray cluster. Cheap to make, and it pickles.
+    """A client of the default model of the service on this Ray cluster. A client is cheap to make and can be pickled.
 
     Args:
-        chunk: images of one call to a replica.
-        window: calls under way at a time.
-        timeout_s: how long one call may take. Calls that a dying replica takes with it are repeated.
+        chunk: the number of images in one call to a replica.
+        window: the number of calls under way at a time.
+        timeout_s: the time limit of one call. The client repeats calls that fail because their replica died.
     """
 
     def __init__(self, *, chunk: int = 16, window: int = 8, timeout_s: float = 120.0) -> None:
@@ -59,27 +59,27 @@ class EmbeddingClient:
         self._handle: DeploymentHandle[Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the handle: each process finds the service for itself."""
+        """Leave the handle out, because each process must find the service itself."""
         return self.__dict__ | {"_handle": None}
 
     def describe(self) -> ModelCard:
-        """What the model is; see `services.Embedder.describe`."""
+        """The model's card; see `services.Embedder.describe`."""
         return _finish(self.describe_async())
 
     def embed(self, images: Sequence[Picture]) -> VectorArray:
         """Embed images.
 
         Returns:
-            (N, D) float32, rows in the order of `images`.
+            (N, D) float32 vectors in the order of `images`.
 
         Raises:
-            InvalidImage: images that cannot be decoded, with their positions; see `embed_each`.
-            Unavailable: the service does not answer, or is not there.
+            InvalidImage: some images cannot be decoded; the message has the first one's position. See `embed_each`.
+            Unavailable: the service does not answer or does not run.
         """
         return _finish(self.embed_async(images))
 
     def embed_each(self, images: Sequence[Picture]) -> Outcomes:
-        """Embed images: a (D,) vector or a `Skip` each. Raises `Unavailable`."""
+        """Embed images; each result is a (D,) vector or a `Skip`. Raises `Unavailable`."""
         return _finish(self.embed_each_async(images))
 
     async def describe_async(self) -> ModelCard:
@@ -110,7 +110,7 @@ class EmbeddingClient:
 
     async def _ask(self, method: str, *args: object) -> Any:
         if self._handle is None:
-            if not ray.is_initialized():  # Serve would start a cluster of its own and find nothing there
+            if not ray.is_initialized():  # Serve would start a new cluster and find no service there
                 raise Unavailable("this process is in no Ray cluster: call ray.init(address='auto') first")
             async with service_errors(WHO):
                 self._handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
@@ -120,12 +120,12 @@ class EmbeddingClient:
 class EmbedImages:
     """Adds vectors to batches of `ray.data.Dataset.map_batches`.
 
-    Rows whose image cannot be decoded stay: their vector is NaN and `refusal` says why, elsewhere it is None.
+    A row whose image cannot be decoded stays: its vector is NaN and its `refusal` says why. Other refusals are None.
 
     Args:
-        column: the images, as `Picture`s: `bytes` of `read_binary_files`, `image` of `read_images`.
-        output: the vectors' column, (B, D) float32.
-        client: the way to the service.
+        column: the column of images, as `Picture`s: `bytes` of `read_binary_files`, `image` of `read_images`.
+        output: the column for the vectors, (B, D) float32.
+        client: the client of the service.
     """
 
     def __init__(self, column: str = "bytes", output: str = "embedding", client: EmbeddingClient | None = None) -> None:
@@ -135,7 +135,7 @@ class EmbedImages:
         self._dimension = self._client.describe().dimension
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The batch with two more columns."""
+        """Return the batch with the columns of vectors and refusals added."""
         embedded = self._client.embed_each(list(batch[self._column]))
         vectors = np.full((len(embedded), self._dimension), np.nan, np.float32)
         refusals = np.full(len(embedded), None, object)
@@ -148,7 +148,7 @@ class EmbedImages:
 
 
 def _encoded(image: Picture) -> bytes:
-    """The image as a file's bytes: its own where there is a file, otherwise a lossless and upright one."""
+    """The bytes of the image's file; an image without a file is encoded as an upright PNG."""
     if isinstance(image, dict):
         image = image.get("bytes")
     if image is None:
@@ -171,6 +171,6 @@ def _complaint(embedded: Outcomes) -> str:
 
 
 def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, in a thread: notebooks have an event loop running in the caller's."""
+    """Run a coroutine to its end in a new thread, because a notebook's own thread already runs an event loop."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()

@@ -1,4 +1,4 @@
-"""What the Ray cluster has, as a policy."""
+"""Chooses the policy for the resources of the Ray cluster."""
 
 import ray
 

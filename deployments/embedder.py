@@ -1,8 +1,8 @@
 """`DinoV2`: replicas that hold one model, read and decode in threads, and batch requests dynamically.
 
-The application `embedder` serves the default model from the start; any other model gets an application
-of its own at first use and goes back to zero replicas when idle. Replicas answer `ServiceError`s as
-values, so that a user's mistake leaves no traceback in the logs.
+The application `embedder` serves the default model from the start. Any other model gets its own application at first
+use, which scales to zero replicas when idle. Replicas return `ServiceError`s as values, so that a user's mistake
+leaves no traceback in the logs.
 """
 
 import asyncio
@@ -46,14 +46,14 @@ DEPLOYMENT = "DinoV2"
 RELOAD_S = 5.0
 
 _SLUG_LENGTH = 60
-"""Of an application's name, which Ray puts into the names of log files: those have 255 bytes at most."""
+"""The limit keeps application names short: Ray puts them into log file names, which have at most 255 bytes."""
 
 LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 
 
 def load_model(settings: Settings, name: str, policy: Policy) -> "VisionModel":
     """Find the model's weights and load them. Raises `ModelUnavailable`, `UnknownModel`."""
-    # Here and not above: every process imports this module to find or deploy a model, only replicas load torch.
+    # The import is here because every process imports this module, but only replicas should load torch.
     from serve_app.embedding.model import VisionModel
 
     return VisionModel.load(
@@ -66,7 +66,7 @@ def load_model(settings: Settings, name: str, policy: Policy) -> "VisionModel":
 
 
 class DinoV2:
-    """A replica: one model, `decode_threads` readers, one thread that computes."""
+    """A replica: one model, `decode_threads` threads that read and decode, and one thread that computes."""
 
     def __init__(self, settings: Settings, model_name: str, policy: Policy, load: LoadModel = load_model) -> None:
         logs.to_stderr(DEPLOYMENT)
@@ -87,7 +87,7 @@ class DinoV2:
         self._load()
 
     def _load(self) -> None:
-        """Load the model, or remember why not: a replica that failed to start could not tell."""
+        """Load the model, or remember the error, because a replica that fails to start cannot report it."""
         self._tried_at = time.monotonic()
         try:
             self._model = self._load_model(self._settings, self._model_name, self._policy)
@@ -96,13 +96,13 @@ class DinoV2:
             self._refusal = error
 
     async def _ready_model(self) -> "VisionModel | ServiceError":
-        """The model, looking again for missing weights at most every `RELOAD_S`."""
+        """The model or the error; missing weights are looked for again at most every `RELOAD_S`."""
         if self._model is None and time.monotonic() - self._tried_at > RELOAD_S:
             await asyncio.get_running_loop().run_in_executor(self._compute, self._load)
         return self._model or self._refusal
 
     async def describe(self) -> ModelCard | ServiceError:
-        """The loaded model's card, or why there is none."""
+        """The loaded model's card, or the error that kept the model from loading."""
         model = await self._ready_model()
         return model if isinstance(model, ServiceError) else model.card
 
@@ -117,7 +117,7 @@ class DinoV2:
                     chunk = await asyncio.get_running_loop().run_in_executor(
                         self._callers, self._read, root, files, model
                     )
-            except ServiceError as error:  # too many open files: the call may be repeated
+            except ServiceError as error:  # e.g. too many open files: the caller may repeat the call
                 return error
             block = chunk.block(await self._vectors(model, chunk.pixels))
         self._metrics.settled(block)
@@ -143,7 +143,7 @@ class DinoV2:
         return Embedded(model.card, outcomes)
 
     async def _vectors(self, model: "VisionModel", pixels: Pixels) -> VectorArray:
-        """(B, D) vectors of (B, S, S, 3) pixels; B may be 0. Cut small, so that others get their turn in between."""
+        """(B, D) vectors of (B, S, S, 3) pixels, B ≥ 0; pixels are cut into batches, so that other calls get a turn."""
         if len(pixels) == 0:
             return np.empty((0, model.card.dimension), np.float32)
         size = self._policy.batch_images
@@ -151,7 +151,7 @@ class DinoV2:
         return np.concatenate(await asyncio.gather(*parts))
 
     def _forward(self, pixels: Pixels) -> VectorArray:
-        assert self._model is not None  # whoever waits for vectors has seen it
+        assert self._model is not None  # callers get the model before they ask for vectors
         with self._metrics.forward(len(pixels)):
             return self._model.vectors(pixels)
 
@@ -160,8 +160,8 @@ class DinoV2:
 def _ending_when_out_of_memory() -> Iterator[None]:
     """End the process when it runs out of memory, as the kernel would.
 
-    Its callers then see what they see after any crash: the work is repeated by a successor with a memory of its
-    own, and an image that no process has room for is found and skipped. An error would fail the whole job.
+    For callers this is a crash like any other: they repeat the work on another replica, and an image that needs more
+    memory than any replica has is found and skipped. An error would fail the whole job.
     """
     try:
         yield
@@ -180,7 +180,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
         max_ongoing_requests=policy.max_ongoing,
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=60,
-        health_check_period_s=0.5,  # how soon a killed replica is missed
+        health_check_period_s=0.5,  # how soon Serve notices a killed replica
         autoscaling_config=AutoscalingConfig(
             min_replicas=min_replicas,
             initial_replicas=policy.initial_replicas if min_replicas else 1,
@@ -188,10 +188,10 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
             target_ongoing_requests=policy.target_ongoing,
             upscale_delay_s=3,
             downscale_delay_s=60,
-            downscale_to_zero_delay_s=60,  # on a small machine an idle model keeps the next one from starting
+            downscale_to_zero_delay_s=60,  # on a small machine, an idle model keeps the next model from starting
             look_back_period_s=5,
-            # The default of 10 s leaves a second core idle for most of a short job. Deprecated in favour of
-            # environment variables that Ray 2.60 does not read yet.
+            # The default of 10 s leaves a second core idle for most of a short job. The option is deprecated in
+            # favour of environment variables that Ray 2.60 does not read yet.
             metrics_interval_s=1,
         ),
         ray_actor_options={
@@ -207,8 +207,8 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
 def application_name(settings: Settings, model_name: str) -> str:
     """The name of the application that serves a model.
 
-    The last part of a further model's name, for people, and eight digits of a hash of all of it: two folders may
-    differ in punctuation alone, or far from the end.
+    For a further model, the name holds the end of the model's name, for people, and eight digits of a hash of the
+    whole model name, because two folders may differ only in punctuation or far from the end.
     """
     if model_name in (settings.model, _resolved(settings.model)):
         return APPLICATION
@@ -218,7 +218,7 @@ def application_name(settings: Settings, model_name: str) -> str:
 
 
 def _resolved(model_name: str) -> str:
-    """The spelling that jobs use: the setting may name a folder by a relative path."""
+    """The model's canonical name, which jobs use; the setting may be a relative path."""
     try:
         return weights.resolve(model_name)
     except UnknownModel:
@@ -226,15 +226,15 @@ def _resolved(model_name: str) -> str:
 
 
 def is_application_name(name: str) -> bool:
-    """Whether an application on this cluster's Serve is one of ours, by its name."""
+    """Whether a Serve application with this name is one of ours."""
     return re.fullmatch(rf"{APPLICATION}(-[A-Za-z0-9-]*-[0-9a-f]{{8}})?", name) is not None
 
 
 def ensure_application(settings: Settings, model_name: str) -> str:
-    """The name of the application that serves a model, deployed now if it is not the default one's.
+    """The name of the application that serves a model; a missing application of a further model is deployed first.
 
-    Blocks for a round trip to the Serve controller. The default model's application belongs to whoever
-    deployed the service and is never deployed from here.
+    The call blocks for a round trip to the Serve controller. It never deploys the default model's application, which
+    was deployed with the service.
     """
     name = application_name(settings, model_name)
     if name != APPLICATION and name not in serve.status().applications:

@@ -1,10 +1,10 @@
-"""Ray handles behind the protocols of `serve_app`; every Ray error becomes one of ours.
+"""Implements the protocols of `serve_app` with Ray handles, and translates every Ray error into one of ours.
 
-actor or replica is gone ..... WorkerCrashed (writer: StoreUnavailable)
-queue full ................... Overloaded
-anything else of Ray's ....... Unavailable
-a ServiceError raised there .. itself
-another error raised there ... itself, or Ray's quotation of it: a fault in the code, for the log
+the actor or replica died .... WorkerCrashed (writer: StoreUnavailable)
+its queue is full ............ Overloaded
+any other error of Ray ....... Unavailable
+it raised a ServiceError ..... that error
+it raised another error ...... that error, or Ray's copy of it; it is a bug and belongs into the log
 """
 
 import asyncio
@@ -57,10 +57,10 @@ BULK_METHODS: frozenset[str] = frozenset(
         Vectors.export,
     )
 )
-"""Store methods whose time grows with the dataset; the others answer in milliseconds or are in trouble."""
+"""Store methods whose time grows with the dataset; the others answer in milliseconds unless something is wrong."""
 
 CRASHES = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
-"""The process is gone, the call with it. Of one that Ray's memory monitor ended, Ray says `OutOfMemoryError`."""
+"""Errors of a call whose process died. Ray raises `OutOfMemoryError` if its memory monitor ended the process."""
 
 EMBED_TIMEOUT_S = 120.0
 SEARCH_TIMEOUT_S = 600.0
@@ -68,13 +68,13 @@ SEARCH_TIMEOUT_S = 600.0
 
 @asynccontextmanager
 async def service_errors(who: str) -> AsyncIterator[None]:
-    """Translate the errors of a Ray call to `who`."""
+    """Translate the errors of Ray calls in the block; `who` names the called process in messages."""
     try:
         yield
     except RayTaskError as error:
         if isinstance(error.cause, ServiceError):
             raise error.cause from None
-        # A bare RayError stands for a cause that does not pickle.
+        # Ray puts a bare RayError in place of a cause that cannot be pickled.
         if isinstance(error.cause, RayError | RayServeException) and type(error.cause) is not RayError:
             raise Unavailable(f"{who} could not reach its own helper; try again") from error
         raise
@@ -91,14 +91,14 @@ async def service_errors(who: str) -> AsyncIterator[None]:
 
 
 async def ask(handle: DeploymentHandle[Any], method: str, *args: object, who: str, timeout_s: float | None) -> Any:
-    """A deployment's answer. Replicas answer their own errors as values, which keeps logs quiet; here they raise."""
+    """Ask a deployment. Replicas return their own errors as values, to keep logs quiet; this function raises them."""
     async with service_errors(who):
         try:
             answer = await asyncio.wait_for(getattr(handle, method).remote(*args), timeout_s)
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 raise
-            # Serve says so of a call that was cancelled over there, too.
+            # Serve raises the same error when the replica itself cancelled the call.
             raise Unavailable(f"{who} cancelled the call; try again") from error
     if isinstance(answer, ServiceError):
         raise answer
@@ -106,13 +106,13 @@ async def ask(handle: DeploymentHandle[Any], method: str, *args: object, who: st
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody cancels the task that asks."""
+    """Whether the current task is being cancelled."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 class WriterHandle:
-    """`services.Writer` over the actor; finds it again after a restart or a hand-over."""
+    """`services.Writer` over the actor; the handle finds the actor again after a restart or a hand-over."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -129,14 +129,14 @@ class WriterHandle:
                 result: R = await asyncio.wait_for(self._actor.ask.remote(name, args, kwargs, logs.ids()), timeout_s)
                 return result
         except Unavailable as error:
-            if error.__cause__ is None:  # the store's own, not one of Ray's
+            if error.__cause__ is None:  # the store raised it, not Ray
                 raise
             self._actor = None
             raise StoreUnavailable(error.detail) from error
 
 
 class EmbedderHandle:
-    """`services.Embedder` and `embed_job.FileEmbedder` over the DINOv2 deployments, one a model."""
+    """`services.Embedder` and `embed_job.FileEmbedder` over the DINOv2 deployments; each model has one."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -172,7 +172,7 @@ class ReducerHandle:
         self._handle = handle
 
     async def warm(self) -> None:
-        """Begin compiling; the answer is not awaited."""
+        """Start compiling, without waiting for the answer."""
         self._handle.warm.remote()
 
     async def reduce(self, claim: Claim) -> None:
@@ -187,7 +187,7 @@ class RunnerHandle:
         self._handle = handle
 
     async def nudge(self) -> None:
-        """See `services.Runner.nudge`; the answer is not awaited."""
+        """See `services.Runner.nudge`; the call does not wait for the answer."""
         self._handle.nudge.remote()
 
 

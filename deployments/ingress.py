@@ -1,4 +1,4 @@
-"""`Ingress`: the HTTP application on Serve. It only finds the services; the routes are `serve_app.api`."""
+"""`Ingress`: the HTTP application on Serve. It only finds the services; the routes are in `serve_app.api`."""
 
 from typing import Any
 
@@ -40,9 +40,9 @@ def _services_of_this_replica() -> Services:
 
 
 def ingress_class(settings: Settings) -> type[Any]:
-    """`Ingress` with its routes. They are built inside each replica: a built application does not pickle."""
+    """`Ingress` with its routes. Each replica builds the routes, because a built application cannot be pickled."""
 
-    def build() -> FastAPI:  # a plain function: Serve takes any other callable for a finished application
+    def build() -> FastAPI:  # Serve takes any callable that is no plain function for a finished application
         return create_app(settings, _services_of_this_replica)
 
     decorated: type[Any] = serve.ingress(build)(Ingress)

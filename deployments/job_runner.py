@@ -1,4 +1,4 @@
-"""`JobRunner`: the Serve deployment in which the job loop lives."""
+"""`JobRunner`: the Serve deployment that runs the job loop."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ log = logging.getLogger("constellate.runner")
 
 
 class JobRunner:
-    """One replica; a second one during a redeploy is harmless, since attempts are fenced."""
+    """The one replica of the job loop; a second one during a redeploy is harmless, because attempts are fenced."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
         self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any]
@@ -33,7 +33,7 @@ class JobRunner:
             window=policy.window,
             chunk_images=policy.chunk_images,
         )
-        # Begun here and not in a handler: a task inherits the context of the request it was made in.
+        # The task starts here and not in a handler, because a task inherits the context of the request that starts it.
         self._task = asyncio.create_task(self._loop.run())
 
     async def nudge(self) -> None:
@@ -41,11 +41,11 @@ class JobRunner:
         self._loop.nudge()
 
     async def check_health(self) -> None:
-        """Fail, so that Serve replaces the replica, when the loop has ended."""
+        """Raise if the loop has ended, so that Serve replaces the replica."""
         if self._task.done():
             raise RuntimeError("the job loop ended") from self._task.exception()
 
     async def __del__(self) -> None:
-        """Give held jobs back on a graceful stop; after a kill their leases run out instead."""
+        """Release held jobs on a graceful stop; after a kill their leases run out instead."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)

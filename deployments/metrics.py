@@ -1,7 +1,7 @@
-"""What Prometheus is told, by Ray's exporters: names, tags and buckets of every metric of our own.
+"""The names, tags and buckets of our own metrics; Ray's exporters pass them on to Prometheus.
 
-Ray adds the prefix `ray_` and tags of the process; Serve adds deployment, replica and application. No tag holds
-the id of a job, dataset or image: each value of a tag is a series of its own for ever.
+Ray adds the prefix `ray_` and tags of the process; Serve adds deployment, replica and application. No tag holds the
+id of a job, dataset or image, because each value of a tag becomes a separate series that stays for ever.
 """
 
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from ray.util import metrics as of_process
 from serve_app.records import TERMINAL, Block, Claim, Job, StoreFigures
 
 FAST_S = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0]
-"""Bucket bounds that tell a commit on a healthy disk from one in trouble, and a CPU's forward pass from a GPU's."""
+"""Bucket bounds; they separate healthy from slow disks at commits, and CPUs from GPUs at forward passes."""
 
 FILL = [0.1, 0.25, 0.5, 0.75, 0.9, 1.0]
 
 
 class ReplicaMetrics:
-    """What a DinoV2 replica measures. Must be made inside the replica."""
+    """The metrics of a DinoV2 replica. The object must be made inside the replica."""
 
     def __init__(self, model_name: str, batch_images: int) -> None:
         self._batch_images = batch_images
@@ -41,7 +41,7 @@ class ReplicaMetrics:
         self._forward_s = of_replica.Histogram("dino_forward_seconds", "One forward pass", FAST_S, tag)
 
     def settled(self, block: Block) -> None:
-        """Count the files of a call: `embedded`, `known` (their bytes had a vector) or `skipped`."""
+        """Count the files of a call as `embedded`, `known` (their content had a vector) or `skipped`."""
         self.count(embedded=len(block.sample_ids), known=len(block.known), skipped=len(block.skips))
 
     def count(self, **images: int) -> None:
@@ -52,14 +52,14 @@ class ReplicaMetrics:
 
     @contextmanager
     def decoding(self) -> Iterator[None]:
-        """Time the images of one call."""
+        """Measure the time to read and decode the images of one call."""
         began = perf_counter()
         yield
         self._decode_s.observe(perf_counter() - began, {"model": self._model})
 
     @contextmanager
     def forward(self, n_images: int) -> Iterator[None]:
-        """Time one forward pass over so many images."""
+        """Measure the time and the fill of one forward pass over `n_images` images."""
         began = perf_counter()
         yield
         self._forward_s.observe(perf_counter() - began, {"model": self._model})
@@ -67,7 +67,7 @@ class ReplicaMetrics:
 
 
 class WriterMetrics:
-    """What the writer measures."""
+    """The metrics of the writer."""
 
     def __init__(self) -> None:
         self._rows = of_process.Counter("writer_rows_total", "Samples committed, by what became of them", ("outcome",))
@@ -83,7 +83,7 @@ class WriterMetrics:
 
     @contextmanager
     def queued(self, n_rows: int) -> Iterator[None]:
-        """Count rows as waiting for as long as the block runs; only on the event loop."""
+        """Count rows as waiting while the block runs; only the event loop may call this."""
         self._n_queued += n_rows
         self._queue_rows.set(self._n_queued)
         try:
@@ -93,10 +93,10 @@ class WriterMetrics:
             self._queue_rows.set(self._n_queued)
 
     def wrote(self, method: str, seconds: float, result: object) -> None:
-        """Take note of a committed write; only on the writer thread.
+        """Record a committed write; only the writer thread may call this.
 
-        Rows are counted from the totals in the jobs that writes return, so that a repeated block counts once. The
-        first state of a job that this process sees is where its count begins.
+        Rows are counted from the totals of the job that a write returns, so that a repeated block counts once. The
+        count of a job begins with the first state that this process sees.
         """
         self._write_s.observe(seconds, {"method": method})
         job = result.job if isinstance(result, Claim) else result
@@ -117,7 +117,7 @@ class WriterMetrics:
             self._counted[job.id] = now
 
     def show(self, figures: StoreFigures) -> None:
-        """Publish what the database holds."""
+        """Publish the figures of the database."""
         self._epoch.set(figures.writer_epoch)
         self._file_bytes.set(figures.file_bytes)
         for state, n_jobs in figures.jobs.items():

@@ -1,20 +1,20 @@
-"""What Serve's HTTP proxy does with a request before its own code sees it.
+"""Removes headers from requests before the code of Serve's HTTP proxy reads them.
 
-The proxy obeys two headers that are meant for whoever runs it: one ends any request after a time of the client's
-choosing, the other keeps it running after the client has gone. Clients of this service have no say in either.
+The proxy obeys two headers that are meant for its operator. One ends any request after a time that the sender chooses,
+the other keeps a request running after its client has left. Clients of this service must not control either.
 """
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.middlewares"}
-"""The environment in which a proxy calls `middlewares` when it starts."""
+"""The environment variable that makes a proxy call `middlewares` when it starts."""
 
 _OPERATORS_ONLY = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
 
 
 class Stripped:
-    """The proxy, deaf to the headers that only its operator may send."""
+    """The proxy without the headers that only its operator may send."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,5 +28,5 @@ class Stripped:
 
 
 def middlewares() -> list[Middleware]:
-    """What Serve wraps around its proxy."""
+    """The middlewares that Serve wraps around its proxy."""
     return [Middleware(Stripped)]

@@ -1,4 +1,4 @@
-"""`Reducer`: UMAP in a process of its own, below the priority of everything that serves."""
+"""`Reducer`: UMAP in its own process, with a lower priority than all other processes of the service."""
 
 import asyncio
 import os
@@ -13,11 +13,11 @@ from serve_app.projection import reduction
 from serve_app.records import Claim
 
 NICENESS = 10
-"""Compiling and fitting use what embedding leaves: they must not slow a running job."""
+"""Compiling and fitting use only the CPU time that embedding leaves, so that they do not slow a running job."""
 
 
 class Reducer:
-    """Zero or one replica; one fit at a time."""
+    """The reducer has zero or one replica and runs one fit at a time."""
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Reducer")
@@ -26,11 +26,11 @@ class Reducer:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="umap")
 
     async def warm(self) -> None:
-        """Compile what the first fit needs."""
+        """Compile the kernels that the first fit needs."""
         await asyncio.get_running_loop().run_in_executor(self._thread, reduction.warm)
 
     async def reduce(self, claim: Claim) -> ServiceError | None:
-        """Carry a claimed reduce job to its end; see `loop.Projector.reduce`."""
+        """Run a claimed reduce job to its end; see `loop.Projector.reduce`."""
         try:
             with logs.about(job_id=claim.job.id):
                 await reduce_job(claim, self._writer, self._thread)

@@ -1,4 +1,4 @@
-"""`Searcher`: nearest neighbours over vectors held in memory, off the writer's path."""
+"""`Searcher`: finds nearest neighbours among vectors in memory, without loading the writer."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from serve_app.search.searcher import LocalSearcher
 
 
 class Searcher:
-    """One replica. `ServiceError`s are answered as values."""
+    """The searcher has one replica and returns `ServiceError`s as values."""
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Searcher")

@@ -1,7 +1,7 @@
 """The named actor `duckdb-writer`: the only process that opens the database.
 
-A unique actor name is mutual exclusion, one Serve replica is not (decision 0001). The logic is
-`serve_app.store`; this shell owns what only Ray gives: the name, the restarts, the hand-over to new code.
+A unique actor name guarantees mutual exclusion, and a single Serve replica does not (decision 0001). The logic is in
+`serve_app.store`; this shell owns what only Ray provides: the name, the restarts, the hand-over to new code.
 """
 
 import asyncio
@@ -31,19 +31,19 @@ log = logging.getLogger("constellate.writer")
 NAME = "duckdb-writer"
 NAMESPACE = "constellate"
 RESOURCE = "duckdb_writer"
-"""Optional custom resource: start the node that holds the file with `--resources='{"duckdb_writer": 1}'`.
+"""An optional custom resource: start the node that holds the file with `--resources='{"duckdb_writer": 1}'`.
 
-Where that node may come up after the service, `Settings.pin_writer` makes the writer wait for it.
+If that node may start after the service, `Settings.pin_writer` makes the writer wait for it.
 """
 
 MAX_CONCURRENCY = 256
 FIGURES_S = 5.0
-"""How often the database is asked for what the dashboard shows; Ray exports every ten seconds."""
+"""How often the writer reads the dashboard's figures from the database; Ray exports them every ten seconds."""
 
 
 @cache
 def code_version() -> str:
-    """SHA-256 over the sources of both packages: what a hand-over compares."""
+    """The SHA-256 over the sources of both packages; a hand-over compares it."""
     digest = hashlib.sha256()
     package = Path(serve_app.__file__).parent
     for folder in (package, package.parent / "deployments"):
@@ -54,10 +54,10 @@ def code_version() -> str:
 
 
 class DuckDBWriter:
-    """The actor's class. It never raises while it is built: a database that cannot be opened is an answer."""
+    """The actor's class. Its constructor does not open the database; calls report a database that cannot be opened."""
 
     def __init__(self, database_path: Path, version: str) -> None:
-        # Here and not above: whoever finds or starts the actor imports this module, only the actor loads DuckDB.
+        # The imports are here because other processes import this module to find the actor and must not load DuckDB.
         from serve_app.store.database import Database
         from serve_app.store.executor import StoreExecutor
 
@@ -70,7 +70,7 @@ class DuckDBWriter:
     async def ask(
         self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], ids: Mapping[str, str] | None = None
     ) -> Any:
-        """Run the store method `Part.method`; `ids` say on whose behalf (`logs.ids`)."""
+        """Run the store method `Part.method`; `ids` are the ids for log lines (`logs.ids`)."""
         if self._publishing is None:  # the constructor has no event loop yet
             self._publishing = asyncio.create_task(self._publish())
         n_rows = sum(arg.n_samples for arg in args if isinstance(arg, Block))
@@ -92,11 +92,11 @@ class DuckDBWriter:
                 log.info("job %s: %s, %s (%s)", result.id, result.status, result.message, result.kind)
 
     async def version(self) -> str:
-        """The `code_version` this actor was started with."""
+        """The `code_version` with which this actor was started."""
         return self._version
 
     async def whoami(self) -> dict[str, object]:
-        """Process id and node, for operators and fault tests."""
+        """The process id, the node and the code version, for operators and fault tests."""
         return {"pid": os.getpid(), "node_id": ray.get_runtime_context().get_node_id(), "version": self._version}
 
     async def leave(self) -> None:
@@ -106,7 +106,7 @@ class DuckDBWriter:
 
 
 def find_or_start(settings: Settings) -> ActorHandle[Any]:
-    """The writer's handle; starts the actor when nobody has. Blocks for a look-up in the cluster's GCS."""
+    """The writer's handle; the actor is started if it does not run. The call blocks for a look-up in the GCS."""
     existing = _find()
     if existing is not None:
         return existing
@@ -129,7 +129,7 @@ def find_or_start(settings: Settings) -> ActorHandle[Any]:
 
 
 def end(timeout_s: float = 20.0) -> bool:
-    """Let the writer drain, close and exit; True when one was there. Blocks until its name is free or another's."""
+    """Let the writer drain, close and exit, and return whether there was one; block until it has given up its name."""
     actor = _find()
     if actor is None:
         return False
@@ -140,7 +140,7 @@ def end(timeout_s: float = 20.0) -> bool:
             log.warning("writer did not drain in %.0f s and is killed", timeout_s)
             ray.kill(actor)
         else:
-            # Its death is the answer; when it was just being restarted it must be asked again.
+            # A call that works ends in the actor's death. If the actor was restarting, the loop asks it again.
             with suppress(ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError):
                 ray.get(actor.leave.remote(), timeout=remaining_s)
         time.sleep(0.05)
@@ -148,10 +148,10 @@ def end(timeout_s: float = 20.0) -> bool:
 
 
 def hand_over(settings: Settings, timeout_s: float = 60.0) -> None:
-    """Replace a writer that runs other code by one that runs this code; callers see a short 503.
+    """Replace a writer that runs other code with one that runs this code; callers get 503 for a short time.
 
-    Called once by a new JobRunner, so that old replicas, which may overlap it, never hand back. They may start
-    the old code once more in the moment between; then it is ended again.
+    Only a new JobRunner calls this, and only once, so that overlapping old replicas never hand back. An old replica
+    may start the old code again in between; the loop then ends it again.
     """
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
@@ -159,14 +159,14 @@ def hand_over(settings: Settings, timeout_s: float = 60.0) -> None:
         try:
             running: Any = ray.get(actor.version.remote(), timeout=10)
         except ray.exceptions.RayError as error:
-            log.warning("writer does not tell its version (%s); asking again", type(error).__name__)
+            log.warning("writer did not answer with its version (%s); asking again", type(error).__name__)
             time.sleep(0.5)
             continue
         if running == code_version():
             return
         log.info("writer hands over from %.8s to %.8s", running, code_version())
         end()
-    log.error("writer keeps its code: it was not handed over in %.0f s", timeout_s)
+    log.error("writer still runs other code: the hand-over did not succeed in %.0f s", timeout_s)
 
 
 def _find() -> ActorHandle[Any] | None:
