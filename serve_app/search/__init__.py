@@ -1,1 +1,1 @@
-"""Questions about a set of vectors: neighbours, near-duplicates, outliers, a diverse choice."""
+"""Answers questions about a set of vectors: neighbours, near-duplicates, outliers, a diverse choice."""

@@ -1,8 +1,8 @@
-"""What to look at in a set of images: near-duplicates, outliers, and a few that cover it.
+"""Finds what deserves a look in a set of images: near-duplicates, outliers, and a few images that cover the set.
 
-Letters for shapes: N rows, D dimension. Every `matrix` is normalised (`similarity.normalised`), so that inner
-products are cosine similarities; it is shared, never copied or changed. Knows rows, not samples. Results are
-exact and repeatable.
+Letters for shapes: N rows, D dimension. Every `matrix` is normalised (`similarity.normalised`), so inner products are
+cosine similarities; functions neither copy nor change it. This module knows rows, not samples. Results are exact and
+repeatable.
 """
 
 from collections.abc import Sequence
@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from serve_app.records import VectorArray
 from serve_app.search.pairs import OnStep, nearest, tiles
 
-# float32 products of equal rows differ from 1 by less than this; without it, threshold 1 would miss copies.
+# float32 products of equal rows differ from 1 by less than this. Without the margin, threshold 1 would miss copies.
 _ROUNDING = 1e-6
 
-# Joining takes time for every row, so the links of a tile that has few wait for those of others: 8 bytes each.
+# Joining takes time for every row, so links are collected over several tiles up to this number, at 8 bytes each.
 _MAX_LINKS = 2**20
 
 Links = tuple[NDArray[np.int32], NDArray[np.int32]]
-"""The rows on either side."""
+"""The rows on the two sides of the links."""
 Link = tuple[int, float]
-"""A row, and its similarity to the row of its group that is most like it."""
+"""A row, and its similarity to the most similar row of its group."""
 
 
 def near_duplicates(
@@ -30,17 +30,18 @@ def near_duplicates(
 ) -> list[list[Link]]:
     """Group rows that are linked by similarities of at least the threshold.
 
-    Links chain: two rows of a group may be less similar than the threshold when rows between them are not. Takes
-    N²·D floating-point operations and, beside O(N), about 100 MiB of working memory, 300 where most are linked.
+    Links form chains: two rows of a group may be less similar than the threshold if other rows connect them. The
+    function takes N²·D floating-point operations and, besides O(N), about 100 MiB of memory, or 300 MiB if most rows
+    are linked.
 
     Args:
         matrix: (N, D), normalised.
-        threshold: least cosine similarity of a link, in (0, 1].
-        content_hashes: N; rows of equal hash are linked with similarity 1, whatever their vectors.
-        on_step: told after each tile.
+        threshold: the least cosine similarity of a link, in (0, 1].
+        content_hashes: N hashes; rows with equal hashes are linked with similarity 1, whatever their vectors.
+        on_step: called after each tile.
 
     Returns:
-        Groups of two rows and more, largest first, then by first row; rows of a group in rising order.
+        Groups of two or more rows, the largest first, then by first row; rows within a group are ascending.
     """
     group = np.arange(len(matrix), dtype=np.int32)
     best = np.full(len(matrix), -np.inf, dtype=np.float32)
@@ -67,10 +68,10 @@ def near_duplicates(
 
 
 def _joined(group: NDArray[np.int32], links: list[Links]) -> NDArray[np.int32]:
-    """Label (N,) rows anew after joining the groups of linked rows."""
+    """Join the groups of linked rows, and return new (N,) labels."""
     if not links:
         return group
-    # 24 MiB and 0.3 s: not for a process that is never asked for duplicates.
+    # The imports take 24 MiB and 0.3 s, which a process that never looks for duplicates should not spend.
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -82,7 +83,7 @@ def _joined(group: NDArray[np.int32], links: list[Links]) -> NDArray[np.int32]:
 
 
 def _groups(group: NDArray[np.int32], best: NDArray[np.float32]) -> list[list[Link]]:
-    """Lists of the rows that share a label, where there are two and more."""
+    """The lists of two or more rows that share a label."""
     order = np.argsort(group, kind="stable")
     borders = np.flatnonzero(np.diff(group[order])) + 1
     groups = [members for members in np.split(order, borders) if len(members) > 1]
@@ -91,15 +92,15 @@ def _groups(group: NDArray[np.int32], best: NDArray[np.float32]) -> list[list[Li
 
 
 def outlier_scores(matrix: VectorArray, k: int, *, on_step: OnStep | None = None) -> NDArray[np.float32]:
-    """Score each row by its mean similarity to the k rows most like it: the lowest are the outliers.
+    """Score each row by its mean similarity to its k most similar rows; outliers have the lowest scores.
 
     Args:
         matrix: (N, D), normalised.
-        k: at least 1; lowered to N - 1.
-        on_step: told after each block of rows.
+        k: at least 1; it is lowered to N - 1.
+        on_step: called after each block of rows.
 
     Returns:
-        (N,) in [-1, 1]; 0 for a row that is alone.
+        (N,) scores in [-1, 1]; a single row scores 0.
     """
     k = min(k, len(matrix) - 1)
     if k < 1:
@@ -109,18 +110,18 @@ def outlier_scores(matrix: VectorArray, k: int, *, on_step: OnStep | None = None
 
 
 def diverse(matrix: VectorArray, n: int) -> NDArray[np.intp]:
-    """Choose rows that cover the set: each next one is the least similar to all chosen before.
+    """Choose rows that cover the set: each next row is the least similar to all rows chosen before.
 
-    This is k-centre greedy, within twice the smallest possible radius (Gonzalez 1985; as a core-set of images,
-    Sener & Savarese, ICLR 2018). The first, which Gonzalez leaves open, is the row closest to the mean: the most
-    typical image. Equal choices fall to the first row. Takes n·N·D operations and O(N) memory.
+    This is the k-centre greedy algorithm; its radius is at most twice the smallest possible (Gonzalez 1985; Sener &
+    Savarese, ICLR 2018, use it for a core-set of images). Gonzalez leaves the first row open; here it is the row
+    closest to the mean, the most typical image. Ties go to the first row. It takes n·N·D operations and O(N) memory.
 
     Args:
         matrix: (N, D), normalised.
-        n: how many rows; lowered to N.
+        n: the number of rows; it is lowered to N.
 
     Returns:
-        min(n, N) different rows in the order chosen.
+        min(n, N) different rows in the order of choice.
     """
     chosen = np.empty(min(n, len(matrix)), dtype=np.intp)
     closest = np.full(len(matrix), -np.inf, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Questions about a dataset's vectors, answered from a normalised copy held in memory.
+"""Answers questions about a dataset's vectors from a normalised copy in memory.
 
-The copy is read once through the writer and used until the dataset's vectors or samples change, so searching costs
-the writer one small query a question. Knows ids and names; the numerics are `similarity` and `curation`.
+The copy is read once through the writer and used until the dataset's vectors or samples change, so each question costs
+the writer one small query. This module knows ids and names; the numerics are in `similarity` and `curation`.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ from serve_app.services import Writer
 from serve_app.store.vectors import Vectors
 
 MEMORY_BYTES = 4 * 2**30
-"""Matrices kept at once; the least recently used go first. One dataset of 1,000,000 × 768 takes 3.1 GB."""
+"""The limit for all matrices in memory; the least recently used go first. A set of 1,000,000 × 768 takes 3.1 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedVectors:
-    """One version of a dataset's vectors; row i of the index is sample i of the lists."""
+    """One version of a dataset's vectors; row i of the index belongs to element i of the lists."""
 
     version: str
     space_key: str
@@ -37,7 +37,7 @@ class LoadedVectors:
     row_of: dict[str, int]
 
     def neighbours(self, rows: Iterable[int], scores: Iterable[float]) -> list[Neighbour]:
-        """Name the samples of rows."""
+        """The samples of these rows, with their scores."""
         return [
             Neighbour(self.sample_ids[row], self.file_names[row], self.labels[row], float(score))
             for row, score in zip(rows, scores, strict=True)
@@ -45,10 +45,10 @@ class LoadedVectors:
 
 
 class Neighbours:
-    """Every question: its public methods, which `services.Searcher` asks by name.
+    """The questions, as public methods; `services.Searcher` asks them by name.
 
-    Each raises `DatasetNotFound`, `NoEmbeddings` for a dataset without vectors, and `Unavailable` as the writer does.
-    Scores are cosines.
+    Each method raises `DatasetNotFound`, `NoEmbeddings` for a dataset without vectors, and `Unavailable` if the writer
+    does. Scores are cosines.
     """
 
     def __init__(self, writer: Writer, *, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -58,7 +58,7 @@ class Neighbours:
         self._loading: dict[str, asyncio.Lock] = {}
 
     async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
-        """The most similar samples, best first, never the sample itself.
+        """The most similar samples, best first, without the sample itself.
 
         Raises:
             SampleNotFound: the sample has no vector.
@@ -72,10 +72,10 @@ class Neighbours:
         return loaded.neighbours(rows, scores)
 
     async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
-        """The samples most similar to a (D,) query of the same space, best first.
+        """The samples most similar to a (D,) query vector of the same space, best first.
 
         Raises:
-            Conflict: the dataset's vectors are of another space.
+            Conflict: the dataset's vectors belong to another space.
         """
         loaded = await self._current(dataset_id)
         if loaded.space_key != space_key:
@@ -88,7 +88,7 @@ class Neighbours:
     async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
         """Groups of samples linked by a cosine of at least `threshold`, largest group first.
 
-        `score` is that of the sample's best link in the group.
+        `score` is the cosine of the sample's best link in the group.
         """
         loaded = await self._current(dataset_id)
         groups = await asyncio.to_thread(near_duplicates, loaded.index.matrix, threshold, loaded.content_hashes)
@@ -102,9 +102,9 @@ class Neighbours:
         return loaded.neighbours(rows, scores[rows])
 
     async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
-        """`n` samples that cover the dataset (k-centre greedy), in the order chosen.
+        """`n` samples that cover the dataset (k-centre greedy), in the order of choice.
 
-        `score` is the similarity to the nearest one before; the first has nothing before it and scores 0.
+        `score` is the similarity to the nearest sample chosen before; the first sample scores 0.
         """
         loaded = await self._current(dataset_id)
         rows = await asyncio.to_thread(diverse, loaded.index.matrix, n)
@@ -113,7 +113,7 @@ class Neighbours:
         return loaded.neighbours(rows, scores)
 
     async def _current(self, dataset_id: str) -> LoadedVectors:
-        """The dataset's vectors as of now, each version loaded at most once however many ask."""
+        """The dataset's present vectors; each version is loaded at most once, however many callers ask."""
         version = await self._writer.ask(Vectors.version, dataset_id)
         async with self._loading.setdefault(dataset_id, asyncio.Lock()):
             loaded = self._loaded.get(dataset_id)

@@ -1,7 +1,7 @@
-"""Comparing all rows with all rows, block by block: exact, and never an N × N matrix.
+"""Compares all rows with all rows, block by block: results are exact, and no N × N matrix is made.
 
-Letters for shapes: N rows, D dimension, k neighbours, R × C rows of a tile. Products are float32 matrix
-products on as many threads as NumPy's BLAS has; nothing here changes that number.
+Letters for shapes: N rows, D dimension, k neighbours, R × C scores of a tile. Products are float32 matrix products on
+as many threads as NumPy's BLAS has; this module does not change that number.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,23 +14,23 @@ from serve_app.records import VectorArray
 # 2048 × 2048 scores are 16 MiB: large enough for full matrix-product speed, small enough for the caches.
 TILE_ROWS = 2048
 
-# Scores held at once while neighbours are chosen: 64 MiB, and 128 MiB for the ranks `argpartition` gives them.
+# The number of scores in memory while neighbours are chosen: they take 64 MiB, and `argpartition`'s ranks 128 MiB.
 BLOCK_SCORES = 2**24
 
 OnStep = Callable[[int, int], None]
-"""Called with (steps done, steps in all); what it raises ends the work."""
+"""A callback with the arguments (steps done, all steps); an exception of the callback ends the work."""
 
 
 def tiles(matrix: VectorArray, *, on_step: OnStep | None = None) -> Iterator[tuple[slice, slice, VectorArray]]:
-    """Yield the inner products of all pairs of rows, each unordered pair once: N²·D operations.
+    """Yield the inner products of all pairs of rows, each unordered pair once, in N²·D operations.
 
     Args:
         matrix: (N, D).
-        on_step: told after each tile.
+        on_step: called after each tile.
 
     Yields:
-        The rows, the columns (the rows themselves or later ones), and their (R, C) products, in which a row with
-        itself is -inf. The array is used again for the next tile.
+        The rows, the columns (the same rows or later ones), and their (R, C) products. The product of a row with
+        itself is -inf. The next tile reuses the array.
     """
     bounds = [slice(start, min(start + TILE_ROWS, len(matrix))) for start in range(0, len(matrix), TILE_ROWS)]
     pairs = [(rows, columns) for place, rows in enumerate(bounds) for columns in bounds[place:]]
@@ -48,21 +48,21 @@ def tiles(matrix: VectorArray, *, on_step: OnStep | None = None) -> Iterator[tup
 def nearest(
     matrix: VectorArray, k: int, *, offsets: NDArray[np.float32] | None = None, on_step: OnStep | None = None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Find, for every row, the k others of largest inner product: 2·N²·D operations, whatever k.
+    """Find, for every row, the k other rows of largest inner product, in 2·N²·D operations for any k.
 
-    Half of these could be saved by symmetry, but keeping k best in both directions costs more than that for
-    all but small k.
+    Symmetry could save half of the operations, but keeping the k best in both directions costs more than that unless
+    k is small.
 
     Args:
         matrix: (N, D), finite.
-        k: neighbours a row, less than N.
-        offsets: (N,), taken from the products with each row. With half of each row's squared length, what is
-            largest is what is nearest.
-        on_step: told after each block of rows.
+        k: the number of neighbours of each row, less than N.
+        offsets: (N,) numbers that are subtracted from the products with each row. If they are half the rows' squared
+            lengths, the largest score belongs to the nearest row.
+        on_step: called after each block of rows.
 
     Returns:
-        Rows and their scores (products less offsets), both (N, k), best first. Which of several equal scores take
-        the last places is repeatable, but otherwise unspecified.
+        Rows and their scores (products minus offsets), both (N, k), best first. Which of several equal scores take
+        the last places is repeatable but otherwise unspecified.
     """
     n = len(matrix)
     rows = np.empty((n, k), dtype=np.int32)

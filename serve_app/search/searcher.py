@@ -1,4 +1,4 @@
-"""Asks the questions of `Neighbours` by name, so that one method carries them all between processes."""
+"""Asks the questions of `Neighbours` by name, so that one method can carry all questions between processes."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ QUESTIONS: Mapping[str, Callable[..., Awaitable[object]]] = {
     for name, method in vars(Neighbours).items()
     if inspect.iscoroutinefunction(method) and not name.startswith("_")
 }
-"""The public methods of `Neighbours` by qualified name: all that can be asked."""
+"""The questions that can be asked: the public methods of `Neighbours` by qualified name."""
 
 
 class LocalSearcher:
@@ -26,11 +26,11 @@ class LocalSearcher:
         self._neighbours = Neighbours(writer)
 
     async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See `services.Searcher.ask`. Raises `InvalidRequest` for what is no question."""
+        """See `services.Searcher.ask`. Raises `InvalidRequest` if `question` is no method of `Neighbours`."""
         return cast(R, await self.ask_named(question.__qualname__, args, kwargs))
 
     async def ask_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
-        """`ask` for callers in other processes, who name the question ("Neighbours.similar")."""
+        """Do what `ask` does, for callers in other processes: they send the name ("Neighbours.similar")."""
         question = QUESTIONS.get(name)
         if question is None:
             raise InvalidRequest(f"there is no question '{name}'")

@@ -1,8 +1,8 @@
-"""Cosine similarity: vectors scaled to length one, and the rows most similar to one query.
+"""Cosine similarity: scales vectors to length one, and finds the rows most similar to a query.
 
-Letters for shapes: N rows, D dimension. Search is exact, one pass over the matrix: 1,000,000 × 768 takes
-about 0.1 s on one core, so there is no approximate index to build, store or keep in step with the vectors.
-Knows rows, not samples: callers keep the ids beside the matrix.
+Letters for shapes: N rows, D dimension. Search is exact and makes one pass over the matrix: 1,000,000 × 768 takes
+about 0.1 s on one core, so the service needs no approximate index. This module knows rows, not samples: callers keep
+the ids beside the matrix.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from serve_app.records import VectorArray
 
-# Rows converted to float64 at a time while norms are taken: 32 MiB at D = 1024.
+# The number of rows converted to float64 at a time while norms are computed: 32 MiB at D = 1024.
 _NORM_ROWS = 4096
 
 
@@ -21,12 +21,12 @@ def normalised(vectors: NDArray[np.floating]) -> VectorArray:
         vectors: (N, D), of any floating type.
 
     Returns:
-        (N, D) float32. A row that is not finite, or has no direction (all zeros), becomes zeros: its
-        similarity to everything is 0, and it is never the best match of anything that has one.
+        (N, D) float32. A row that is not finite, or is all zeros and so has no direction, becomes zeros; its
+        similarity to every vector is 0.
     """
     unit = np.zeros(vectors.shape, dtype=np.float32)
     for start in range(0, len(vectors), _NORM_ROWS):
-        # float64, because squares of large float32 values overflow and those of small ones vanish.
+        # float64 is needed because squares of large float32 values overflow and squares of small values vanish.
         rows = vectors[start : start + _NORM_ROWS].astype(np.float64)
         norms = np.sqrt(np.vecdot(rows, rows))[:, None]
         usable = np.isfinite(norms) & (norms > 0)
@@ -35,9 +35,9 @@ def normalised(vectors: NDArray[np.floating]) -> VectorArray:
 
 
 class Index:
-    """A normalised matrix that answers nearest-row queries; safe to share between threads.
+    """A normalised matrix that answers nearest-row queries; threads may share it.
 
-    Holds 4·N·D bytes: 3.1 GB for 1,000,000 × 768.
+    It takes 4·N·D bytes, which is 3.1 GB for 1,000,000 × 768.
 
     Attributes:
         matrix: (N, D) float32, rows of length one or zero.
@@ -52,15 +52,15 @@ class Index:
         """Find the rows most similar to a query.
 
         Args:
-            query: (D,), of any length; a zero or non-finite query is similar to nothing and scores 0 everywhere.
-            k: how many rows are wanted; fewer come back when there are fewer.
-            exclude: a row to leave out, as the query's own.
+            query: (D,), of any length; a zero or non-finite query scores 0 with every row.
+            k: the number of rows to find; fewer are returned if the matrix has fewer.
+            exclude: a row to leave out, such as the query's own.
 
         Returns:
-            Rows and their cosine similarities in [-1, 1], best first, equal scores in row order.
+            Rows and their cosine similarities in [-1, 1], best first; equal scores are in row order.
         """
-        # One dot product a row rather than a matrix product: just as fast (memory is the limit), and equal rows
-        # get equal scores to the last bit, which blocked kernels do not promise.
+        # One dot product per row is as fast as a matrix product (memory is the limit), and gives equal rows equal
+        # scores to the last bit, which blocked kernels do not promise.
         scores = np.vecdot(self.matrix, normalised(query[None, :])[0])
         np.clip(scores, -1.0, 1.0, out=scores)
         if exclude is not None:
