@@ -1,1 +1,1 @@
-"""From vectors to a map in two dimensions."""
+"""Lays vectors out on a map in two dimensions."""

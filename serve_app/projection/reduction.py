@@ -1,13 +1,13 @@
-"""The 2D map: UMAP from vectors to points, the same for the same vectors, parameters and seed.
+"""The 2D map: UMAP turns vectors into points, equally for equal vectors, parameters and seed.
 
-Letters for shapes: N vectors, D dimension, k neighbours. umap's own steps, with two changes of what goes in.
-Neighbours come from matrix products (up to 50,000 vectors): exact, and without the half minute that compiling
-umap's search takes in every process. The layout starts from the two principal components, which unlike the
-spectral start cannot fail, and keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
+Letters for shapes: N vectors, D dimension, k neighbours. The steps are umap's own, with two changes of their inputs. Up
+to 50,000 vectors, neighbours come from matrix products: they are exact, and no process spends half a minute compiling
+umap's search. The layout starts from the two principal components; unlike the spectral start, they cannot fail, and
+they keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
 
-Equal means equal to the last bit on one machine with one number of threads: sums follow the threads. No thread
-setting is read or changed here. umap's compiled code holds the GIL for one epoch at a time, about 0.2 s for
-100,000 vectors.
+Maps are equal to the last bit on one machine with a fixed number of threads, because the order of sums depends on the
+threads. This module neither reads nor changes thread settings. umap's compiled code holds the GIL for one epoch at a
+time, about 0.2 s for 100,000 vectors.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ from serve_app.search.pairs import nearest
 from serve_app.search.similarity import normalised
 
 OnProgress = Callable[[str, int, int], None]
-"""Called with (phase, done, total); what it raises, `reduce` raises."""
+"""A callback with the arguments (phase, done, total); `reduce` raises what the callback raises."""
 
-# Where compiling umap's own search (30 s) and searching approximately (about 5 s) begin to be faster than exactly.
-# Measured on two cores with 768 dimensions; of 15 neighbours of 100,000 vectors it finds 99.4 %.
+# Above this, compiling umap's search (30 s) and running it (about 5 s) is faster than the exact search. This was
+# measured on two cores with 768 dimensions. umap's search finds 99.4 % of the 15 neighbours of 100,000 vectors.
 _MAX_EXACT_ROWS = 50_000
 
-# Below this UMAP has nothing to arrange; the points become a regular polygon.
+# With fewer points, UMAP has nothing to arrange, and they become a regular polygon.
 _MIN_LAYOUT_POINTS = 4
 
 # numba's fallback threading layer ends the process when two threads enter parallel code at once.
@@ -40,7 +40,7 @@ _numba_lock = threading.Lock()
 
 
 class Projection(BaseModel):
-    """Parameters of a map; the defaults are those of UMAP with a fixed seed and the metric of the vectors."""
+    """The parameters of a map; the defaults are UMAP's, with a fixed seed and the cosine metric."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,18 +55,18 @@ def reduce(
 ) -> NDArray[np.float64]:
     """Lay vectors out in the plane.
 
-    Equal vectors (of equal direction, for cosine) get equal points. Up to three different vectors are placed on a
-    regular polygon. Above 50,000 vectors, neighbours are approximate. Blocks until done; other calls of this
-    process wait.
+    Equal vectors get equal points; for cosine, vectors of equal direction do. Up to three different vectors become a
+    regular polygon. Above 50,000 vectors, neighbours are approximate. The call blocks until it is done, and other
+    calls in this process wait.
 
     Args:
         vectors: (N, D) float32, finite; N may be 0.
         projection: the parameters; `n_neighbors` is lowered to the number of different vectors.
-        on_progress: told of the phases "neighbours" (in blocks of rows) and "layout" (in epochs). An exception
-            ends the first phase at once; in the second it is raised when the layout is done.
+        on_progress: the callback for the phases "neighbours" (counts blocks of rows) and "layout" (counts epochs).
+            Its exception ends the first phase at once, and is raised after the layout in the second.
 
     Returns:
-        (N, 2), finite, in the order of the vectors.
+        (N, 2) finite points in the order of the vectors.
 
     Raises:
         InvalidRequest: a vector is not finite.
@@ -81,26 +81,26 @@ def reduce(
         return _polygon(len(first))[inverse]
     matrix = matrix[first]
     if projection.metric == "euclidean":
-        matrix -= matrix.mean(axis=0, dtype=np.float64)  # distances stay, and lose fewer digits
+        matrix -= matrix.mean(axis=0, dtype=np.float64)  # distances stay the same and lose fewer digits
     on_progress = on_progress or (lambda phase, done, total: None)
     with _numba_lock:
         return _layout(matrix, projection, on_progress)[inverse]
 
 
 def warm() -> None:
-    """Compile what a reduction runs, so that the next one in this process starts at once.
+    """Compile the code of a reduction, so that the next reduction in this process starts at once.
 
-    Takes about 20 s when umap is used for the first time and 3 s in later processes: the compiled code is kept
-    beside the packages' files or, where those cannot be written, in `NUMBA_CACHE_DIR` or the user's cache folder.
+    This takes about 20 s when umap is used for the first time, and 3 s in later processes. The compiled code is kept
+    beside the packages' files or, if those cannot be written, in `NUMBA_CACHE_DIR` or the user's cache folder.
     """
     reduce(np.random.default_rng(0).standard_normal((32, 8), dtype=np.float32), Projection())
 
 
 def _distinct(matrix: VectorArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The first row of each different vector, and for each row which of those it equals.
+    """The first row of each different vector, and for each row the number of the different vector that it equals.
 
-    More copies of an image than `n_neighbors` would know only each other and drift off as an island of their own
-    (umap's `unique` option exists for this). Digests, because sorting whole rows takes seconds.
+    If an image has more copies than `n_neighbors`, the copies would be neighbours only of each other and drift away as
+    an island (umap's `unique` option exists for this). Digests are compared because sorting whole rows takes seconds.
     """
     seen: dict[bytes, int] = {}
     digests = (hashlib.blake2b(row, digest_size=16).digest() for row in matrix)
@@ -109,7 +109,7 @@ def _distinct(matrix: VectorArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 def _polygon(n: int) -> NDArray[np.float64]:
-    """(n, 2): the origin for one point, otherwise corners on the unit circle."""
+    """(n, 2) points: the origin for n = 1, and otherwise corners on the unit circle."""
     if n == 1:
         return np.zeros((1, 2))
     angles = 2 * math.pi * np.arange(n) / n
@@ -117,8 +117,8 @@ def _polygon(n: int) -> NDArray[np.float64]:
 
 
 def _layout(matrix: VectorArray, projection: Projection, on_progress: OnProgress) -> NDArray[np.float64]:
-    """UMAP of (N, D) different vectors, N ≥ 4, already normalised or centred for the metric."""
-    from umap import umap_  # 2 s to import, 15 s the first time: not for those who only want `Projection`
+    """Lay out (N, D) different vectors, N ≥ 4, that are normalised or centred for the metric."""
+    from umap import umap_  # the import takes 2 s, the first time 15 s; modules that need `Projection` avoid it
 
     _keep_compiled_code()
     random = np.random.RandomState(projection.random_state)
@@ -152,7 +152,7 @@ def _layout(matrix: VectorArray, projection: Projection, on_progress: OnProgress
 
 
 def _keep_compiled_code() -> None:
-    """Have numba keep on disk what it compiles for umap, which asks for that in few places: 5 s of each start."""
+    """Make numba keep the code compiled for umap on disk, which saves 5 s of each start; umap rarely asks for it."""
     from numba.core.dispatcher import Dispatcher
     from umap import layouts, umap_
 
@@ -165,7 +165,7 @@ def _keep_compiled_code() -> None:
 def _neighbours(
     matrix: VectorArray, projection: Projection, random: np.random.RandomState, on_progress: OnProgress
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """(N, k) rows and distances, each row itself first, as umap expects them."""
+    """The (N, k) neighbours and distances of each row as umap expects them, the row itself first."""
     n = len(matrix)
     k = min(projection.n_neighbors, n)
     cosine = projection.metric == "cosine"
@@ -187,7 +187,7 @@ def _neighbours(
 def _approximate_neighbours(
     matrix: VectorArray, k: int, metric: str, random: np.random.RandomState
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The same from umap's own search, nearest-neighbour descent (Dong et al., WWW 2011)."""
+    """What `_neighbours` returns, from umap's own nearest-neighbour descent (Dong et al., WWW 2011)."""
     from umap import umap_
 
     rows, distances, _ = umap_.nearest_neighbors(
@@ -197,21 +197,21 @@ def _approximate_neighbours(
 
 
 def _principal_components(matrix: VectorArray, random: np.random.RandomState) -> NDArray[np.float32]:
-    """(N, 2): the first two principal components, within ±10 as umap's own starts are."""
+    """The first two principal components, (N, 2), within ±10 like umap's own starts."""
     mean = matrix.mean(axis=0, dtype=np.float64)
     covariance = matrix.T @ matrix / len(matrix) - np.outer(mean, mean)
     axes = np.linalg.eigh(covariance)[1][:, ::-1][:, :2]
     points = np.zeros((len(matrix), 2))
     points[:, : axes.shape[1]] = matrix @ axes.astype(np.float32) - mean @ axes
-    # An eigenvector's sign is arbitrary; this choice keeps the map from flipping when a few images are added.
+    # The sign of an eigenvector is arbitrary; this choice keeps the map from flipping when a few images are added.
     points *= np.sign(points[np.abs(points).argmax(axis=0), [0, 1]])
     points *= 10 / max(np.abs(points).max(), np.finfo(np.float64).tiny)
-    # umap scales each axis by its range; the noise, umap's own, gives a flat axis one.
+    # umap scales each axis by its range. The noise, which umap adds too, gives a flat axis a range.
     return np.asarray(points + random.normal(scale=1e-4, size=points.shape), dtype=np.float32)
 
 
 class _EpochReport:
-    """A text file for tqdm, umap's progress bar, that passes "12/500" on as a call."""
+    """A text file for umap's progress bar (tqdm); it turns the text "12/500" into a call."""
 
     def __init__(self, on_progress: OnProgress) -> None:
         self._on_progress = on_progress
@@ -223,13 +223,13 @@ class _EpochReport:
             return
         try:
             self._on_progress("layout", int(done), int(total))
-        except Exception as error:  # kept, because tqdm never gives its lock back when a write raises
+        except Exception as error:  # raised later, because tqdm never releases its lock when a write raises
             self._failure = error
 
     def flush(self) -> None:
-        """Nothing is kept back."""
+        """Do nothing; no text is buffered."""
 
     def raise_failure(self) -> None:
-        """Raise what the callback raised, if it did."""
+        """Raise the exception that the callback raised, if any."""
         if self._failure is not None:
             raise self._failure
