@@ -1,1 +1,1 @@
-"""From bytes to pixels: formats, limits on the work of decoding, turning, resampling, thumbnails."""
+"""Turns bytes of image files into pixels: formats, limits of decoding, orientation, resampling, thumbnails."""

@@ -1,23 +1,23 @@
-"""Bytes of an image file to upright RGB pixels, or a rejection with a stable reason.
+"""Decodes the bytes of an image file into upright RGB pixels, or rejects them with a stable reason.
 
-What a file is, its bytes say; its name is never looked at. Of animations and multi-page files the first
-frame counts. The pixels are those of the checkpoint's own processor (shortest edge to `resize_px`, then
-centre crop), made in one resample that computes the crop only: cheaper, and harmless for images of 1x20000
-pixels. One value in some thousand differs by a grey level, since Pillow takes boxes in single precision.
+The bytes alone decide the format; the file's name does not matter. Of an animation or a multi-page file, only the
+first frame is used. The pixels equal those of the checkpoint's own processor (shortest edge to `resize_px`, then
+centre crop), but one resample computes only the crop, which is cheaper and safe for images of 1x20000 pixels. About
+one value in some thousand differs by a grey level, because Pillow stores boxes in single precision.
 
-Reasons of a `RefusedImage` (those of files that cannot be read at all are in `serve_app.sources.files`):
+A `RefusedImage` has one of these reasons (`serve_app.sources.files` lists those of files that cannot be read):
 
     empty               there are no bytes
-    too_large           more bytes than `ImageLimits.max_bytes`
-    unidentified        not an image of a known format
-    format_not_allowed  an image, but of a format that is not decoded here
-    too_many_pixels     more pixels, or a longer side, than `ImageLimits` allows; found before decoding
+    too_large           there are more bytes than `ImageLimits.max_bytes`
+    unidentified        the bytes are not an image of a known format
+    format_not_allowed  the image has a format that this service does not decode
+    too_many_pixels     there are more pixels, or a longer side, than `ImageLimits` allows; found before decoding
     too_much_memory     decoding would take more than `ImageLimits.max_memory_bytes`; found before decoding
     too_much_work       decoding would take too long, or the file is in too many pieces; found before decoding
-    truncated           the file ends before its image does
-    corrupt             the image data or what surrounds it is damaged
+    truncated           the file ends before its image ends
+    corrupt             the image data or the data around it is damaged
 
-Safe to call from many threads at once; Pillow decodes and resamples outside the interpreter lock.
+Many threads may call these functions at once; Pillow decodes and resamples outside the interpreter lock.
 """
 
 import io
@@ -40,36 +40,36 @@ from serve_app.images.resampling import Box, resample
 from serve_app.images.work import CountedFile, TiffLayout, TooManyParts, count_scans, tiff_layout
 
 PREPROCESSING_VERSION = 1
-"""Grows whenever the same bytes give other pixels than before; part of every `space_key`."""
+"""A number that grows whenever the same bytes give different pixels; it is part of every `space_key`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What one image may ask for. What these admit is decoded in seconds, which `serve_app.images.work` is about."""
+    """The limits of one image. Images within them decode in seconds; `serve_app.images.work` explains the limits."""
 
     max_bytes: int = 64 * 2**20
     max_pixels: int = 50_000_000
     max_side_px: int = 30_000
     max_memory_bytes: int = 512 * 2**20
     max_scans: int = 100
-    """Of a JPEG. Ordinary ones have about 10; each may walk over all blocks, 50 Mpx in 20 ms."""
+    """The limit for a JPEG. Ordinary JPEGs have about 10 scans; each may pass over all blocks, 50 Mpx in 20 ms."""
     max_parts: int = 1_000_000
-    """Pieces in which Pillow reads a file, in 1 to 6 microseconds each. Ordinary files have some dozens, and a GIF of
-    64 MiB half a million."""
+    """The limit for the pieces in which Pillow reads a file, each in 1 to 6 microseconds. Ordinary files have some
+    dozens of pieces, and a GIF of 64 MiB has half a million."""
     max_strips: int = 100_000
-    """Strips or tiles of a TIFF; for a million Pillow took 80 s."""
+    """The limit for the strips or tiles of a TIFF; Pillow took 80 s for a million."""
 
 
 DEFAULT_LIMITS = ImageLimits()
 
-# A strip of one row is decoded as one of eight or sixteen, so that a scan of a JPEG in a TIFF costs as much more.
-# libtiff counts them itself, up to 100; the TIFF specification allows only JPEGs of few scans.
+# libtiff decodes a strip of one row as eight or sixteen rows, so a scan of a JPEG in a TIFF costs that much more.
+# libtiff counts scans itself, and its default limit is 100. The TIFF specification allows only JPEGs of few scans.
 os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", "20")
 
-# What `decode` takes at its peak, in bytes a pixel, measured with 50 Mpx: Pillow decodes WebP twice over, and lays
+# The peak memory of `decode` in bytes per pixel, measured with 50 Mpx. Pillow decodes WebP into two buffers and lays
 # transparency on white in a copy. RGB takes 7, a palette with transparency 8, RGBA 10.5.
 _PEAK_BYTES = 10.6
-_TILE_BYTES = 8  # of a TIFF, which is decoded tile by tile
+_TILE_BYTES = 8  # bytes per pixel of one TIFF tile, in addition, because TIFFs are decoded tile by tile
 _PEAK_BYTES_OF_MODE = {"CMYK": 12.2, "LA": 13.7}
 _PEAK_BYTES_OF_FORMAT = {("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7, ("AVIF", "RGBA"): 14.3}
 
@@ -79,7 +79,7 @@ THUMBNAIL_QUALITY = 80
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Geometry and normalisation of a checkpoint: DINOv2's published values unless told otherwise.
+    """The geometry and normalisation of a checkpoint; the defaults are DINOv2's published values.
 
     `mean` and `std` are per RGB channel, for values in [0, 1].
     """
@@ -91,11 +91,11 @@ class Preprocessing:
 
     @classmethod
     def from_checkpoint(cls, directory: Path) -> "Preprocessing":
-        """Read `preprocessor_config.json`; without that file, DINOv2's published values.
+        """Read `preprocessor_config.json`; without that file, return DINOv2's published values.
 
         Raises:
-            ModelUnavailable: the file is damaged or asks for something else than bicubic resize of the
-                shortest edge, square centre crop within it, and normalisation.
+            ModelUnavailable: the file is damaged, or asks for anything but a bicubic resize of the shortest edge, a
+                square centre crop within it, and normalisation.
         """
         file = directory / "preprocessor_config.json"
         if not file.is_file():
@@ -122,9 +122,9 @@ class Preprocessing:
         return preprocessing
 
     def crop_box(self, width: int, height: int) -> Box:
-        """The part of an upright image that ends in the crop, in that image's coordinates.
+        """The part of an upright image that becomes the crop, in that image's coordinates.
 
-        Rounds as `transformers` does: the longer edge down after resizing, the crop's offset down.
+        Like `transformers`, it rounds the longer edge down after resizing, and the crop's offset down.
         """
         short, long = min(width, height), max(width, height)
         resized_long = int(self.resize_px * long / short)
@@ -141,7 +141,7 @@ def _centred(crop_px: int, resized_px: int, source_px: int) -> tuple[float, floa
 
 
 def _irreproducible(config: dict[str, Any]) -> str | None:
-    """What of a processor's configuration `decode` would not do, or None."""
+    """The first part of a processor's configuration that `decode` cannot reproduce, or None."""
     off = [step for step in ("resize", "center_crop", "rescale", "normalize") if not config.get(f"do_{step}", True)]
     if off:
         return f"no {off[0]}"
@@ -157,9 +157,9 @@ def _irreproducible(config: dict[str, Any]) -> str | None:
 
 
 def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-    """Decode an image file into the (S, S, 3) uint8 RGB pixels that the model looks at, S = `crop_px`.
+    """Decode an image file into the (S, S, 3) uint8 RGB pixels that the model gets, S = `crop_px`.
 
-    The EXIF orientation is applied, to the small result: as exact, and cheaper. Transparency is laid on white.
+    The EXIF orientation is applied to the small result, which is as exact and cheaper. Transparency becomes white.
 
     Raises:
         RefusedImage: see the module docstring for the reasons.
@@ -182,8 +182,8 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFA
 def thumbnail(data: bytes, size_px: int, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:
     """An upright JPEG of the whole image, within `size_px` x `size_px` and never larger than the image.
 
-    It carries none of the original's metadata. JPEG, because it encodes several times faster than WebP, and
-    with transparency laid on white there is nothing it could not hold.
+    It has none of the original's metadata. The format is JPEG because JPEG encodes several times faster than WebP,
+    and transparency, which JPEG cannot hold, becomes white.
 
     Raises:
         InvalidRequest: `size_px` is not within 1 and `MAX_THUMBNAIL_PX`.
@@ -198,19 +198,19 @@ def thumbnail(data: bytes, size_px: int, limits: ImageLimits = DEFAULT_LIMITS) -
         small = resample(image, (width, height), (0, 0, image.width, image.height))
         if (turn := turn_of(image)) is not None:
             small = small.transpose(turn.transpose)
-        small.info.clear()  # Pillow would write the original's comment
+        small.info.clear()  # otherwise Pillow would write the original's comment
         jpeg = io.BytesIO()
         small.save(jpeg, "JPEG", quality=THUMBNAIL_QUALITY)
         return jpeg.getvalue()
 
 
 def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int | None = None) -> Image.Image:
-    """Open an image file, hold it to the limits and decode its first frame; call it inside `_rejecting`.
+    """Open an image file, check it against the limits and decode its first frame; call this inside `_rejecting`.
 
-    With `at_least_px`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, its sides no shorter than that.
+    With `at_least_px`, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size if its sides stay at least that long.
 
     Raises:
-        RefusedImage: no bytes, or over a limit; the limits hold before anything is decoded.
+        RefusedImage: there are no bytes, or the image is over a limit; limits are checked before decoding.
     """
     if not data:
         raise RefusedImage("empty: the file has no content")
@@ -242,7 +242,7 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
 
 
 def _hold_to_time(data: bytes, image: Image.Image, layout: TiffLayout | None, limits: ImageLimits) -> None:
-    """Reject an opened image that would be decoded for longer than its pixels tell."""
+    """Reject an opened image that would take longer to decode than its number of pixels suggests."""
     if layout is not None and (pixels := layout.decoded_px(*image.size)) > 2 * limits.max_pixels:
         raise RefusedImage(f"too_much_work: tiles of {pixels} pixels, at most {2 * limits.max_pixels} are decoded")
     is_jpeg = image.format in ("JPEG", "MPO")
@@ -253,14 +253,14 @@ def _hold_to_time(data: bytes, image: Image.Image, layout: TiffLayout | None, li
 
 
 def _peak_bytes(image: Image.Image) -> float:
-    """Bytes a pixel that decoding an opened image takes at its peak."""
+    """The peak memory for decoding an opened image, in bytes per pixel."""
     of_mode = _PEAK_BYTES_OF_MODE.get(image.mode, _PEAK_BYTES)
     return _PEAK_BYTES_OF_FORMAT.get((image.format or "", image.mode), of_mode)
 
 
 @contextmanager
 def _rejecting(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises on a bad file, of which there is no complete list, into a `RefusedImage`."""
+    """Turn any error that Pillow raises for a bad file into a `RefusedImage`; nobody has a list of these errors."""
     try:
         yield
     except (RefusedImage, MemoryError):
@@ -283,7 +283,7 @@ def _damage(error: Exception, data: bytes) -> str:
 
 
 def sniff_content_type(data: bytes) -> str:
-    """The media type of an image file by its first 64 bytes, for serving it as it is.
+    """The media type of an image file by its first 64 bytes, for serving the file unchanged.
 
     Raises:
         RefusedImage: `unidentified` or `format_not_allowed`.
@@ -295,7 +295,7 @@ def sniff_content_type(data: bytes) -> str:
 
 
 def _unopened(data: bytes) -> RefusedImage:
-    """Why a file could not even be opened."""
+    """The `RefusedImage` for a file that Pillow could not open."""
     signature = signature_of(data)
     if signature is None:
         return RefusedImage("unidentified: not an image of a known format")

@@ -1,14 +1,14 @@
-"""Image formats by their first bytes: those decoded here, and those worth naming when they are turned down."""
+"""Recognises image formats by their first bytes: those that are decoded, and those that errors can name."""
 
 import re
 from typing import NamedTuple
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""As Pillow names them. Others stay closed: Pillow's known holes are all in formats nobody needs here."""
+"""Pillow's names. Other formats are not opened: Pillow's known security holes are all in formats not needed here."""
 
 
 class Signature(NamedTuple):
-    """How files of a format begin; `content_type` is None for a format that is not decoded."""
+    """The first bytes of a format's files; `content_type` is None if the format is not decoded."""
 
     begins: re.Pattern[bytes]
     name: str
@@ -39,5 +39,5 @@ SIGNATURES = tuple(
 
 
 def signature_of(data: bytes) -> Signature | None:
-    """The format that `data` begins like, or None."""
+    """The signature that matches the beginning of `data`, or None."""
     return next((signature for signature in SIGNATURES if signature.begins.match(data)), None)

@@ -1,4 +1,4 @@
-"""EXIF orientation: how a stored image becomes upright, and what that does to coordinates."""
+"""EXIF orientation: the turn that makes a stored image upright, and its effect on coordinates."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from serve_app.images.resampling import Box
 
 
 class Turn(NamedTuple):
-    """What makes a stored image upright: swap the axes where `swaps_axes`, then mirror along the stored axes."""
+    """The turn that makes a stored image upright; a box of the upright image swaps axes first, then is mirrored."""
 
     transpose: Image.Transpose
     swaps_axes: bool
@@ -16,7 +16,7 @@ class Turn(NamedTuple):
     mirrors_y: bool
 
     def stored_box(self, box: Box, width: int, height: int) -> Box:
-        """Where a box of the upright image lies in the stored one of `width` x `height`."""
+        """The place of a box of the upright image in the stored image of `width` x `height`."""
         left, top, right, bottom = box
         if self.swaps_axes:
             left, top, right, bottom = top, left, bottom, right
@@ -36,12 +36,12 @@ TURNS = {
     7: Turn(Image.Transpose.TRANSVERSE, True, True, True),
     8: Turn(Image.Transpose.ROTATE_90, True, True, False),
 }
-"""By EXIF orientation; 1 and anything unknown is upright already."""
+"""The turns by EXIF orientation; an image with 1 or an unknown value is already upright."""
 
 
 def turn_of(image: Image.Image) -> Turn | None:
-    """The turn that a loaded image's EXIF or XMP asks for; None when it is upright or says nothing usable."""
+    """The turn that a loaded image's EXIF or XMP asks for; None if the image is upright or says nothing usable."""
     try:
         return TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a damaged EXIF block raises anything, and is no reason to lose the picture
+    except Exception:  # a damaged EXIF block may raise any error, but the image itself is still usable
         return None

@@ -1,13 +1,13 @@
-"""A part of a decoded image, of whatever Pillow mode, scaled to opaque 8-bit pixels in one bicubic resample.
+"""Scales a part of a decoded image, of any Pillow mode, to opaque 8-bit pixels in one bicubic resample.
 
-Each mode is handled so that the result is that of the same image converted to 8-bit RGB first:
+The result equals that of an image converted to 8-bit RGB first. Each mode is treated as follows:
 
-    L, RGB                      as they are; L stays L
-    1, P, CMYK, YCbCr, LAB, …   converted by Pillow, only where the filter looks
-    with transparency           laid on white
-    I;16 and its byte orders    divided by 257 (Pillow's own conversion would clip to white)
-    I, F                        stretched from the image's lowest to its highest value, since neither has a
-                                fixed range; a flat image turns black
+    L, RGB                      stay as they are
+    1, P, CMYK, YCbCr, LAB, …   are converted by Pillow, but only where the filter reads
+    with transparency           are laid on white
+    I;16 and its byte orders    are divided by 257 (Pillow's own conversion would clip to white)
+    I, F                        are stretched from the image's lowest to its highest value, because they have
+                                no fixed range; a flat image becomes black
 """
 
 import math
@@ -16,26 +16,26 @@ import numpy as np
 from PIL import Image
 
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels, fractions allowed."""
+"""Left, top, right and bottom in pixels; fractions are allowed."""
 
 SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 UNBOUNDED = ("I", "F")
 BICUBIC_REACH = 2.0
-"""Bicubic looks at this many output pixels to either side."""
+"""The bicubic filter reads this many output pixels to either side."""
 
 
 def resample(image: Image.Image, size: tuple[int, int], box: Box, *, vertical_first: bool = False) -> Image.Image:
     """Scale the part of `image` inside `box` to `size` (width, height).
 
     Args:
-        image: loaded; not changed.
-        size: of the result, in pixels.
-        box: within the image.
+        image: a loaded image; it is not changed.
+        size: the size of the result in pixels.
+        box: the part to scale, within the image.
         vertical_first: scale the columns before the rows. Values are rounded and clipped between the two
-            passes, so the order shows at hard edges, by up to 30 grey levels.
+            passes, so at hard edges the order changes the result by up to 30 grey levels.
 
     Returns:
-        Mode L or RGB.
+        An image of mode L or RGB.
 
     Raises:
         ValueError: the pixels hold infinities or NaN.
@@ -54,7 +54,7 @@ def resample(image: Image.Image, size: tuple[int, int], box: Box, *, vertical_fi
 
 
 def _seen(image: Image.Image, size: tuple[int, int], box: Box) -> tuple[int, int, int, int]:
-    """The whole pixels that the filter reads: the box and the reach around it."""
+    """The whole pixels that the filter reads: the box and the filter's reach around it."""
     reach_x = BICUBIC_REACH * max(1.0, (box[2] - box[0]) / size[0]) + 1
     reach_y = BICUBIC_REACH * max(1.0, (box[3] - box[1]) / size[1]) + 1
     return (
@@ -66,9 +66,9 @@ def _seen(image: Image.Image, size: tuple[int, int], box: Box) -> tuple[int, int
 
 
 def _two_passes(image: Image.Image, size: tuple[int, int], box: Box, vertical_first: bool) -> Image.Image:
-    """`image.resize(size, BICUBIC, box)` in a fixed order.
+    """Do `image.resize(size, BICUBIC, box)` with a fixed order of the two passes.
 
-    In one call Pillow 13 would choose the order, by the shape of the whole image (python-pillow/Pillow#9549).
+    In a single call, Pillow 13 chooses the order by the shape of the whole image (python-pillow/Pillow#9549).
     """
     width, height = size
     left, top, right, bottom = box
@@ -82,7 +82,7 @@ def _two_passes(image: Image.Image, size: tuple[int, int], box: Box, vertical_fi
 def _opaque(image: Image.Image) -> Image.Image:
     if not image.has_transparency_data:
         return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-    layer = image if image.mode == "RGBA" else image.convert("RGBA")  # converting to itself would copy
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")  # converting RGBA to RGBA would copy
     white = Image.new("RGB", layer.size, "white")
     white.paste(layer, mask=layer)
     return white

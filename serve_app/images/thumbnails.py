@@ -1,4 +1,4 @@
-"""Thumbnails on disk: bounded, shared by processes, safe to delete at any time."""
+"""A bounded cache of thumbnails on disk; processes share it, and its files may be deleted at any time."""
 
 import contextlib
 import hashlib
@@ -7,30 +7,30 @@ import tempfile
 from pathlib import Path
 
 MAX_FILES_PER_SHARD = 256
-"""Of 256 shards: 65,536 thumbnails, about 0.7 GB at 10 kB each."""
+"""With 256 shards this allows 65,536 thumbnails, about 0.7 GB at 10 kB each."""
 
 
 class ThumbnailCache:
-    """A folder of encoded thumbnails under opaque keys; a shard that is full loses its oldest quarter."""
+    """A folder of encoded thumbnails under opaque keys; a full shard loses its oldest quarter."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     @staticmethod
     def key(dataset_id: str, sample_id: str, size_bytes: int, mtime_ns: int, size_px: int) -> str:
-        """The name of a thumbnail: another file under the same sample has another one."""
+        """The key of a thumbnail; it changes when the sample's file changes."""
         parts = (dataset_id, sample_id, size_bytes, mtime_ns, size_px)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def get(self, key: str) -> bytes | None:
-        """The thumbnail, or None when it is not there or cannot be read."""
+        """The thumbnail, or None if it does not exist or cannot be read."""
         try:
             return self._path(key).read_bytes()
         except OSError:
             return None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep a thumbnail if the disk lets us: it can always be made again."""
+        """Store a thumbnail; errors of the disk are ignored, because a thumbnail can always be made again."""
         path = self._path(key)
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -42,7 +42,7 @@ class ThumbnailCache:
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    """The rename makes the file whole or absent for every reader, in this process and others."""
+    """Write a file under a temporary name and rename it, so that readers see the whole file or none."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=".")
     try:
         with os.fdopen(fd, "wb") as file:
@@ -64,7 +64,7 @@ def _make_room(shard: Path) -> None:
 
 
 def _mtime_ns(entry: os.DirEntry[str]) -> int:
-    """Another process may have removed the file meanwhile; it then counts as the oldest."""
+    """The file's mtime; a file that another process has removed meanwhile counts as the oldest."""
     try:
         return entry.stat().st_mtime_ns
     except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""How much work a file would give its decoder, found before it is decoded.
+"""Finds out how much work an image file is for its decoder, before it is decoded.
 
-Pixels bound the time of a decoder only where each is made once, from a file taken apart in a few pieces. What else a
-small file may ask for, with measured examples: a JPEG thousands of scans over all its blocks (0.4 MB, 31 s), a TIFF
-tiles far larger than the image (3 MB, 780 MiB of memory) or a million strips (4 MB, 80 s), and any format millions of
-pieces, for which Pillow loops in Python (64 MiB of fill bytes in a JPEG, 43 s).
+The number of pixels bounds the decoding time only if each pixel is made once and the file consists of few pieces. A
+small file can ask for much more. Measured examples are a JPEG with thousands of scans over all its blocks (0.4 MB,
+31 s), a TIFF with tiles far larger than the image (3 MB, 780 MiB of memory) or with a million strips (4 MB, 80 s), and
+millions of pieces in any format, for which Pillow loops in Python (64 MiB of fill bytes in a JPEG, 43 s).
 """
 
 import io
@@ -13,27 +13,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-"""Of a JPEG, as libjpeg finds them: fill bytes before, no stuffed bytes, and no restarts, which occur within a scan."""
+"""A JPEG marker as libjpeg finds it: after fill bytes, no stuffed byte, and no restart, which occurs within a scan."""
 
 _END, _SCAN = 0xD9, 0xDA
 _WITH_LENGTH = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xDE), *range(0xE0, 0xF0), 0xFE))
 
 _TIFF_TYPES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
-"""The numbers that libtiff takes for a size, by the type of the field."""
+"""Struct formats of the numbers that libtiff accepts as a size, by the type of the field."""
 
 _TIFF_BEGINS = (b"II*\0", b"II\0*", b"II+\0", b"MM\0*", b"MM*\0", b"MM\0+")
-"""As Pillow takes them, two that are wrong among them; the ones with a plus are BigTIFF."""
+"""The beginnings that Pillow accepts, including two wrong ones; those with a plus are BigTIFF."""
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _OFFSETS = frozenset((273, 324))
 
 
 class TooManyParts(Exception):
-    """A file is taken apart in more pieces than it may be; the message says how many that is."""
+    """A file consists of more pieces than allowed; the message states the limit."""
 
 
 class CountedFile(io.BytesIO):
-    """The bytes of a file, which may be read `max_parts` times."""
+    """The bytes of a file; `read` may be called `max_parts` times."""
 
     def __init__(self, data: bytes, max_parts: int) -> None:
         super().__init__(data)
@@ -41,10 +41,10 @@ class CountedFile(io.BytesIO):
         self._parts_left = max_parts
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """As of any file.
+        """Read like any file.
 
         Raises:
-            TooManyParts: it was read too often.
+            TooManyParts: `read` was called too often.
         """
         self._parts_left -= 1
         if self._parts_left < 0:
@@ -53,12 +53,12 @@ class CountedFile(io.BytesIO):
 
 
 def count_scans(jpeg: bytes, max_scans: int, max_parts: int) -> int:
-    """Scans of a JPEG up to its end; stops at `max_scans + 1`.
+    """Count the scans of a JPEG up to its end, at most `max_scans + 1`.
 
-    Scans of a thumbnail in its metadata, and of images behind its end, are not its own.
+    Scans of a thumbnail in the metadata, and of images after the end, do not count.
 
     Raises:
-        TooManyParts: it has more than `max_parts` segments.
+        TooManyParts: the JPEG has more than `max_parts` segments.
     """
     scans = parts = position = 0
     while scans <= max_scans and (marker := _MARKER.search(jpeg, position)):
@@ -77,20 +77,20 @@ def count_scans(jpeg: bytes, max_scans: int, max_parts: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class TiffLayout:
-    """How the first image of a TIFF lies in its file; tile sides in pixels, None where there are strips."""
+    """The layout of the first image in a TIFF file; tile sides are in pixels, and None if the image has strips."""
 
     parts: int
     tile_width: int | None
     tile_length: int | None
 
     def tile_px(self, width: int, height: int) -> int:
-        """Pixels of one tile of an image, 0 where there are strips; a side that is not given is the image's."""
+        """The pixels of one tile, or 0 if the image has strips; a missing side of the tile is the image's side."""
         if self.tile_width is None and self.tile_length is None:
             return 0
         return (self.tile_width or width) * (self.tile_length or height)
 
     def decoded_px(self, width: int, height: int) -> int:
-        """Pixels that are decoded for an image: its own, and what its tiles hang over its edges."""
+        """The pixels that are decoded for an image: its own, and those of tiles beyond its edges."""
         if not self.tile_px(width, height):
             return width * height
         across, down = self.tile_width or width, self.tile_length or height
@@ -98,11 +98,11 @@ class TiffLayout:
 
 
 def tiff_layout(data: bytes) -> TiffLayout | None:
-    """Read the first directory of a TIFF, where of a repeated field the largest value counts; None for other files.
+    """Read the first directory of a TIFF; None for other files. If a field is repeated, its largest value counts.
 
     Raises:
-        EOFError: the file ends before its directory does.
-        ValueError: a BigTIFF of a byte order in which Pillow misreads it.
+        EOFError: the file ends before its directory ends.
+        ValueError: the file is a BigTIFF in the byte order that Pillow misreads.
     """
     if not data.startswith(_TIFF_BEGINS):
         return None
@@ -122,7 +122,7 @@ def tiff_layout(data: bytes) -> TiffLayout | None:
 
 
 def _tiff_fields(data: bytes, order: str, is_big: bool) -> Iterator[tuple[int, int, int, bytes]]:
-    """Tag, type, number of values, and the value or its place."""
+    """The fields as tag, type, number of values, and the value or its place."""
     (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
     (fields,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)
     start += 8 if is_big else 2
@@ -132,7 +132,7 @@ def _tiff_fields(data: bytes, order: str, is_big: bool) -> Iterator[tuple[int, i
 
 
 def _number(data: bytes, order: str, kind: int, value: bytes) -> int:
-    """The first value of a field, which lies elsewhere when it does not fit; 0 for what is no size."""
+    """The first value of a field, read from its place if it is stored elsewhere; 0 if its type cannot be a size."""
     if kind not in _TIFF_TYPES:
         return 0
     form = order + _TIFF_TYPES[kind]
