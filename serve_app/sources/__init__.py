@@ -1,4 +1,4 @@
-"""Where a dataset's images come from: a folder or bucket, an annotation file, tars, or Parquet with images in it."""
+"""The sources of a dataset's images: a folder or bucket, an annotation file, tars, or Parquet files with images."""
 
 import os
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ def scan(
 ) -> Iterator[list[SourceFile]]:
     """List a dataset's images page by page.
 
-    Files that an annotation file names are listed whether they exist or not (size -1 when not): they are
-    skipped with a reason at embedding. One that it names twice is listed twice; the store keeps the first.
+    A file that an annotation file names is listed even if it does not exist (its size is -1 then); the embed job skips
+    it with a reason. A file that is named twice is listed twice; the store keeps the first.
 
     Raises:
         InvalidRequest: a folder or the annotation file cannot be used, or lists over `MAX_IMAGES` images.
@@ -65,7 +65,7 @@ def _pages(
 
 
 def _files(root: Path | Url, suffixes: frozenset[bytes]) -> Iterator[SourceFile]:
-    """Every file below the root with one of the suffixes, labelled by its folder."""
+    """Every file below the root with one of the suffixes; its folder is its label."""
     if isinstance(root, Path):
         yield from folder.images(root, suffixes)
         return
@@ -74,7 +74,7 @@ def _files(root: Path | Url, suffixes: frozenset[bytes]) -> Iterator[SourceFile]
 
 
 def _contained(root: Path | Url, format: DatasetFormat, annotations: Path | Url | None) -> Iterator[SourceFile]:
-    """The images in the tars or Parquet files below the root, or in the one that is named."""
+    """The images in the tars or Parquet files below the root, or in the one file that `annotations` names."""
     files = iter([_container(root, annotations)]) if annotations is not None else _files(root, CONTAINERS[format])
     images = _members if format == "webdataset" else _rows
     for file in files:
@@ -90,7 +90,7 @@ def _members(root: Path | Url, tar: SourceFile) -> Iterator[SourceFile]:
 
 
 def _rows(root: Path | Url, table: SourceFile) -> Iterator[SourceFile]:
-    """How many bytes a row's image has shows when it is read; 0 says that its file is there."""
+    """The rows with images. Their size is unknown until they are read; a size of 0 means that their file exists."""
     with closing(open_container(root, table.file_name)) as opened:
         for row in image_table.rows(opened, table.file_name):
             image, place = f"{table.file_name}/{row.number}", Place("row", row.group, row.row, table.file_name)
@@ -98,7 +98,7 @@ def _rows(root: Path | Url, table: SourceFile) -> Iterator[SourceFile]:
 
 
 def _container(root: Path | Url, annotations: Path | Url) -> SourceFile:
-    """The one tar or Parquet file that is named."""
+    """The tar or Parquet file that `annotations` names."""
     name = _name_below(root, annotations)
     [stat] = _bucket(root).stat([name]) if isinstance(root, Url) else stat_files(str(root), [name])
     if stat == UNKNOWN:

@@ -1,8 +1,8 @@
 """Buckets: S3, Google Cloud Storage, Azure and the Hugging Face hub, through the file systems of pyarrow.
 
-Keys come from the environment, by the names that each provider's own tools use; nothing a client sends
-reaches a file system but the names of its bucket and objects. What a file system tells of an object is
-size and time of change (of the hub: the blob's id), and that is what makes two listings comparable.
+Keys come from the environment, in the variables that each provider's own tools use. A client can pass only the names
+of a bucket and its objects to a file system. Listings are compared by each object's size and time of change; the hub
+has the blob's id in place of the time.
 """
 
 import io
@@ -46,7 +46,7 @@ def _s3(bucket: str) -> pafs.FileSystem:
 
 
 def _gs(bucket: str) -> pafs.FileSystem:
-    # Its default is to try again for a quarter of an hour.
+    # By default, this file system retries for a quarter of an hour.
     return pafs.GcsFileSystem(retry_time_limit=timedelta(seconds=RETRY_S))
 
 
@@ -59,13 +59,13 @@ def _az(container: str) -> pafs.FileSystem:
 
 
 def _hf(kind: str) -> pafs.FileSystem:
-    from huggingface_hub import HfFileSystem  # takes HF_TOKEN and HF_ENDPOINT from the environment itself
+    from huggingface_hub import HfFileSystem  # it reads HF_TOKEN and HF_ENDPOINT from the environment
 
     return pafs.PyFileSystem(HubHandler(HfFileSystem(skip_instance_cache=True, use_listings_cache=False)))
 
 
 class HubHandler(pafs.FSSpecHandler):  # type: ignore[misc]
-    """The hub's file system for pyarrow, with the blob's id where others have a time of change."""
+    """The hub's file system for pyarrow, with a mark made of the blob's id in place of a time of change."""
 
     @staticmethod
     def _create_file_info(path: str, info: dict[str, Any]) -> pafs.FileInfo:
@@ -89,14 +89,14 @@ def _file_system(scheme: str, bucket: str) -> pafs.FileSystem:
 
 
 class Bucket:
-    """The objects below a URL. Names are relative to it, `/`-separated, in the spelling of `files.encode_name`."""
+    """The objects below a URL. Names are relative to the URL and `/`-separated, and spelled by `files.encode_name`."""
 
     def __init__(self, url: Url) -> None:
         self._url = url
         self._base = "/".join((url.host, *url.parts))
 
     def walk(self, suffixes: frozenset[bytes]) -> Iterator[Found]:
-        """Every object whose name ends in a suffix, in the order of names; memory grows with the largest folder.
+        """Every object whose name has one of the suffixes, ordered by name; memory grows with the largest folder.
 
         Raises:
             InvalidRequest: a folder cannot be listed, or folders nest deeper than `MAX_DEPTH`.
@@ -121,7 +121,7 @@ class Bucket:
                 yield Found(encode_name(below), *_stat(info))
 
     def stat(self, names: list[str]) -> list[tuple[int, int]]:
-        """Size and change mark of each object; -1 twice for what is not there or cannot be examined."""
+        """The size and change mark of each object; both are -1 if the object is missing or cannot be examined."""
         try:
             system = _file_system(self._url.scheme, self._url.host)
             return [_stat(info) for info in system.get_file_info([self._path(name) for name in names])]
@@ -132,7 +132,7 @@ class Bucket:
         """The bytes of an object, or `n_bytes` of them from `start` on.
 
         Raises:
-            RefusedImage: not_found, permission_denied, unreachable or too_large.
+            RefusedImage: the reason is not_found, permission_denied, unreachable or too_large.
         """
         try:
             with _file_system(self._url.scheme, self._url.host).open_input_file(self._path(name)) as file:
@@ -143,10 +143,10 @@ class Bucket:
             raise unreadable(error) from None
 
     def open(self, name: str) -> io.BufferedReader:
-        """An object for reading at any place.
+        """Open an object for reading at any position.
 
         Raises:
-            InvalidRequest: it cannot be opened.
+            InvalidRequest: the object cannot be opened.
         """
         system = _file_system(self._url.scheme, self._url.host)
         try:

@@ -1,8 +1,7 @@
-"""A COCO annotation file as a dataset, read as a stream (format: cocodataset.org/#format-data).
+"""Reads a COCO annotation file as a dataset, in a stream (the format: cocodataset.org/#format-data).
 
-An image's label is the category of its largest annotation. The file is read twice, for labels and then
-for images, because its arrays come in any order; between the two only one pair per annotated image stays
-in memory.
+An image's label is the category of its largest annotation. The file is read twice, first for labels and then for
+images, because its arrays may have any order. Between the two passes, memory holds one pair per annotated image.
 """
 
 import os
@@ -33,7 +32,7 @@ Entry = dict[str, Any]
 
 
 def is_coco(path: Path) -> bool:
-    """Whether a file is JSON with the arrays `images` and `annotations` of COCO; broken files are not."""
+    """Whether a file is JSON with COCO's arrays `images` and `annotations`; for a broken file, it is False."""
     missing = set(KNOWN_BY)
     try:
         with open_listing(path) as file:
@@ -47,12 +46,12 @@ def is_coco(path: Path) -> bool:
 
 
 def images(root: Path, annotations: Path) -> Iterator[SourceFile]:
-    """The images a COCO file names, in its order; `sample_id` is the image's id.
+    """The images that a COCO file names, in the file's order; `sample_id` is the image's id.
 
-    File names are taken relative to `root`, or to the sub-folder of it where the first ones are found.
+    File names are relative to `root`, or to the sub-folder of `root` in which one of the first files exists.
 
     Raises:
-        InvalidRequest: not JSON (with the byte where it breaks), not COCO, or an entry is unusable.
+        InvalidRequest: the file is not JSON (the message has the byte), not COCO, or has an unusable entry.
     """
     labels = _labels(annotations)
     named = _named(annotations)
@@ -63,7 +62,7 @@ def images(root: Path, annotations: Path) -> Iterator[SourceFile]:
 
 
 def _labels(path: Path) -> dict[str, str]:
-    """Label of each annotated image, by image id."""
+    """The labels of annotated images, by image id."""
     names: dict[str, str] = {}
     largest: dict[str, tuple[float, str]] = {}
     for section, place, entry in _read(path):
@@ -78,7 +77,7 @@ def _labels(path: Path) -> dict[str, str]:
 
 
 def _named(path: Path) -> Iterator[tuple[str, str]]:
-    """Id and file name of each image."""
+    """The id and file name of each image."""
     for section, place, entry in _read(path):
         if section != "images":
             continue
@@ -90,7 +89,7 @@ def _named(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _read(path: Path) -> Iterator[tuple[str, str, Entry]]:
-    """Section, place (for messages) and value of every entry in the file's top-level arrays."""
+    """The section, place (for messages) and value of every entry in the file's top-level arrays."""
     sections: dict[str, int] = {}
     with open_listing(path) as file:
         try:
@@ -116,7 +115,7 @@ def _read(path: Path) -> Iterator[tuple[str, str, Entry]]:
 
 
 def _entries(file: BufferedReader, name: str) -> Iterator[tuple[str, Any]]:
-    """Each top-level array's key with None, then with each of its entries, polygons left out."""
+    """Each top-level array's key with None, and then the key with each entry; polygons are left out."""
     section, entry = "", ijson.ObjectBuilder()
     for depth, event, value in _shallow_events(file, name):
         if depth == 1 and event == "map_key":
@@ -132,15 +131,15 @@ def _entries(file: BufferedReader, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _shallow_events(file: BufferedReader, name: str) -> Iterator[tuple[int, str, Any]]:
-    """Events inside at most `KEPT_DEPTH` brackets, each with how many there are.
+    """The parser's events inside at most `KEPT_DEPTH` brackets, each with its depth.
 
-    `ijson.items` does not suit: it keeps the path of every open bracket, which 100 kB of `[` turn into
-    gigabytes, and builds the polygons, most of the file.
+    `ijson.items` is unsuitable: it keeps the path of every open bracket, so that 100 kB of `[` take gigabytes, and it
+    builds the polygons, which are most of the file.
     """
     depth = 0
     for event, value in ijson.basic_parse(file, use_float=True, buf_size=CHUNK_BYTES):
         if depth > KEPT_DEPTH and event == "number":
-            continue  # the corners of polygons: nearly all events of a large file
+            continue  # corners of polygons are nearly all events of a large file
         depth += event in _OPENING
         if depth <= KEPT_DEPTH:
             yield depth, event, value
@@ -150,14 +149,14 @@ def _shallow_events(file: BufferedReader, name: str) -> Iterator[tuple[int, str,
 
 
 def _first_line(error: ijson.JSONError) -> str:
-    """What is wrong; the lines that yajl puts below quote the file, in bytes where they are not UTF-8."""
+    """The first line of yajl's message; its other lines quote the file, and may not be UTF-8."""
     message = error.args[0]
     text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
     return text.splitlines()[0].rstrip(".")
 
 
 def _broken_byte(path: Path, *, near: int) -> int:
-    """The byte at which the parser gives up, known to lie in the last chunk read before `near`."""
+    """The byte at which the parser gives up; it lies in the last chunk that was read before `near`."""
     with open_listing(path) as file:
         sink = ijson.sendable_list()
         parser = ijson.basic_parse_coro(sink, use_float=True)
@@ -171,7 +170,7 @@ def _broken_byte(path: Path, *, near: int) -> int:
 
 
 def _id(entry: Entry, key: str, place: str) -> str:
-    """An id as text; COCO has whole numbers, other writers strings, and pandas makes 7.0 of 7."""
+    """An id as text; COCO uses whole numbers, other writers use strings, and pandas turns 7 into 7.0."""
     value = entry.get(key)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -181,7 +180,7 @@ def _id(entry: Entry, key: str, place: str) -> str:
 
 
 def _area(entry: Entry) -> float:
-    """Area of an annotation in pixels, from its bounding box (x, y, width, height) when it states none."""
+    """The area of an annotation in pixels; without `area`, that of its bounding box (x, y, width, height)."""
     area, bbox = entry.get("area"), entry.get("bbox")
     if isinstance(area, int | float):
         return float(area)
@@ -191,7 +190,7 @@ def _area(entry: Entry) -> float:
 
 
 def _image_folder(root: Path, annotations: Path, file_names: list[str]) -> bytes:
-    """The sub-folder of the root that the file names are relative to: the first in which one of them lies."""
+    """The sub-folder of the root to which the file names are relative: the first that holds one of the files."""
     split = os.fsencode(annotations.stem.removeprefix("instances_"))
     candidates = [b"", b"images", split, b"images/" + split]
     if annotations.parent != root and annotations.is_relative_to(root):

@@ -1,4 +1,4 @@
-"""What kind of dataset lies below a root: by names, and by what the files of those names hold."""
+"""Finds out the format of the dataset below a root from the names and contents of its files."""
 
 import os
 from collections.abc import Callable
@@ -30,21 +30,21 @@ CONTAINERS: dict[DatasetFormat, frozenset[bytes]] = {
     "parquet": image_table.SUFFIXES,
 }
 FILE_SUFFIXES = frozenset({".tar", *manifest.SUFFIXES})
-"""Endings of files that make a dataset by themselves."""
+"""The suffixes of files that can be the root of a dataset."""
 
 
 def detect(
     root: Path | Url, annotations: Path | Url | None, wanted: WantedFormat = "auto", web: Web = NO_WEB
 ) -> tuple[DatasetFormat, Path | Url | None]:
-    """Find out a dataset's format and its annotation file, or check what the caller says they are.
+    """Find out a dataset's format and its annotation file, or check those that the caller gives.
 
-    Without an annotation file, the names of `COCO_NAMES` and then of `MANIFEST_NAMES` are looked for in
-    `root`, in this order; a file of such a name counts only when it is COCO, or has a column of file names.
-    Where there is none, the dataset is a folder of images; where it has none of those either but tars, or
-    Parquet files with a column of images, it is made of them.
+    Without an annotation file, the function looks in `root` for the names of `COCO_NAMES` and then `MANIFEST_NAMES`, in
+    this order. A file with such a name counts only if it is COCO or has a column of file names. If there is no such
+    file, the dataset is a folder of images. If the folder has no images but has tars, or Parquet files with a column of
+    images, the dataset consists of them.
 
     Raises:
-        InvalidRequest: the annotation file suits no format, is missing, or several could be meant.
+        InvalidRequest: the annotation file fits no format, is missing, or is one of several.
     """
     if wanted == "folder":
         if annotations is not None:
@@ -65,7 +65,7 @@ def detect(
 
 
 def open_manifest(annotations: Path | Url, web: Web) -> IO[bytes]:
-    """Open a manifest at its first byte after a UTF-8 mark. Raises `InvalidRequest`."""
+    """Open a manifest and skip its UTF-8 mark, if it has one. Raises `InvalidRequest`."""
     if isinstance(annotations, Path):
         return open_listing(annotations)
     is_page = annotations.scheme in WEB
@@ -75,7 +75,7 @@ def open_manifest(annotations: Path | Url, web: Web) -> IO[bytes]:
 
 
 def _format_of(annotations: Path | Url, web: Web) -> DatasetFormat:
-    """The format of an annotation file that the caller names, by its suffix."""
+    """The format of the annotation file that the caller names; its suffix decides, and for Parquet its columns."""
     suffix = os.path.splitext(annotations.name)[1].lower()
     if suffix == ".json":
         return "coco"
@@ -92,7 +92,7 @@ def _format_of(annotations: Path | Url, web: Web) -> DatasetFormat:
 
 
 def _contents(root: Path | Url) -> DatasetFormat:
-    """What a root without annotation file holds: images of their own, else tars, else Parquet with images."""
+    """The format of a root without annotation file: a folder of images, else tars, else Parquet with images."""
     if isinstance(root, Url) and root.scheme in WEB:
         raise InvalidRequest("folders of the web cannot be listed; name a CSV or Parquet manifest there")
     if _first(root, folder.EXTENSIONS) is not None:
@@ -106,7 +106,7 @@ def _contents(root: Path | Url) -> DatasetFormat:
 
 
 def _first(root: Path | Url, suffixes: frozenset[bytes]) -> str | None:
-    """The first file below the root whose name ends so."""
+    """The first file below the root whose name has one of the suffixes."""
     if isinstance(root, Path):
         return next((file.file_name for file in islice(folder.images(root, suffixes), 1)), None)
     return next((found.name for found in Bucket(root).walk(suffixes)), None)
@@ -152,5 +152,5 @@ def _is_manifest(url: Url, web: Web) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file, and no link on the way from the (real) root that could lead out of it."""
+    """Whether the path is a file that is reached without a symbolic link, which could lead out of the (real) root."""
     return os.path.isfile(path) and os.path.realpath(path) == str(path)

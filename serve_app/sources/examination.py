@@ -1,4 +1,4 @@
-"""Size and change mark of the files that an annotation file names, wherever they lie."""
+"""Finds the size and change mark of the files that an annotation file names, in folders, buckets or the web."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ Stats = dict[str, tuple[int, int]]
 
 
 def examined(root: Path | Url, listed: Iterable[SourceFile], page_size: int, web: Web) -> Iterator[list[SourceFile]]:
-    """Pages of listed images with what their files are now; of those that cannot be examined, -1 twice."""
+    """Pages of listed images with the present size and change mark of their files, both -1 if examining fails."""
     images = iter(listed)
     with ThreadPoolExecutor(THREADS, thread_name_prefix="stat") as threads:
         while batch := list(islice(images, page_size)):
@@ -41,7 +41,7 @@ def _stats(root: Path | Url, names: list[str], web: Web, threads: ThreadPoolExec
 
 
 def _objects(urls: dict[str, Url]) -> Stats:
-    """Stats of objects of buckets; those of one folder are asked for together."""
+    """The size and change mark of objects in buckets; objects of one folder share a request."""
     folders: dict[Url, list[str]] = {}
     for name, url in urls.items():
         folders.setdefault(url.parent, []).append(name)

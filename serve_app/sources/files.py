@@ -1,12 +1,12 @@
-"""Files below a dataset's root: how they are named, opened, read once and examined.
+"""Names, opens, reads and examines the files below a dataset's root.
 
-File names are `/`-separated paths relative to the root, in the spelling of `encode_name`. They come from
-clients' annotation files and from folders that other people write to, so nothing here trusts them: every
-folder on the way is opened from the one above it and no symbolic link is followed, not even one that
-appears between two calls (a check of `realpath` leaves that gap). Hard links cannot be told from files.
+File names are `/`-separated paths relative to the root, spelled by `encode_name`. They come from clients' annotation
+files and from folders that other people write to, so this module does not trust them. It opens every folder on the way
+from the folder above and follows no symbolic link, not even one that appears between two calls (a check of `realpath`
+would leave that gap). Hard links cannot be distinguished from files.
 
-Reasons of a `RefusedImage` from here: not_found, permission_denied, not_regular, symlink, empty, too_large, io_error,
-unsafe_name.
+A `RefusedImage` of this module has one of the reasons not_found, permission_denied, not_regular, symlink, empty,
+too_large, io_error, unsafe_name.
 """
 
 import errno
@@ -23,11 +23,11 @@ ESCAPE = "bytes:"
 READ_BYTES = 1 << 20
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Without O_NONBLOCK, opening a fifo waits for somebody to write to it.
+# Without O_NONBLOCK, opening a fifo would wait for a writer.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 UNKNOWN = (-1, -1)
-"""Size and mtime of what is not a readable regular file."""
+"""The size and mtime of anything that is not a readable regular file."""
 _REASONS = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_found",
@@ -49,8 +49,8 @@ _DETAILS = {
 def encode_name(raw: bytes) -> str:
     """Spell a file-system name as text that JSON and DuckDB can hold.
 
-    Valid UTF-8 is itself; any other name is `bytes:` and its percent-quoted bytes. Different names have
-    different spellings, and `decode_name` gives the name back.
+    A name in valid UTF-8 stays unchanged; any other name becomes `bytes:` and its percent-quoted bytes. Different names
+    have different spellings, and `decode_name` restores the name.
     """
     try:
         text = raw.decode("utf-8")
@@ -60,7 +60,7 @@ def encode_name(raw: bytes) -> str:
 
 
 def decode_name(text: str) -> bytes:
-    """The file-system name that `encode_name` spelled.
+    """The file-system name of which `encode_name` made this spelling.
 
     Raises:
         RefusedImage: no name has this spelling (unsafe_name).
@@ -75,10 +75,10 @@ def decode_name(text: str) -> bytes:
 
 
 def open_beneath(root: str, file_name: str) -> int:
-    """Open a regular file below a folder, following no symbolic link, and return its descriptor.
+    """Open a regular file below a folder without following symbolic links, and return its descriptor.
 
     Raises:
-        RefusedImage: not_found, permission_denied, not_regular, symlink, io_error or unsafe_name.
+        RefusedImage: the reason is not_found, permission_denied, not_regular, symlink, io_error or unsafe_name.
         Unavailable: this process has too many files open.
     """
     *folders, last = _parts(file_name)
@@ -96,12 +96,12 @@ def open_beneath(root: str, file_name: str) -> int:
 
 
 def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, FileStamp]:
-    """Read a file once; the stamp's hash is of exactly the bytes returned, even while somebody writes to it.
+    """Read a file once; the stamp's hash belongs to exactly the returned bytes, even if somebody writes to the file.
 
-    Size and mtime are those of the open file before its first byte was read.
+    The stamp's size and mtime are those of the open file before its first byte was read.
 
     Raises:
-        RefusedImage: as `open_beneath`, or the file is empty or too_large (more than `max_bytes`).
+        RefusedImage: as for `open_beneath`, or the file is empty or too_large (more than `max_bytes`).
         Unavailable: this process has too many files open.
     """
     fd = open_beneath(root, file_name)
@@ -118,15 +118,15 @@ def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, File
 
 
 def check_size(n_bytes: int, max_bytes: int, *, what: str = "file") -> None:
-    """Refuse what is known to be larger than may be read. Raises `RefusedImage`: too_large."""
+    """Raise `RefusedImage` (too_large) if `n_bytes` is more than `max_bytes`."""
     if n_bytes > max_bytes:
         raise RefusedImage(f"too_large: the {what} has {n_bytes:,} bytes, more than {max_bytes:,}")
 
 
 def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
-    """Size in bytes and mtime in ns of each file, in order; -1 twice for what is not a readable regular file.
+    """The size in bytes and mtime in ns of each file, in order; both are -1 if it is not a readable regular file.
 
-    Neighbours in the list that share a folder cost one system call each.
+    Consecutive files of the same folder cost one system call each.
 
     Raises:
         Unavailable: this process has too many files open.
@@ -148,7 +148,7 @@ def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
 
 
 def stat_in(folder_fd: int, name: bytes) -> tuple[int, int]:
-    """Size in bytes and mtime in ns of a regular file in an open folder; -1 twice for anything else."""
+    """The size in bytes and mtime in ns of a regular file in an open folder; both are -1 for anything else."""
     try:
         found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
@@ -157,7 +157,7 @@ def stat_in(folder_fd: int, name: bytes) -> tuple[int, int]:
 
 
 def _parts(file_name: str) -> list[bytes]:
-    """The parts of a name; refuses those that could lead anywhere but down."""
+    """The parts of a name; a name that could lead out of the root is refused."""
     raw = decode_name(file_name)
     parts = raw.split(b"/")
     if b"\0" in raw or not {b"", b".", b".."}.isdisjoint(parts):
@@ -182,7 +182,7 @@ def _open_folder(root: str, folders: list[bytes]) -> int:
         try:
             inner = os.open(folder, OPEN_FOLDER, dir_fd=fd)
         except OSError as error:
-            # A link that must be a folder but not be followed is ENOTDIR on Linux, like a file in its place.
+            # On Linux, opening a symbolic link with these flags fails with ENOTDIR, as a file in its place does.
             raise (_refused("symlink") if _is_symlink(fd, folder) else _unreadable(error)) from None
         finally:
             os.close(fd)
@@ -198,7 +198,7 @@ def _is_symlink(folder_fd: int, name: bytes) -> bool:
 
 
 def _read_all(fd: int, *, expected_bytes: int, max_bytes: int) -> bytes:
-    """Read to the end; the size a file had when opened is only a hint."""
+    """Read to the end of the file; its size at opening is only a hint."""
     check_size(expected_bytes, max_bytes)
     chunks = [os.read(fd, expected_bytes + 1)]
     n_bytes = len(chunks[0])
@@ -215,10 +215,10 @@ def _refused(reason: str) -> RefusedImage:
 
 
 def _unreadable(error: OSError) -> RefusedImage | Unavailable:
-    """What a failed system call means for the caller."""
+    """The error to raise for a failed system call."""
     code = error.errno or errno.EIO
     if code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        # Says nothing about the file: skipping it would be wrong.
+        # This error says nothing about the file, so skipping the file would be wrong.
         return Unavailable(f"files cannot be opened now: {os.strerror(code).lower()}")
     if code in _REASONS:
         return _refused(_REASONS[code])

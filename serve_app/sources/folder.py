@@ -1,9 +1,8 @@
-"""A folder as a dataset: every image file in it, labelled by the sub-folder it lies in.
+"""Lists a folder as a dataset: every image file in it, labelled by the file's sub-folder.
 
-What counts is the file's name; what a file really holds shows when it is read. Hidden names and the
-folders that systems leave behind are passed over. Symbolic links to folders are not entered, so a loop
-cannot form; anything else that is named like an image is listed, and skipped with a reason when it turns
-out to be a link, a pipe or a folder without permission at embedding.
+The listing goes by file names, because a file's content is known only when it is read. It leaves out hidden names and
+folders that systems create, and does not enter symbolic links to folders, so loops cannot occur. Anything else that is
+named like an image is listed. If it is a link, a pipe or not readable, the embed job skips it with a reason.
 """
 
 import errno
@@ -24,11 +23,11 @@ def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[Sour
 
     Args:
         root: the folder.
-        suffixes: lower-case endings of the names that count; those of images, unless containers are wanted.
+        suffixes: the lower-case suffixes of files to list, by default those of images.
 
     Raises:
-        InvalidRequest: a folder cannot be read, or folders nest deeper than `MAX_DEPTH`. An unreadable
-            sub-folder is not passed over: a rescan would take all its images for deleted.
+        InvalidRequest: a folder cannot be read, or folders nest deeper than `MAX_DEPTH`. An unreadable sub-folder is
+            an error, because otherwise a rescan would treat all its images as deleted.
     """
     try:
         root_fd = os.open(root, OPEN_FOLDER)
@@ -38,7 +37,7 @@ def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[Sour
 
 
 def _walk(folder_fd: int, folder: bytes, suffixes: frozenset[bytes], *, depth: int) -> Iterator[SourceFile]:
-    """List an open folder, whose path below the root is `folder`, and close it."""
+    """List and close an open folder; `folder` is its path below the root."""
     try:
         label = encode_name(folder) or None
         for name in _entries(folder_fd, folder, suffixes):
@@ -55,9 +54,9 @@ def _walk(folder_fd: int, folder: bytes, suffixes: frozenset[bytes], *, depth: i
 
 
 def _entries(folder_fd: int, folder: bytes, suffixes: frozenset[bytes]) -> list[bytes]:
-    """Names of the images and, with a slash behind, the sub-folders of a folder.
+    """The names of a folder's images and sub-folders; names of sub-folders end in a slash.
 
-    With the slash, sorting each folder sorts the whole listing by path.
+    Because of the slash, sorting each folder sorts the whole listing by path.
     """
     names = []
     try:
@@ -78,7 +77,7 @@ def _entries(folder_fd: int, folder: bytes, suffixes: frozenset[bytes]) -> list[
 
 
 def _enter(folder_fd: int, path: bytes, *, depth: int) -> int | None:
-    """Open a sub-folder; None when it went away, or became something else, since it was listed."""
+    """Open a sub-folder; None if it has disappeared or is no folder any more since it was listed."""
     if depth > MAX_DEPTH:
         raise InvalidRequest(
             f"folders nest deeper than {MAX_DEPTH} at {encode_name(path)!r}; register a folder further down"

@@ -1,8 +1,8 @@
-"""Parquet files that hold the images themselves, as the Hugging Face hub's datasets do.
+"""Parquet files that contain the images, like datasets of the Hugging Face hub.
 
-The image column is a struct of `bytes` and `path` (the `Image` feature of `datasets`) or plain binary. A listing
-reads labels and nothing of that column. A row is read with its row group, the smallest part of a column that
-Parquet lets one find; the last few groups are kept, since the rows of a group are wanted one after another.
+The image column is a struct of `bytes` and `path` (the `Image` feature of `datasets`) or plain binary. A listing reads
+labels but not that column. Reading a row reads its whole row group, because Parquet cannot find a smaller part of a
+column. The last few groups stay in memory, because the rows of a group are read one after another.
 """
 
 import json
@@ -27,7 +27,7 @@ KEPT_GROUPS = 2
 
 
 class ImageColumns(NamedTuple):
-    """The column with the encoded images (a path into a struct, where it is one) and that of the labels."""
+    """The column of encoded images (for a struct, the path of its field), and the column of labels."""
 
     image: str
     label: str | None
@@ -35,7 +35,7 @@ class ImageColumns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row with an image: its number in the file, its label, its row group and its number there."""
+    """A row with an image: its number in the file, its label, its row group, and its number in the group."""
 
     number: int
     label: str | None
@@ -44,10 +44,10 @@ class Row(NamedTuple):
 
 
 def columns_of(file: IO[bytes], name: str) -> ImageColumns | None:
-    """The columns of a Parquet file that holds images; None when it holds none.
+    """The image and label columns of a Parquet file; None if it has no images.
 
     Raises:
-        InvalidRequest: it is not Parquet.
+        InvalidRequest: the file is not Parquet.
     """
     try:
         schema = pq.read_schema(file)
@@ -65,10 +65,10 @@ def columns_of(file: IO[bytes], name: str) -> ImageColumns | None:
 
 
 def rows(file: IO[bytes], name: str) -> Iterator[Row]:
-    """The rows of a Parquet file, in its order; of its columns only the labels are read.
+    """The rows of a Parquet file, in its order; only the column of labels is read.
 
     Raises:
-        InvalidRequest: it is not Parquet, has no column of images, or breaks off.
+        InvalidRequest: the file is not Parquet, has no column of images, or is damaged.
     """
     columns = columns_of(file, name)
     if columns is None:
@@ -89,7 +89,7 @@ def rows(file: IO[bytes], name: str) -> Iterator[Row]:
 
 
 class RowGroups:
-    """Row groups of image columns, the last few kept; threads that want the same one read it once."""
+    """Keeps the last few row groups of image columns; threads that need the same group read it once."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -99,13 +99,13 @@ class RowGroups:
         """The encoded image of a row.
 
         Args:
-            key: what the file is, another one when it has changed.
-            open_file: called only when the group is not kept.
-            group: its number in the file.
-            row: its number in the group.
+            key: identifies the file; it differs once the file has changed.
+            open_file: opens the file; it is called only if the group is not kept.
+            group: the number of the group in the file.
+            row: the number of the row in the group.
 
         Raises:
-            RefusedImage: the row or the group is not there, is empty or too_large.
+            RefusedImage: the row or group is missing (changed), the row is empty, or the group is too_large or corrupt.
         """
         with self._lock:
             future = self._kept.get((key, group))
@@ -133,7 +133,7 @@ class RowGroups:
             future.set_result(_image_group(open_file, kept[1]))
         except BaseException as error:
             with self._lock:
-                self._kept.pop(kept, None)  # the next one to ask tries again
+                self._kept.pop(kept, None)  # the next caller tries again
             future.set_exception(error)
 
 
@@ -196,7 +196,7 @@ def _can_label(kind: pa.DataType) -> bool:
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
-    """The features that `datasets` writes into the schema's metadata, by column."""
+    """The features that the library `datasets` writes into the schema's metadata, by column."""
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
         return {str(key): value for key, value in features.items() if isinstance(value, dict)}

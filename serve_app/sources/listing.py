@@ -1,4 +1,4 @@
-"""What annotation files say: the images they name, checked, and how such a file is opened."""
+"""What all listings share: limits, opening annotation files, and checks of the names and labels in them."""
 
 import os
 import stat
@@ -17,15 +17,15 @@ LEFT_OUT = frozenset({b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"
 
 
 def too_many_images() -> InvalidRequest:
-    """What a dataset of more than `MAX_IMAGES` images is refused with."""
+    """The error for a dataset of more than `MAX_IMAGES` images."""
     return InvalidRequest(f"the dataset has more than {MAX_IMAGES:,} images; register its parts as datasets")
 
 
 def label_text(value: object) -> str | None:
-    """A label as text; pandas writes whole numbers of a column with gaps as 3.0 and nan.
+    """A label as text; 3.0 and nan, which pandas writes for a column of whole numbers with gaps, become "3" and None.
 
     Raises:
-        InvalidRequest: it is neither a text nor a number.
+        InvalidRequest: the label is neither a text nor a number.
     """
     if value is None or value == "" or value != value:
         return None
@@ -37,15 +37,15 @@ def label_text(value: object) -> str | None:
 
 
 def is_left_out(name: bytes) -> bool:
-    """Whether a folder's entry is hidden, or one of those that systems leave behind."""
+    """Whether a folder's entry is hidden or was created by a system."""
     return name.startswith(b".") or name in LEFT_OUT
 
 
 def image_path(text: str, place: str) -> str:
-    """A file name from an annotation file in its one spelling, without `./` and doubled slashes.
+    """A file name from an annotation file in its canonical spelling, without `./` and doubled slashes.
 
     Raises:
-        InvalidRequest: it is empty, absolute, climbs out of the folder or is no spelling of a name.
+        InvalidRequest: the name is empty, absolute, leads out of the folder, or cannot be decoded.
     """
     try:
         raw = decode_name(text)
@@ -61,13 +61,13 @@ def image_path(text: str, place: str) -> str:
 
 
 def open_listing(path: Path) -> BufferedReader:
-    """Open an annotation file at its first byte after a UTF-8 mark, if it has one.
+    """Open an annotation file and skip its UTF-8 mark, if it has one.
 
     Raises:
-        InvalidRequest: it cannot be opened, or is not a regular file any more.
+        InvalidRequest: the file cannot be opened, or is not a regular file any more.
     """
     try:
-        # Registration checked the path; between then and a rescan a fifo may have taken its place.
+        # Registration checked the path, but a fifo may have taken its place before a rescan.
         file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
@@ -80,6 +80,6 @@ def open_listing(path: Path) -> BufferedReader:
 
 
 def skip_mark(file: IO[bytes]) -> None:
-    """Move a file that was just opened past its UTF-8 mark, if it has one."""
+    """Move a file that was just opened to the byte after its UTF-8 mark, if it has one."""
     if file.read(len(UTF8_BOM)) != UTF8_BOM:
         file.seek(0)

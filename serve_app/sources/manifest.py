@@ -1,4 +1,4 @@
-"""A manifest as a dataset: CSV or Parquet with a column of file names and, if there is one, of labels."""
+"""Reads a manifest as a dataset: CSV or Parquet with a column of file names and optionally a column of labels."""
 
 import csv
 from collections.abc import Callable, Iterator
@@ -24,14 +24,14 @@ MAX_COLUMNS_CHARS = 200
 
 
 class NameColumns(NamedTuple):
-    """Positions of the columns that matter; `label` is None when there is none."""
+    """The positions of the columns of names and labels; `label` is None if there are no labels."""
 
     name: int
     label: int | None
 
 
 Row = tuple[str, object, object]
-"""Place in the manifest (for messages), file name and label as they stand there."""
+"""The place in the manifest (for messages), and the unchanged file name and label."""
 
 
 def is_manifest(path: Path) -> bool:
@@ -50,15 +50,15 @@ def names_images(file: IO[bytes], name: str) -> None:
 
 
 def images(file: IO[bytes], manifest: str, allows: Callable[[Url], bool] = lambda url: False) -> Iterator[SourceFile]:
-    """The images a manifest names, in its order; `sample_id` is the file name.
+    """The images that a manifest names, in its order; `sample_id` is the file name.
 
     Args:
         file: the open manifest.
-        manifest: its name, for messages.
-        allows: whether a URL in it may be read.
+        manifest: the manifest's name, for messages.
+        allows: tells whether the service may read a URL.
 
     Raises:
-        InvalidRequest: not CSV or Parquet, no column of file names, or a row is unusable.
+        InvalidRequest: the file is not CSV or Parquet, has no column of file names, or has an unusable row.
     """
     for place, name, label in _rows(file, manifest):
         if not isinstance(name, str):
@@ -111,7 +111,7 @@ def _lines(file: IO[bytes], name: str) -> Iterator[str]:
 
 
 def _delimiter(header: str) -> str:
-    """The delimiter that makes a known column of the header, else the one that makes most columns."""
+    """The delimiter with which the header has a known column, else the one that gives most columns."""
 
     def score(delimiter: str) -> tuple[bool, int]:
         cells = header.rstrip("\r\n").replace('"', "").split(delimiter)
@@ -121,7 +121,7 @@ def _delimiter(header: str) -> str:
 
 
 def _cell(row: list[str], position: int | None) -> str | None:
-    """A row may end before its last columns."""
+    """A cell of a row, or None if the row ends before it."""
     return row[position] if position is not None and position < len(row) else None
 
 
@@ -154,7 +154,7 @@ def _columns(found: list[str], name: str) -> NameColumns:
 
 
 def _position(found: list[str], known: tuple[str, ...]) -> int | None:
-    """Where the first of the known columns stands; case and blanks around a name do not count."""
+    """The position of the first known column; case and blanks around a name do not matter."""
     names = [column.strip().casefold() for column in found]
     return next((names.index(column) for column in known if column in names), None)
 

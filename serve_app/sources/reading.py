@@ -1,8 +1,8 @@
-"""The bytes of one image, wherever its dataset lies: a folder, a bucket, the web, a tar or a Parquet file.
+"""Reads the bytes of one image from a folder, a bucket, the web, a tar or a Parquet file.
 
-Files in folders are examined and read as they are now. Everything else counts as it was listed until the next
-rescan, so a job asks a bucket for each image once and for nothing else; what it reads meanwhile is stored under
-the listed mark, and the next listing with another mark has it read again.
+Files in folders are examined and read in their present state. All other images keep the size and mark of the last
+listing until the next rescan, so a job makes one request per image to a bucket and no others. Their vectors are stored
+with the listed mark; when a later listing has another mark, the image is read again.
 """
 
 import hashlib
@@ -27,10 +27,10 @@ TAR_HEADER_BYTES = 512
 
 
 class Place(NamedTuple):
-    """Where in a container an image lies.
+    """The place of an image in a container.
 
-    In a tar `at` is the offset of its bytes and `within` their number; in a Parquet file they are the row group
-    and the row in it. `container` is a file name below the root.
+    In a tar, `at` is the offset of the image's bytes and `within` is their number. In a Parquet file, they are the row
+    group and the row in the group. `container` is a file name below the root.
     """
 
     kind: str
@@ -43,23 +43,23 @@ class Place(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Place":
-        """The place that `str` spelled."""
+        """The place that `str` turned into this text."""
         kind, at, within, container = text.split(" ", 3)
         return cls(kind, int(at), int(within), container)
 
 
 class Reader:
-    """Reads images; one a process, for the connections and row groups it keeps. Safe to use from threads."""
+    """Reads images. A process shares one among its threads, because it keeps connections and row groups."""
 
     def __init__(self, settings: Settings) -> None:
         self._web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
         self._row_groups = RowGroups()
 
     def read(self, root: str, file: SourceFile, *, max_bytes: int) -> tuple[bytes, FileStamp]:
-        """Read an image once; the stamp's hash is of exactly the bytes returned.
+        """Read an image once; the stamp's hash belongs to exactly the returned bytes.
 
         Raises:
-            RefusedImage: with its reason; see there.
+            RefusedImage: the image cannot be read; see `RefusedImage` for the reasons.
             Unavailable: this process has too many files open.
         """
         if file.place is None and not is_url(root) and not is_url(file.file_name):
@@ -67,12 +67,12 @@ class Reader:
         data = self._bytes(root, file, max_bytes)
         if not data:
             raise RefusedImage("empty: the file holds no bytes")
-        # A row of a Parquet file was listed without its size, and is known again by what was listed.
+        # A later job compares the stamp with the listing, and a row of a Parquet file is listed without its size.
         size_bytes = file.size_bytes if file.place is not None else len(data)
         return data, FileStamp(hashlib.sha256(data).hexdigest(), size_bytes, file.mtime_ns)
 
     def examine(self, root: str, listed: Sequence[SourceFile]) -> list[tuple[int, int]]:
-        """Size and change mark of each file: of those in folders as they are now, of others as listed."""
+        """The size and change mark of each file: the present ones for files in folders, the listed ones for others."""
         if is_url(root):
             return [(file.size_bytes, file.mtime_ns) for file in listed]
         own = [file.place is None and not is_url(file.file_name) for file in listed]
@@ -84,7 +84,7 @@ class Reader:
         ]
 
     def is_any_there(self, root: str, listed: Sequence[SourceFile]) -> bool:
-        """Whether one of the files, or the container of one, can be examined now; asks the storage."""
+        """Ask the storage whether at least one of the files, or its container, can be examined now."""
         names = {Place.parse(file.place).container if file.place else file.file_name for file in listed}
         below = sorted(name for name in names if not is_url(name))
         there = _stat_below(root, below, self._web)
@@ -114,10 +114,10 @@ class Reader:
 
 
 def open_container(root: Path | Url, name: str) -> IO[bytes]:
-    """Open a tar or Parquet file of a dataset for reading at any place.
+    """Open a tar or Parquet file of a dataset for reading at any position.
 
     Raises:
-        InvalidRequest: it cannot be opened.
+        InvalidRequest: the file cannot be opened.
     """
     if isinstance(root, Url):
         return _bucket(str(root)).open(name)
@@ -128,7 +128,7 @@ def open_container(root: Path | Url, name: str) -> IO[bytes]:
 
 
 def _open_below(root: str, name: str) -> IO[bytes]:
-    """`open_container` for a reader, whose failures are skips."""
+    """Do what `open_container` does, but raise `RefusedImage`, which becomes a skip."""
     if not is_url(root):
         return os.fdopen(files.open_beneath(root, name), "rb")
     try:
@@ -138,7 +138,7 @@ def _open_below(root: str, name: str) -> IO[bytes]:
 
 
 def _member(root: str, place: Place, max_bytes: int) -> bytes:
-    """A tar's member, read with the header before it."""
+    """The bytes of a tar's member; they are read together with the header before them."""
     files.check_size(place.within, max_bytes, what="image")
     start, n_bytes = place.at - TAR_HEADER_BYTES, place.within + TAR_HEADER_BYTES
     if is_url(root):

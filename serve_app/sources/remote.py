@@ -1,4 +1,4 @@
-"""What is the same for everything that is not on this machine's disks: how files are read and what errors mean."""
+"""What all remote storage shares: buffered reading of files, and the meaning of errors."""
 
 import errno
 import hashlib
@@ -13,7 +13,7 @@ from serve_app.errors import InvalidRequest, RefusedImage
 
 READ_AHEAD_BYTES = 1 << 20
 FAILURES = (OSError, pa.ArrowException, httpx.HTTPError)
-"""What storage libraries raise; the hub's speaks through httpx."""
+"""The errors that storage libraries raise; the hub's library raises those of httpx."""
 _PERMISSION = (
     *("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "HTTP STATUS 403", "HTTP STATUS 401"),
     *("PERMISSION_DENIED", "UNAUTHENTICATED", "AUTHORIZATIONPERMISSION", "FORBIDDEN"),
@@ -27,7 +27,7 @@ _DETAILS = {
 
 
 class SeekableFile(Protocol):
-    """A file that can be read at any place; `pyarrow.NativeFile` is one."""
+    """A file that can be read at any position, such as `pyarrow.NativeFile`."""
 
     def read(self, nbytes: int, /) -> bytes: ...  # noqa: D102
 
@@ -39,9 +39,9 @@ class SeekableFile(Protocol):
 
 
 class RawFile(io.RawIOBase):
-    """A `SeekableFile` as Python's raw file: what `BufferedReader`, tarfile, csv and ijson want.
+    """A `SeekableFile` as one of Python's raw files, which `BufferedReader`, tarfile, csv and ijson need.
 
-    The buffer in front of it is large: a new request costs a round trip, in which a megabyte comes anyway.
+    The buffer in front of it is large, because in the time of a request's round trip a megabyte arrives as well.
     """
 
     def __init__(self, source: SeekableFile) -> None:
@@ -83,7 +83,7 @@ class RawFile(io.RawIOBase):
 
 
 def reason_of(error: Exception) -> str:
-    """The skip reason that a storage library's error stands for."""
+    """The skip reason for an error of a storage library."""
     text = str(error).upper()
     if isinstance(error, FileNotFoundError) or any(mark in text for mark in _MISSING):
         return "not_found"
@@ -94,18 +94,18 @@ def reason_of(error: Exception) -> str:
 
 
 def unreadable(error: Exception) -> RefusedImage:
-    """A file's failure as its skip; the library's own text names hosts and request ids and is not shown."""
+    """The `RefusedImage` for a file's error; it hides the library's text, which names hosts and request ids."""
     reason = reason_of(error)
     return RefusedImage(f"{reason}: {_DETAILS[reason]}")
 
 
 def unusable(error: Exception, what: str) -> InvalidRequest:
-    """The failure of a folder or annotation file as the answer to a registration."""
+    """The `InvalidRequest` for an error of a folder or annotation file at registration."""
     return InvalidRequest(f"{what} cannot be read: {_DETAILS[reason_of(error)]}")
 
 
 def change_mark(text: str) -> int:
-    """A number that stands for an entity tag or version where a time of change would: 62 bits of its hash."""
+    """A number that replaces a time of change: 62 bits of the hash of an entity tag or version."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 2
 
 

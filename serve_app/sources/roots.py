@@ -1,6 +1,6 @@
-"""Which folders, URLs and annotation files a dataset may be made from: those below `Settings.dataset_roots`.
+"""Checks that a dataset's folder, URL and annotation file lie below `Settings.dataset_roots`.
 
-These checks guard registration, against callers; `files` guards every read after it, against the disk.
+These checks protect registration against callers; `files` protects every later read against changes on disk.
 """
 
 import errno
@@ -12,11 +12,11 @@ from serve_app.errors import InvalidRequest, OutsideRoots
 from serve_app.urls import Url, is_url, parse
 
 Roots = tuple[Path | str, ...]
-"""Real paths of folders, and URLs, as `Settings.dataset_roots` holds them."""
+"""Real paths of folders, and URLs, as in `Settings.dataset_roots`."""
 
 MAX_PATH_CHARS = 4096
 _NEVER = tuple(map(Path, ("/proc", "/sys", "/dev")))
-# One constant text: whether something exists outside the roots must not show.
+# The text is constant, so that it does not reveal whether something exists outside the roots.
 _OUTSIDE = (
     "this path is not below a folder or URL that the service may read; start the service with "
     "CONSTELLATE_DATASET_ROOTS=FOLDER or s3://BUCKET (several separated by ':') to allow it; never /, /proc, /sys "
@@ -30,23 +30,23 @@ def allows(url: Url, roots: Roots) -> bool:
 
 
 def check_root(path: str, roots: Roots) -> Path | Url:
-    """The folder that may become a dataset: its real path, or its URL.
+    """The real path or the URL of a folder that may become a dataset.
 
-    What is behind a URL shows when it is listed.
+    A URL is checked by name only; its contents are checked when it is listed.
 
     Args:
-        path: what the caller asked for; a relative path is below the first folder among the roots.
+        path: the path or URL from the caller; a relative path is below the first folder among the roots.
         roots: the setting.
 
     Raises:
-        OutsideRoots: it is not below a root, links resolved; same message whether it exists or not.
-        InvalidRequest: it is no path and no URL, no folder, or cannot be read.
+        OutsideRoots: the path, with links resolved, is not below a root; the message does not show whether it exists.
+        InvalidRequest: the text is neither a path nor a URL, or the path is not a readable folder.
     """
     if is_url(path):
         return _allowed(path, roots)
     real = _real_path(path, _first_folder(roots), roots)
     try:
-        # The dot needs the right to enter, the listing the right to read.
+        # Opening the dot needs the right to enter the folder; listing needs the right to read it.
         os.scandir(os.path.join(real, ".")).close()
     except OSError as error:
         raise InvalidRequest(f"root {path!r} {_problem(error, wanted='folder')}") from None
@@ -57,8 +57,8 @@ def check_annotations(path: str, root: Path | Url, roots: Roots) -> Path | Url:
     """The real path or URL of an annotation file; a relative path is below the dataset's `root`.
 
     Raises:
-        OutsideRoots: as `check_root`.
-        InvalidRequest: it is no path and no URL, no regular file, or cannot be read.
+        OutsideRoots: as for `check_root`.
+        InvalidRequest: the text is neither a path nor a URL, or the path is not a readable regular file.
     """
     if is_url(path):
         return _allowed(path, roots)
@@ -93,7 +93,7 @@ def _first_folder(roots: Roots) -> Path:
 
 
 def _real_path(path: str, base: Path, roots: Roots) -> Path:
-    """Resolve every link and refuse what lies outside the roots."""
+    """Resolve all links and refuse a path outside the roots."""
     if not path or len(path) > MAX_PATH_CHARS or "\0" in path or not _is_unicode(path):
         raise InvalidRequest(
             f"a path has 1 to {MAX_PATH_CHARS} characters, all of them valid Unicode, none of them NUL"

@@ -1,8 +1,8 @@
-"""Images and manifests of the web, fetched so that nobody can make the service ask its own network.
+"""Fetches images and manifests from the web, without letting clients reach the service's own network.
 
-Every connection goes to an address that was looked up once and found public: the check and the connection
-use the same address, so a name that changes between two look-ups (DNS rebinding) gains nothing. Redirects
-are followed by hand, and each hop passes the same checks as the first. No proxy of the environment is used.
+A host name is looked up once, its addresses must all be public, and the connection goes to one of them. A name that
+changes between two look-ups (DNS rebinding) therefore gains nothing. This module follows redirects itself, and each hop
+passes the same checks. It does not use proxies from the environment.
 """
 
 import ipaddress
@@ -38,7 +38,7 @@ _PRIVATE = (
 
 
 class PinnedBackend(httpcore.SyncBackend):
-    """Connects to the address that it has checked."""
+    """Connects only to addresses that it has checked."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private
@@ -51,11 +51,11 @@ class PinnedBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Look a host up once, and connect to one of its addresses if all of them may be asked.
+        """Look a host up once, and connect to one of its addresses if all of them are allowed.
 
         Raises:
-            RefusedImage: one of them may not.
-            httpcore.ConnectError: there is none, or none answers.
+            RefusedImage: one of the addresses is not allowed.
+            httpcore.ConnectError: the host has no address, or no address answers.
         """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -74,7 +74,7 @@ class PinnedBackend(httpcore.SyncBackend):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the Internet's; IPv4 addresses inside IPv6 ones count as themselves."""
+    """Whether an IP address is public; an IPv6 address that contains an IPv4 address is judged by that one."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
@@ -86,11 +86,11 @@ def is_public(address: str) -> bool:
 
 
 class Web:
-    """GET and HEAD of URLs below the roots.
+    """Sends GET and HEAD requests to URLs below the roots.
 
     Args:
-        roots: the setting; each hop of a redirect is held against it.
-        allow_private: also connect to addresses that are not public.
+        roots: the setting; each hop of a redirect must be below a root.
+        allow_private: whether to connect to addresses that are not public.
     """
 
     def __init__(self, roots: Roots, *, allow_private: bool) -> None:
@@ -100,23 +100,23 @@ class Web:
         )
 
     def allows(self, url: Url) -> bool:
-        """Whether a URL, of the web or of a bucket, is below the roots."""
+        """Whether a URL of the web or of a bucket is below a root."""
         return allows(url, self._roots)
 
     def read(self, url: Url, *, max_bytes: int) -> bytes:
         """The bytes at a URL.
 
         Raises:
-            RefusedImage: not_found, permission_denied, unreachable or too_large.
+            RefusedImage: the reason is not_found, permission_denied, unreachable or too_large.
         """
         with self._response("GET", url) as response:
             return b"".join(_limited(response, max_bytes))
 
     def open(self, url: Url) -> IO[bytes]:
-        """A copy of what is at a URL, for reading at any place; gone when closed.
+        """A temporary copy of the file at a URL, for reading at any position; closing deletes it.
 
         Raises:
-            InvalidRequest: it cannot be fetched, or has more than `MAX_MANIFEST_BYTES`.
+            InvalidRequest: the file cannot be fetched, or has more than `MAX_MANIFEST_BYTES`.
         """
         file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
         try:
@@ -129,7 +129,7 @@ class Web:
         return file
 
     def stat(self, url: Url) -> tuple[int, int]:
-        """Size and change mark (entity tag, else time of change); -1 twice where the server does not tell."""
+        """The size and change mark (from the entity tag or the time of change), both -1 if the server lacks one."""
         try:
             with self._response("HEAD", url) as response:
                 size_bytes = int(_header(response, b"content-length") or -1)
@@ -140,7 +140,7 @@ class Web:
 
     @contextmanager
     def _response(self, method: str, url: Url) -> Iterator[httpcore.Response]:
-        """The answer with status 200 at the end of all redirects."""
+        """Follow redirects, and yield the final answer, which has status 200."""
         timeouts = {"connect": CONNECT_S, "read": READ_S, "write": READ_S, "pool": TOTAL_S}
         headers = {"Host": url.host, "Accept-Encoding": "identity", "User-Agent": "constellate"}
         for _ in range(MAX_REDIRECTS + 1):
@@ -163,7 +163,7 @@ class Web:
 
 
 def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
-    """The body's pieces, up to a number of bytes and a time."""
+    """The pieces of the body; a body that is too large or takes too long is refused."""
     n_bytes = 0
     deadline = time.monotonic() + TOTAL_S
     declared = _header(response, b"content-length") or "0"
@@ -212,4 +212,4 @@ def _header(response: httpcore.Response, name: bytes) -> str | None:
 
 
 NO_WEB = Web((), allow_private=False)
-"""For datasets that name no URL."""
+"""A `Web` that allows no URL, for datasets that name none."""

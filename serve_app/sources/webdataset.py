@@ -1,7 +1,7 @@
-"""Webdataset tars: consecutive members of one key make a sample, `0001.jpg` beside `0001.cls`.
+"""Webdataset tars: consecutive members with the same key form a sample, such as `0001.jpg` and `0001.cls`.
 
-Only headers are read, and the small members that hold labels. An image is later read from its place in the
-tar, with the header before it, so that a tar which was replaced meanwhile cannot pass for the listed one.
+A listing reads only headers and the small members that hold labels. An image is later read from its place in the tar
+together with its header, so that a tar that was replaced meanwhile is detected.
 (format: github.com/webdataset/webdataset)
 """
 
@@ -25,7 +25,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 
 class Member(NamedTuple):
-    """An image in a tar: its name there, its label, where its bytes begin and how many there are."""
+    """An image in a tar: its name, its label, and the offset and number of its bytes."""
 
     name: str
     label: str | None
@@ -34,10 +34,10 @@ class Member(NamedTuple):
 
 
 def members(file: IO[bytes], name: str) -> Iterator[Member]:
-    """The images in an open tar, in its order; memory grows with the members of one key.
+    """The images in an open tar, in its order; memory grows with the number of members of one key.
 
     Raises:
-        InvalidRequest: it is not an uncompressed, whole tar.
+        InvalidRequest: the file is not an uncompressed and complete tar.
     """
     key, images, labels = b"", list[tuple[str, int, int]](), dict[str, str]()
     for member in _files(file, name):
@@ -63,7 +63,7 @@ def check_header(header: bytes, size_bytes: int) -> None:
     """Make sure that the 512 bytes before an image are the header of a member of its size.
 
     Raises:
-        RefusedImage: they are not (changed).
+        RefusedImage: they are not such a header (changed).
     """
     try:
         found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
@@ -80,7 +80,7 @@ def _labelled(images: list[tuple[str, int, int]], labels: dict[str, str]) -> Ite
 
 
 def _label(kind: str, data: bytes) -> str | None:
-    """What a member beside the image says its label is: a text, or the one in a JSON object."""
+    """The label in a member beside the image: the member's text, or a value of its JSON object."""
     text = data.decode("utf-8", "replace").strip()
     if kind != "json":
         return text[:MAX_LABEL_CHARS] or None
@@ -94,14 +94,14 @@ def _label(kind: str, data: bytes) -> str | None:
 
 
 def _files(file: IO[bytes], name: str) -> Iterator[tarfile.TarInfo]:
-    """The regular files of a tar; sparse ones are left out, since their bytes are not in one piece."""
+    """The regular files of a tar; sparse files are left out, because their bytes are not in one piece."""
     if file.read(len(GZIP_MAGIC)) == GZIP_MAGIC:
         raise InvalidRequest(f"{name!r} is compressed: images cannot be read from their place in it; gunzip it")
     file.seek(0)
     try:
         with tarfile.open(fileobj=cast(IO[bytes], _Bounded(file)), mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it keeps every member it has passed
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep every member
                 if member.isreg() and not member.issparse():
                     yield member
     except (tarfile.TarError, ValueError, RecursionError) as error:
@@ -109,7 +109,7 @@ def _files(file: IO[bytes], name: str) -> Iterator[tarfile.TarInfo]:
 
 
 class _Bounded:
-    """A file of which no more than `MAX_HEADER_BYTES` are read at once: a header says how long the next one is."""
+    """A file that reads at most `MAX_HEADER_BYTES` at once, because a header states the length of the next one."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
