@@ -1,5 +1,4 @@
-"""Constellate as plain Python: everything the service does, with no knowledge of Ray.
+"""Constellate as plain Python: all work of the service, without Ray.
 
-`deployments` spreads these modules over Ray actors and Serve replicas; `serve_app.main` is the one
-place where the two meet.
+`deployments` spreads these modules over Ray actors and Serve replicas. Only `serve_app.main` uses both packages.
 """

@@ -1,7 +1,7 @@
 """Settings: one typed, frozen model for the environment, the command line and `serve_config.yaml`.
 
-Unknown keys are an error everywhere. Nothing is read at import time; the composition root and the
-command line call `Settings.from_environment` once.
+An unknown key is always an error. Nothing is read at import time; the composition root and the command line each call
+`Settings.from_environment` once.
 """
 
 import difflib
@@ -25,7 +25,7 @@ class SettingsError(ValueError):
 
 
 class Settings(BaseModel):
-    """Every setting of the service, as the table of README.md has them."""
+    """Every setting of the service; the table in README.md lists them too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
@@ -78,10 +78,10 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str], **overrides: object) -> "Settings":
-        """Read `CONSTELLATE_<NAME>` variables; `overrides` that are not None win.
+        """Read `CONSTELLATE_<NAME>` variables; `overrides` that are not None replace their values.
 
         Raises:
-            SettingsError: a variable is unknown (the nearest name is suggested) or a value is unusable.
+            SettingsError: a variable is unknown (the message suggests the nearest name) or a value is unusable.
         """
         values: dict[str, object] = {}
         for variable, text in environment.items():
@@ -102,7 +102,7 @@ class Settings(BaseModel):
             raise SettingsError(problems) from None
 
     def to_environment(self) -> dict[str, str]:
-        """The variables that make `from_environment` build these settings again."""
+        """The variables from which `from_environment` builds the same settings."""
         values: dict[str, str] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
@@ -114,10 +114,10 @@ class Settings(BaseModel):
 
     @property
     def database_path(self) -> Path:
-        """The one DuckDB file."""
+        """The path of the one DuckDB file."""
         return self.data_dir / "constellate.duckdb"
 
     @property
     def url(self) -> str:
-        """Where clients reach the ingress."""
+        """The URL at which clients reach the ingress."""
         return f"http://{self.host}:{self.port}"

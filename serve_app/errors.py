@@ -21,9 +21,9 @@
     │       └── Saturated 429
     └── DiskFull 507
 
-Each class carries its HTTP status and a stable code; the message is written for the caller and reaches
-it. Messages never hold SQL, a stack, or a path outside the dataset. Errors cross Ray actors by pickling,
-so every one is built from a single message string and none has its own `__init__` (ray#20830).
+Each class has an HTTP status and a stable code. The message is written for the caller, who receives it, so it never
+holds SQL, a stack, or a path outside the dataset. Errors cross Ray actors by pickling, so every error is built from a
+single message string and no class has its own `__init__` (ray#20830).
 """
 
 from typing import ClassVar
@@ -37,7 +37,7 @@ class ServiceError(Exception):
 
     @property
     def detail(self) -> str:
-        """The message this error was built from."""
+        """The message from which the error was built."""
         return str(self.args[0]) if self.args else self.code
 
 
@@ -49,14 +49,14 @@ class InvalidRequest(ServiceError):
 
 
 class MalformedJson(InvalidRequest):
-    """The body is not strict JSON: syntax, `NaN`, `1e400`, lone surrogates, duplicate keys."""
+    """The body is not strict JSON: it has a syntax error, `NaN`, `1e400`, a lone surrogate or a duplicate key."""
 
     status = 400
     code = "malformed_json"
 
 
 class UnknownModel(InvalidRequest):
-    """The model name is neither known nor a directory that holds a DINOv2 checkpoint."""
+    """The model name is neither a known name nor a folder with a DINOv2 checkpoint."""
 
     code = "unknown_model"
 
@@ -68,7 +68,7 @@ class InvalidImage(InvalidRequest):
 
 
 class RefusedImage(InvalidImage):
-    """An image that gets no vector; built from one string, `"<reason>: <detail>"`."""
+    """An image gets no vector; the error is built from one string, `"<reason>: <detail>"`."""
 
     @property
     def reason(self) -> str:
@@ -77,7 +77,7 @@ class RefusedImage(InvalidImage):
 
     @property
     def detail(self) -> str:
-        """What is wrong, for people."""
+        """The explanation for people, after the colon."""
         return str(self).partition(": ")[2]
 
 
@@ -96,14 +96,14 @@ class Unauthorized(ServiceError):
 
 
 class OutsideRoots(ServiceError):
-    """A path is not under the configured dataset roots; same answer whether it exists or not."""
+    """A path is not below a configured dataset root; the answer does not show whether the path exists."""
 
     status = 403
     code = "outside_roots"
 
 
 class NotFound(ServiceError):
-    """There is no such resource."""
+    """The resource does not exist."""
 
     status = 404
     code = "not_found"
@@ -135,7 +135,7 @@ class Conflict(ServiceError):
 
 
 class NameTaken(Conflict):
-    """A dataset of this name exists; the message is its id."""
+    """A dataset of this name exists; the message is the dataset's id."""
 
     code = "name_taken"
 
@@ -147,13 +147,13 @@ class JobRunning(Conflict):
 
 
 class NothingRunning(Conflict):
-    """There is no running job to cancel."""
+    """No job is running that could be cancelled."""
 
     code = "nothing_running"
 
 
 class StaleAttempt(Conflict):
-    """The job is over, or a newer attempt has claimed it: the caller must stop working on it."""
+    """The job is over or a newer attempt has claimed it, so the caller must stop working on it."""
 
     code = "stale_attempt"
 
@@ -186,13 +186,13 @@ class StoreUnavailable(Unavailable):
 
 
 class ModelUnavailable(Unavailable):
-    """The model's weights cannot be had or do not load; the message names the ways to get them."""
+    """The model's weights cannot be found or loaded; the message names the ways to get them."""
 
     code = "model_unavailable"
 
 
 class RootUnavailable(Unavailable):
-    """The folder of a dataset is gone or out of reach."""
+    """The folder of a dataset is gone or cannot be reached."""
 
     code = "root_unavailable"
 
@@ -204,20 +204,20 @@ class Overloaded(Unavailable):
 
 
 class Saturated(Overloaded):
-    """This process embeds as many images for waiting callers as it may."""
+    """This process already embeds as many images, or receives as many bytes of bodies, as it may."""
 
     status = 429
     code = "saturated"
 
 
 class WorkerCrashed(Unavailable):
-    """The process that ran the call died with it; the call may or may not be the cause."""
+    """The process that ran the call died; the call may or may not be the cause."""
 
     code = "worker_crashed"
 
 
 class DiskFull(ServiceError):
-    """The disk of the database has no room for what was asked; nothing was begun."""
+    """The disk of the database has no room for the vectors that the job would add."""
 
     status = 507
     code = "disk_full"

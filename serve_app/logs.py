@@ -1,7 +1,7 @@
-"""Structured logs: one JSON object a line on standard error, with the ids of the request and the job it is about.
+"""Structured logs: each line on standard error is a JSON object with the ids of its request and job.
 
-Ray keeps the standard error of each process in a file of its own. The ids live in a context variable: tasks and
-threads begun inside `about` have them too, and whoever calls another process sends `ids()` along.
+Ray writes the standard error of each process to a separate file. The ids are kept in a context variable: tasks and
+threads that start inside `about` inherit them, and callers of other processes send `ids()` along.
 """
 
 import json
@@ -14,19 +14,19 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 
 OURS = ("constellate", "serve_app", "deployments")
-"""The roots of this project's loggers; those of libraries stay as they are."""
+"""The names of this project's root loggers; loggers of libraries are not changed."""
 
-_ids: ContextVar[Mapping[str, str]] = ContextVar("log_ids", default={})  # noqa: B039  # never changed, only replaced
+_ids: ContextVar[Mapping[str, str]] = ContextVar("log_ids", default={})  # noqa: B039  # it is never changed in place
 
 
 def ids() -> Mapping[str, str]:
-    """The ids of what is being done here and now: `request_id`, `job_id`."""
+    """The ids of the current work: `request_id`, `job_id`."""
     return _ids.get()
 
 
 @contextmanager
 def about(**more: str) -> Iterator[None]:
-    """Give every line that is logged inside these ids, beside those it has already."""
+    """Add these ids to every line that is logged inside the block."""
     token = _ids.set({**_ids.get(), **more})
     try:
         yield
@@ -35,14 +35,14 @@ def about(**more: str) -> Iterator[None]:
 
 
 class JsonLines(logging.Formatter):
-    """A record as one line of JSON: time (UTC), level, component, pid, logger, message, ids and the traceback."""
+    """Formats a record as one line of JSON: time (UTC), level, component, pid, logger, message, ids, traceback."""
 
     def __init__(self, component: str) -> None:
         super().__init__()
         self._component = component
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """The line without a newline."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds"),
             "level": record.levelname.lower(),
@@ -58,7 +58,7 @@ class JsonLines(logging.Formatter):
 
 
 def to_stderr(component: str) -> None:
-    """Send this process's own lines from `info` on to standard error as JSON, under the name of its component."""
+    """Write our loggers' records of level `info` and above to standard error as JSON, with the component's name."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(component))
     for name in OURS:

@@ -1,7 +1,7 @@
 """Composition root: the two Serve applications, and the service in the foreground.
 
-The only module of `serve_app` that knows Ray. `api` and `embedder` are what `serve_config.yaml` names;
-`serve` and `down` are what the command line calls.
+This is the only module of `serve_app` that uses Ray. `serve_config.yaml` names `api` and `embedder`; the command line
+calls `serve`, `down`, `bulk` and `backup`.
 """
 
 import logging
@@ -40,21 +40,22 @@ log = logging.getLogger("constellate")
 
 API = "api"
 MAX_STREAMS_AND_REQUESTS = 1000
-"""Every open stream holds a request slot (Serve's default of 5 would freeze the ingress at five viewers)."""
+"""Every open stream occupies a request slot (with Serve's default of 5, five viewers would block the ingress)."""
 
 RAY_TIME_LIMITS = {
-    # Serve kills a proxy that is not ready in time, and the start of the service fails with it: 5 s are too few on a
-    # machine that is busy.
+    # Serve kills a proxy that is not ready in time, and then the start of the service fails. The default of 5 s is too
+    # short on a busy machine.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
-    # Serve replaces its proxy after three failed checks; 10 s apart they leave the port dead for half a minute.
+    # Serve replaces its proxy after three failed checks. With the default of 10 s, the port is dead for half a minute.
     "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
-    # Ray counts its node as dead after five failed checks; 3 s apart a service without its raylet lingers for 20 s.
+    # Ray declares a node dead after five failed checks. With the default of 3 s, a service without its raylet goes on
+    # for 20 s.
     "RAY_health_check_period_ms": "1000",
-    # How long Ray's processes, this one included, look for its control store before they end: nobody restarts it.
+    # Ray's processes, including this one, look this long for Ray's control store before they end. Nobody restarts it.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
 HEALTH_CHECK_S = 1.0
-"""How soon Serve misses a replica that was killed."""
+"""How soon Serve notices a killed replica."""
 
 RAY_CHECK_S = 1.0
 
@@ -112,17 +113,17 @@ def embedder(args: Settings) -> Application:
 
 
 def _with_environment(args: Settings) -> Settings:
-    """`args` of the configuration file over the environment over the defaults."""
+    """The settings from `args` of the configuration file, then from the environment, then from the defaults."""
     return Settings.from_environment(os.environ, **{name: getattr(args, name) for name in args.model_fields_set})
 
 
 def serve(settings: Settings) -> None:
-    """Run the service in the foreground until SIGINT or SIGTERM, then stop all of it.
+    """Run the service in the foreground until SIGINT, SIGTERM or SIGHUP, and then stop all of it.
 
-    Starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names.
+    It starts Ray on this machine, or joins the cluster that `RAY_ADDRESS` names.
 
     Raises:
-        Unavailable: the port is taken, or another service uses the data directory.
+        Unavailable: the port is taken, another service uses the data directory, or Ray died.
     """
     stop = threading.Event()
     preflight.check_data_dir(settings)
@@ -140,7 +141,7 @@ def serve(settings: Settings) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-        # Ray has put its own handler of SIGTERM in the place of ours, one that ends the process on the spot.
+        # Ray has replaced our handler of SIGTERM with one that ends the process at once.
         _set_on_signals(stop)
         deploy(settings)
         record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
@@ -154,7 +155,7 @@ def serve(settings: Settings) -> None:
 
 
 def _watch_ray(stop: threading.Event) -> None:
-    """Wait for `stop`. Raises `Unavailable` when Ray has died: whoever supervises this process must see it end."""
+    """Wait for `stop`. Raises `Unavailable` when Ray has died, so that a supervisor sees this process end."""
     while not stop.wait(RAY_CHECK_S):
         if not any(node["Alive"] for node in ray.nodes()):
             raise Unavailable("Ray died under the service; running jobs go on when it is started again")
@@ -181,7 +182,7 @@ def deploy(settings: Settings) -> None:
 
 
 def down(settings: Settings) -> bool:
-    """End a service that was deployed on the cluster `RAY_ADDRESS` names; True when something was there."""
+    """End the service on the cluster that `RAY_ADDRESS` names, and return whether there was one."""
     ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), namespace=writer.NAMESPACE, logging_level=logging.WARNING)
     try:
         return undeploy()
@@ -199,7 +200,7 @@ def bulk(
     actors: int,
     on_part: Callable[[BulkState], object],
 ) -> BulkState:
-    """Embed a set (see `Bulk`) on the running service's cluster, that of RAY_ADDRESS, or one for as long as it takes.
+    """Embed a set with `Bulk` on the running service's cluster, else on that of RAY_ADDRESS, else on a temporary one.
 
     Raises:
         InvalidRequest, Unavailable: see `Bulk.run`.
@@ -227,7 +228,7 @@ def bulk(
 
 
 def backup(settings: Settings, ray_address: str) -> Backup:
-    """Have the writer of the service on this cluster copy its database; jobs go on meanwhile. Raises `ServiceError`."""
+    """Make the writer on this cluster copy its database; jobs continue meanwhile. Raises `ServiceError`."""
     ray.init(address=ray_address, namespace=writer.NAMESPACE, logging_level=logging.WARNING)
     try:
         actor: Any = writer.find_or_start(settings)
@@ -240,9 +241,9 @@ def backup(settings: Settings, ray_address: str) -> Backup:
 
 
 def undeploy() -> bool:
-    """Delete the applications and close the database on the connected cluster; True when something was there.
+    """Delete our applications on the connected cluster and close the database; return whether there were any.
 
-    Other applications of the cluster's Serve go on, so Serve itself is not shut down.
+    Serve itself is not shut down, because other applications on it must go on.
     """
     ours = [
         name for name in ray_serve.status().applications if name == API or embedder_deployment.is_application_name(name)
@@ -253,7 +254,7 @@ def undeploy() -> bool:
 
 
 def _stop() -> None:
-    """Stop serving, close the database, end Ray; every process this service started is gone afterwards."""
+    """Stop serving, close the database and end Ray; afterwards, no process of this service is left."""
     if ray.is_initialized():
         if any(node["Alive"] for node in ray.nodes()):
             undeploy()

@@ -1,8 +1,8 @@
-"""One object decides how work is cut and spread, from the machine and the settings.
+"""One object decides how work is cut and spread; it depends on the machine and the settings.
 
-CPU and GPU are different machines (docs/decisions/0003-batching.md; the figures are in docs/measurements.md).
-On a CPU one replica a core with one thread each beats one replica with all threads; on a GPU one replica feeds
-large batches and decoding is spread over the cores.
+CPUs and GPUs need different sizes (docs/decisions/0003-batching.md; the figures are in docs/measurements.md). On a CPU,
+one replica per core with one thread is faster than one replica with all threads. On a GPU, one replica computes large
+batches, and decoding is spread over the cores.
 """
 
 import math
@@ -11,36 +11,35 @@ from dataclasses import dataclass
 from serve_app.config import Settings
 
 SMALL_ACTOR_CPUS = 0.1
-"""Each ingress, the writer, JobRunner, Reducer and Searcher claim this much."""
+"""The CPU share of each ingress replica, the writer, JobRunner, Reducer and Searcher."""
 
 INGRESS_REPLICAS = 2
-"""One dies, the other answers: with a single one callers waited four to eight seconds for its successor."""
+"""If one dies, the other answers; with a single replica, callers waited four to eight seconds for the next one."""
 
 N_SMALL_ACTORS = 4 + INGRESS_REPLICAS
 
 MAX_INITIAL_REPLICAS = 4
-"""CPU replicas at start: the first job of a fresh service finds every core of a laptop in use. 0.6 GB each."""
+"""CPU replicas at start: with four, the first job uses every core of a laptop. Each replica takes 0.6 GB."""
 
 FURTHER_MODELS = 2
-"""Models beside the default one that start at once on a CPU; the next waits a minute, until an idle one has left."""
+"""So many models beside the default one start at once on a CPU; another waits a minute, until an idle one has ended."""
 
 MAX_ONGOING_CALLS = 64
-"""By replica: with few, the router of a caller finds every replica full and sleeps before it tries again."""
+"""The limit of a replica; with a low limit, a caller's router finds every replica full and sleeps before it retries."""
 
 MAX_REQUEST_IMAGES = 999
-"""Starlette's form parser takes 1000 parts and answers one more with a 400 instead of a 413."""
+"""Starlette's form parser accepts 1000 parts, and answers a larger form with 400 and not with 413."""
 CPU_REQUEST_IMAGES = 32
-"""By replica. The largest model needs about two seconds an image on a core, and callers wait for two minutes."""
+"""The limit for each replica: the largest model takes two seconds per image on a core, and callers wait two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Sizes for one cluster.
 
-    `chunk_images` travel in one call to a replica, at most `batch_images` in one forward pass, and
-    `window` chunks are in flight over all jobs: the window is also the autoscaling signal, so it must ask
-    for more than `max_replicas * target_ongoing`. A request that waits for its vectors holds at most
-    `request_images`.
+    One call to a replica has `chunk_images`, one forward pass at most `batch_images`, and a request at most
+    `request_images`. All jobs together have `window` chunks under way. Serve scales on these calls, so the window must
+    be larger than `max_replicas * target_ongoing`.
     """
 
     max_replicas: int
@@ -57,15 +56,15 @@ class Policy:
 
     @classmethod
     def choose(cls, settings: Settings, *, n_cpus: float, n_gpus: float) -> "Policy":
-        """Choose for a cluster of `n_cpus` logical CPUs and `n_gpus` GPUs.
+        """Choose the sizes for a cluster of `n_cpus` logical CPUs and `n_gpus` GPUs.
 
         Args:
-            settings: `device`, `max_replicas` and `gpus_per_replica` override the machine.
-            n_cpus: logical CPUs Ray schedules on.
-            n_gpus: GPUs Ray schedules on.
+            settings: `device`, `max_replicas` and `gpus_per_replica` take precedence over the machine.
+            n_cpus: the logical CPUs on which Ray schedules.
+            n_gpus: the GPUs on which Ray schedules.
         """
         cores = max(1, math.floor(n_cpus))
-        # Whoever states both means GPUs, also those of nodes that the cluster starts only when a replica asks for one.
+        # Both settings together ask for GPUs, even those of nodes that the cluster starts only on a replica's demand.
         expects_gpus = settings.device == "cuda" and bool(settings.gpus_per_replica)
         if expects_gpus or (n_gpus >= 1 and settings.device in ("auto", "cuda")):
             share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
@@ -101,11 +100,11 @@ class Policy:
 
     @property
     def window(self) -> int:
-        """Chunks in flight over all jobs."""
+        """The number of chunks that all jobs together may have under way."""
         return math.ceil(self.max_replicas * self.target_ongoing * 1.25)
 
 
 def _share_of_cores(cores: int, replicas: int) -> float:
-    """Logical CPUs of a replica, so that all replicas, one each of two further models and the small actors fit."""
+    """The logical CPUs of a replica; all replicas, one replica of each further model, and the small actors fit in."""
     free = max(0.4, cores - N_SMALL_ACTORS * SMALL_ACTOR_CPUS)
     return max(0.1, min(0.9, math.floor(100 * free / (replicas + FURTHER_MODELS)) / 100))

@@ -1,4 +1,4 @@
-"""What has to be true of this machine before a service starts on it: a data directory, a port and files to open."""
+"""Checks before a service starts: a free data directory, a free port, and enough open files."""
 
 import resource
 import socket
@@ -12,7 +12,7 @@ KILLED_PORT_S = 15.0
 
 
 def check_data_dir(settings: Settings) -> None:
-    """Raises `Unavailable`: another service uses the data directory."""
+    """Raise `Unavailable` if another service uses the data directory."""
     other = ServiceRecord.read(settings.data_dir)
     if other is not None:
         raise Unavailable(
@@ -22,10 +22,10 @@ def check_data_dir(settings: Settings) -> None:
 
 
 def await_port(settings: Settings) -> None:
-    """Check the port; after a service that was killed, give the processes that die with it the time to.
+    """Check that the port is free; after a service was killed, give its remaining processes time to end.
 
     Raises:
-        Unavailable: something else listens there.
+        Unavailable: another process listens on the port.
     """
     was_killed = (settings.data_dir / FILE_NAME).exists()
     deadline = time.monotonic() + (KILLED_PORT_S if was_killed else 0.0)
@@ -51,6 +51,6 @@ def _check_port(settings: Settings) -> None:
 
 
 def raise_file_limit() -> None:
-    """Streams and Ray's processes need more open files than the usual 1,024."""
+    """Raise the limit of open files, because streams and Ray's processes need more than the usual 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard != resource.RLIM_INFINITY else max(soft, 65536), hard))

@@ -1,4 +1,4 @@
-"""Values that cross processes: frozen, picklable, without behaviour beyond derived properties.
+"""Values that cross processes: they are frozen and picklable, and have no behaviour but derived properties.
 
 Letters for shapes: N images or samples, D dimension of a vector.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from serve_app.errors import RefusedImage
 
 VectorArray = NDArray[np.float32]
-"""(N, D) float32, rows in the order of the ids beside it."""
+"""(N, D) float32; the rows are in the order of the ids that come with it."""
 
 DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
 JobKind = Literal["embed", "reduce", "import"]
@@ -24,16 +24,16 @@ TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One image of a dataset's source, from its listing to the replica that embeds it.
+    """One image of a dataset's source; it travels from the listing to the replica that embeds it.
 
-    `file_name` is the path below the root in the reversible spelling of `files.encode_name`, or the URL of an
-    image elsewhere. `size_bytes` and `mtime_ns` are -1 when the file could not be examined; of remote files
-    `mtime_ns` is whatever number changes with the content. `place` says where in a tar or Parquet file the
-    image lies (`sources.reading`); None for a file of its own.
+    `file_name` is the path below the root in the reversible spelling of `files.encode_name`, or the URL of an image
+    elsewhere. `size_bytes` and `mtime_ns` are -1 if the file could not be examined. For a remote file, `mtime_ns` is a
+    number that changes when the content changes. `place` is the image's place in a tar or Parquet file
+    (`sources.reading`), or None if the image is a separate file.
 
-    The store adds the last two. `ordinal` is the place in the dataset's listing, -1 before it is stored.
-    `known_hashes` are content hashes of vectors in the job's space whose files have the same size: a file that
-    hashes to one of them needs no forward pass.
+    The store adds the last two fields. `ordinal` is the position in the dataset's listing, -1 before it is stored.
+    `known_hashes` are content hashes of vectors in the job's space whose files have the same size. A file whose hash is
+    among them needs no forward pass.
     """
 
     sample_id: str
@@ -48,7 +48,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A registered dataset. `root` is a real, absolute folder or a URL; `annotations` a file there or None."""
+    """A registered dataset. `root` is the real path of a folder or a URL; `annotations` is a file or URL, or None."""
 
     id: str
     name: str
@@ -61,7 +61,7 @@ class Dataset:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a dataset, as clients see it."""
+    """One sample of a dataset, as clients see it."""
 
     id: str
     file_name: str
@@ -70,7 +70,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ScanChange:
-    """What a scan changed, in samples."""
+    """The numbers of samples that a rescan added, changed and removed."""
 
     added: int
     changed: int
@@ -79,10 +79,10 @@ class ScanChange:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The public state of a job; `processed` counts committed samples, skipped and reused included.
+    """The public state of a job; `processed` counts committed samples, including skipped and reused ones.
 
-    `seq` grows with every committed change. `rate` is samples/s over the last seconds of committed work,
-    `eta_s` what is left at that rate; both None when unknown. `phase` refines `running` ("queued",
+    `seq` grows with every committed change. `rate` is in samples/s over the last seconds of committed work, and `eta_s`
+    is the remaining time at that rate; both are None if unknown. `phase` says more about a running job ("queued",
     "running", "fitting").
     """
 
@@ -107,7 +107,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job handed to a runner. `attempt` is the fence: calls with an older one are refused."""
+    """A job that was given to a runner. The store refuses calls with an older `attempt`."""
 
     job: Job
     dataset: Dataset
@@ -118,10 +118,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """Why an image or a row of a file has no vector: a stable reason code, and a detail for people.
+    """The reason why an image or a row of a file has no vector: a stable code, and a detail for people.
 
-    `sample_id` and `file_name` are empty for an image that came by itself. For a row of an imported file both are what
-    the row calls its sample, until the sample is found.
+    `sample_id` and `file_name` are empty for an uploaded image. For a row of an imported file, both are the row's key
+    until its sample is found.
     """
 
     sample_id: str
@@ -131,13 +131,13 @@ class Skip:
 
     @classmethod
     def of(cls, error: RefusedImage, sample_id: str = "", file_name: str = "") -> "Skip":
-        """The skip of an image that was refused."""
+        """The skip for a refused image."""
         return cls(sample_id, file_name, error.reason, error.detail)
 
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """What was read: SHA-256 of the bytes (hex), and size and mtime of the open file."""
+    """The content that was read: SHA-256 of the bytes (hex), and size and mtime of the open file."""
 
     content_hash: str
     size_bytes: int
@@ -148,8 +148,8 @@ class FileStamp:
 class Block:
     """One commit of a job: embedded rows, rows whose vector is already known, and skips.
 
-    `vectors` is (len(sample_ids), D); `stamps` lies beside `sample_ids`. `known` pairs a sample with the
-    stamp whose `content_hash` names a stored vector of the job's space.
+    `vectors` is (len(sample_ids), D), and `stamps` has one element per sample id. `known` pairs a sample id with a
+    stamp whose `content_hash` identifies a stored vector of the job's space.
     """
 
     sample_ids: list[str]
@@ -160,7 +160,7 @@ class Block:
 
     @property
     def n_samples(self) -> int:
-        """Samples this block settles."""
+        """The number of samples that this block settles."""
         return len(self.sample_ids) + len(self.known) + len(self.skips)
 
 
@@ -168,8 +168,8 @@ class Block:
 class ImportedRows:
     """One commit of an import.
 
-    `vectors` is (len(keys), D), all usable; `points` is (len(keys), 2) float64, NaN twice where a row has no place.
-    `key_column` says what the keys are.
+    `vectors` is (len(keys), D), and all of them are usable. `points` is (len(keys), 2) float64; a row without a point
+    has NaN. `key_column` says whether the keys are sample ids or file names.
     """
 
     key_column: Literal["sample_id", "file_name"]
@@ -181,10 +181,10 @@ class ImportedRows:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """What a loaded model is.
+    """The properties of a loaded model.
 
-    `space_key` identifies the vector space: weights' fingerprint, pooling, resolution, preprocessing
-    version and precision class. Vectors of different keys are never compared.
+    `space_key` identifies the vector space: it depends on the weights, pooling, resolution, preprocessing version and
+    precision. Vectors of different keys are never compared.
     """
 
     name: str
@@ -206,7 +206,7 @@ class Neighbour:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingStatus:
-    """Which vectors and map a dataset has now."""
+    """The present state of a dataset's vectors and map."""
 
     dataset_id: str
     has_embeddings: bool
@@ -221,7 +221,7 @@ class EmbeddingStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreFigures:
-    """The database from outside: `jobs` by status, every status named; `file_bytes` counts the write-ahead log."""
+    """Figures of the database: `jobs` has the number for every status; `file_bytes` includes the write-ahead log."""
 
     writer_epoch: int
     jobs: dict[JobStatus, int]
@@ -230,7 +230,7 @@ class StoreFigures:
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """A copy of the database in `DATA_DIR/backups`, itself a whole database."""
+    """A copy of the database in `DATA_DIR/backups`; the copy is a complete database."""
 
     path: str
     size_bytes: int
@@ -241,8 +241,8 @@ class Backup:
 class VectorSet:
     """All vectors of a dataset, in sample order, with the job that made them.
 
-    `version` is another one after every change of the vectors or of the samples. `vectors` is (N, D) float32;
-    `points` is (N, 2) float64 or None before a reduction.
+    `version` differs after every change of the vectors or the samples. `vectors` is (N, D) float32. `points` is (N, 2)
+    float64, or None before a reduction.
     """
 
     version: str

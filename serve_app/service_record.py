@@ -1,4 +1,4 @@
-"""`DATA_DIR/service.json`: which process serves this data directory, so that another command can find and stop it."""
+"""`DATA_DIR/service.json` names the process that serves this data directory, so that other commands can find it."""
 
 import json
 import os
@@ -14,8 +14,8 @@ FILE_NAME = "service.json"
 class ServiceRecord:
     """A running service. `started_at` is ISO 8601 in UTC.
 
-    `process_mark` is what the operating system says about the start of the process: a pid alone may by now
-    belong to somebody else.
+    `process_mark` is the operating system's record of the start of the process. It is needed because another process
+    may have the same pid later.
     """
 
     pid: int
@@ -26,13 +26,13 @@ class ServiceRecord:
 
     @classmethod
     def of_this_process(cls, *, url: str, ray_address: str) -> "ServiceRecord":
-        """The record of the calling process, as of now."""
+        """A new record of the calling process."""
         pid = os.getpid()
         return cls(pid, url, ray_address, datetime.now(UTC).isoformat(timespec="seconds"), _process_mark(pid) or "")
 
     @classmethod
     def read(cls, data_dir: Path) -> "ServiceRecord | None":
-        """The record of a service that is still alive, or None; what a dead one left behind is ignored."""
+        """The record of a service that is alive, or None; the record of a dead service is ignored."""
         try:
             record = cls(**json.loads((data_dir / FILE_NAME).read_text()))
         except (OSError, ValueError, TypeError):
@@ -40,28 +40,28 @@ class ServiceRecord:
         return record if record.is_alive() else None
 
     def write(self, data_dir: Path) -> None:
-        """Put the record in place in one step."""
+        """Write the record in one atomic step."""
         data_dir.mkdir(parents=True, exist_ok=True)
         unfinished = data_dir / f".{FILE_NAME}.{self.pid}"
         unfinished.write_text(json.dumps(asdict(self), indent=2) + "\n")
         unfinished.replace(data_dir / FILE_NAME)
 
     def remove(self, data_dir: Path) -> None:
-        """Take the record away, unless another service has meanwhile put its own."""
+        """Delete the record, unless another service has written its own meanwhile."""
         if ServiceRecord.read(data_dir) in (self, None):
             (data_dir / FILE_NAME).unlink(missing_ok=True)
 
     def is_alive(self) -> bool:
-        """Whether the very process that wrote the record still runs."""
+        """Whether the process that the record names still runs."""
         return bool(self.process_mark) and _process_mark(self.pid) == self.process_mark
 
 
 def _process_mark(pid: int) -> str | None:
-    """The start of a process, in a spelling that only equals itself; None when there is no such process."""
+    """A text that identifies a process by its start; None if no process has this pid."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").is_file():
         try:
-            # The command in field 2 may hold anything, so count from its closing parenthesis.
+            # The command in field 2 may hold any character, so fields are counted from its closing parenthesis.
             state, *fields = stat.read_text().rpartition(")")[2].split()
         except (OSError, ValueError):
             return None
@@ -73,7 +73,7 @@ def _process_mark(pid: int) -> str | None:
 
 
 def _boot_id() -> str:
-    """Start times count from boot, so they only mean something together with the boot."""
+    """The id of this boot; start times count from boot, so they identify a process only together with this id."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:

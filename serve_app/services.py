@@ -1,7 +1,7 @@
-"""What the HTTP layer and the job loop need from the rest of the system, as protocols.
+"""The protocols through which the HTTP layer and the job loop use the rest of the system.
 
-On a cluster `deployments.handles` implements them with an actor and Serve handles; in unit tests a real
-store on a temporary folder and small fakes do. Every method may raise `Unavailable` (503).
+On a cluster, `deployments.handles` implements them with an actor and Serve handles; unit tests use a real store in a
+temporary folder and small fakes. Every method may raise `Unavailable` (503), unless it says otherwise.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,41 +20,41 @@ R = TypeVar("R")
 
 
 class Writer(Protocol):
-    """The only way to the database: names a method of the store's parts and awaits its result.
+    """The only way to the database: callers name a method of the store's parts and await its result.
 
-    `await writer.ask(Jobs.create, dataset_id, "embed")` runs `Jobs.create` in the process that owns the
-    file. Methods marked `@write` run one at a time; the others run beside them on a snapshot.
+    `await writer.ask(Jobs.create, dataset_id, "embed")` runs `Jobs.create` in the process that owns the file. Methods
+    marked `@write` run one at a time; other methods run in parallel to them on a snapshot.
     """
 
     async def ask(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Run a store method and return its result, or raise its `ServiceError`.
 
         Raises:
-            StoreUnavailable: the writer is away, handing over, or cannot use its file.
+            StoreUnavailable: the writer does not run, is handing over, or cannot use its file.
         """
         ...
 
 
 Outcomes = list[NDArray[np.float32] | Skip]
-"""One (D,) vector or one skip an image, in input order."""
+"""One (D,) vector or one skip for each image, in input order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """What became of images, and the model that gave the vectors: asked before, it may have been another one."""
+    """The outcomes of embedding images, and the card of the model that made the vectors, which may change any time."""
 
     card: ModelCard
     outcomes: Outcomes
 
 
 class Embedder(Protocol):
-    """Vectors for images that arrive as bytes."""
+    """Makes vectors of images that arrive as bytes."""
 
     async def describe(self, model: str) -> ModelCard:
-        """Say what the model is.
+        """The model's card.
 
         Raises:
-            ModelUnavailable: its weights cannot be had; the message names the ways to get them.
+            ModelUnavailable: the weights cannot be found or loaded; the message names the ways to get them.
         """
         ...
 
@@ -64,9 +64,9 @@ class Embedder(Protocol):
 
 
 class Searcher(Protocol):
-    """Answers questions about a dataset's vectors: names a method of `search.neighbours.Neighbours`, awaits its answer.
+    """Answers questions about a dataset's vectors; callers name a method of `search.neighbours.Neighbours`.
 
-    `await searcher.ask(Neighbours.similar, dataset_id, sample_id, 10)` asks the process that holds the vectors.
+    `await searcher.ask(Neighbours.similar, dataset_id, sample_id, 10)` asks the process that has the vectors in memory.
     """
 
     async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -75,10 +75,10 @@ class Searcher(Protocol):
 
 
 class Runner(Protocol):
-    """The job loop."""
+    """The job loop, as seen by other processes."""
 
     async def nudge(self) -> None:
-        """Look for a claimable job now instead of at the next poll; never fails."""
+        """Make the loop look for a job now and not at its next poll; the call never fails."""
         ...
 
 
@@ -88,7 +88,7 @@ def _tell_nobody(n_streams: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """Everything `create_app` needs."""
+    """Everything that `create_app` needs."""
 
     settings: Settings
     policy: Policy
@@ -97,4 +97,4 @@ class Services:
     searcher: Searcher
     runner: Runner
     on_streams: Callable[[int], object] = _tell_nobody
-    """Told now and then how many progress streams are open."""
+    """A callback that regularly gets the number of open progress streams."""

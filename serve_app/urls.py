@@ -1,6 +1,6 @@
-"""URLs of datasets and images: which there are, how they are spelled, what lies below what.
+"""URLs of datasets and images: their schemes, their canonical spelling, and which URL lies below which.
 
-A URL that passed `parse` has one spelling, so that "below" is a comparison of parts and nothing else.
+`parse` gives each URL one canonical spelling, so that "below" is a plain comparison of parts.
 """
 
 import re
@@ -14,7 +14,7 @@ WEB = frozenset({"http", "https"})
 MAX_URL_CHARS = 4096
 
 _LOOKS_LIKE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
-# In a list separated by ':', a URL ends before the next ':' that does not begin its port; so its path has none.
+# In a list separated by ':', a URL ends before the next ':' that does not begin its port. Its path cannot have a ':'.
 _ENTRY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://(?:\[[^\]]*\])?[^:]*(?::[0-9]{1,5}(?=[/:]|$)[^:]*)?|[^:]+")
 _CONTROL = re.compile(r"[\x00-\x20\x7f\\]")
 _SAFE = "%!$&'()*+,;=:@~"
@@ -22,10 +22,10 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Url(NamedTuple):
-    """A checked URL; `str` gives its one spelling.
+    """A checked URL; `str` gives its canonical spelling.
 
-    `parts` is the path below the host or bucket, of the web in its percent-encoding; `query` is empty but
-    for images of the web.
+    `parts` is the path below the host or bucket; for URLs of the web it is percent-encoded. Only images of the web have
+    a `query`.
     """
 
     scheme: str
@@ -37,13 +37,13 @@ class Url(NamedTuple):
         return f"{self.scheme}://{'/'.join((self.host, *self.parts))}" + (f"?{self.query}" if self.query else "")
 
     def is_below(self, root: "Url") -> bool:
-        """Whether this is `root` or lies below it; a root without a host is all of its scheme."""
+        """Whether this is `root` or lies below it; every URL of a scheme is below a root without a host."""
         return (
             self.scheme == root.scheme and root.host in ("", self.host) and self.parts[: len(root.parts)] == root.parts
         )
 
     def child(self, name: str) -> "Url":
-        """What a relative, checked name below this means."""
+        """The URL of a relative, checked name below this URL."""
         parts = (quote(part) if self.scheme in WEB else part for part in name.split("/"))
         return self._replace(parts=(*self.parts, *parts))
 
@@ -54,33 +54,33 @@ class Url(NamedTuple):
 
     @property
     def parent(self) -> "Url":
-        """The folder this lies in."""
+        """The URL of the folder that contains this one."""
         return self._replace(parts=self.parts[:-1], query="")
 
 
 def is_url(text: str) -> bool:
-    """Whether a text means a URL and not a path."""
+    """Whether a text is a URL and not a path."""
     return _LOOKS_LIKE.match(text) is not None
 
 
 def split_roots(text: str) -> list[str]:
-    """The entries of a list of folders and URLs that ':' separates.
+    """Split a list of folders and URLs at ':'.
 
-    A ':' that is followed by '//' after a scheme, or by a port after a host, belongs to its URL; the path of a
-    URL in such a list has none.
+    A ':' between a scheme and '//', or between a host and a port, belongs to its URL. The path of a URL in such a list
+    cannot have a ':'.
     """
     return _ENTRY.findall(text)
 
 
 def parse(text: str, *, with_query: bool = False) -> Url:
-    """A URL in its one spelling: lower-case host, no default port, no empty, '.' or '..' part.
+    """Check a URL and give it its canonical spelling: lower-case host, no default port, no empty, '.' or '..' part.
 
     Args:
-        text: as somebody wrote it.
-        with_query: allow a query, as images of the web have (signed URLs).
+        text: the URL as somebody wrote it.
+        with_query: allow a query, which images of the web may have (signed URLs).
 
     Raises:
-        InvalidRequest: of no known scheme, or it holds what could make two readers read it differently.
+        InvalidRequest: the scheme is unknown, or two readers could understand the URL differently.
     """
     scheme = text.partition("://")[0].lower()
     if scheme not in CLOUD | WEB:
