@@ -1,7 +1,7 @@
 """The `constellate` command.
 
-Importing it loads neither Ray nor torch: `--help` answers at once, and only `serve` and `down` reach for
-`serve_app.main`.
+Importing this package loads neither Ray nor torch, so `--help` answers at once. Commands that need Ray import
+`serve_app.main` when they run.
 """
 
 import io
@@ -33,7 +33,7 @@ bulk_command.add_to(app)
 
 
 def main() -> None:
-    """Run the command line; characters that a terminal's encoding lacks are replaced, never an error."""
+    """Run the command line; characters that the terminal's encoding lacks are replaced."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

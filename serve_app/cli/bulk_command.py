@@ -1,4 +1,4 @@
-"""`constellate bulk SRC --out DIR`: vectors for sets that are too large for the database."""
+"""`constellate bulk SRC --out DIR` makes vectors of sets that are too large for the database."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,12 +29,12 @@ def bulk(
     part_images: Annotated[int, typer.Option(min=1, help="Image files of one part.")] = 10_000,
     actors: Annotated[int, typer.Option(min=1, help="Processes that read images and wait for vectors.")] = 2,
 ) -> None:
-    """Embed a set of any size from files into files, past the database.
+    """Embed a set of any size from files into files, without the database.
 
-    Uses Ray Data on the running service's cluster, on the one that RAY_ADDRESS names, or on one of its own. Writes
-    DIR/part-00000.parquet with the source's columns, the image's bytes aside, and `vector`; what could not be
-    embedded is listed in DIR/part-00000.skipped.jsonl with the reason. The same command later goes on with the parts
-    that are missing or whose source or model has changed.
+    The command uses Ray Data on the running service's cluster, on the cluster that RAY_ADDRESS names, or on a temporary
+    one. It writes DIR/part-00000.parquet with the source's columns, without the images' bytes, and `vector`. It lists
+    images that could not be embedded, with the reason, in DIR/part-00000.skipped.jsonl. If you repeat the command, it
+    embeds only parts that are missing or whose source or model has changed.
 
     For example:
 

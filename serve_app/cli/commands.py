@@ -1,4 +1,4 @@
-"""How a function becomes a command: settings as flags, `--json`, errors as exit codes."""
+"""Turns functions into commands: settings become flags, and errors become exit codes."""
 
 import inspect
 import os
@@ -18,7 +18,7 @@ UNAVAILABLE = 3
 INTERRUPTED = 130
 
 ADDRESS = ("host", "port", "api_key", "data_dir")
-"""The settings that say which service to talk to."""
+"""The settings that identify the service to use."""
 
 
 EPILOG = """Exit codes: 0 done, 1 the job failed, 2 wrong usage, 3 service or model not available, 130 interrupted.
@@ -27,11 +27,11 @@ Environment: every flag under Settings has the variable named beside it; the fla
 
 
 class UsageError(Exception):
-    """What was asked for makes no sense; the message says what would."""
+    """The command line cannot be carried out; the message says how to correct it."""
 
 
 class CommandFailed(Exception):
-    """A command did not reach what it was asked for; the message says how far it came."""
+    """A command did not succeed; the message says how far it came."""
 
 
 _FORESEEN = (UsageError, CommandFailed, JobFailed, SettingsError, Unreachable, Refused, ServiceError)
@@ -41,10 +41,11 @@ def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: s
     """Make a command of `run(settings, …)`.
 
     Args:
-        app: where the command goes.
-        run: its first parameter gets `Settings`, the others are the command's own; its docstring is the help.
-        flags: names of the settings that this command takes as flags.
-        name: of the command, when `run` cannot have it.
+        app: the application that gets the command.
+        run: the function; its first parameter gets `Settings`, the others are the command's own. Its docstring is the
+            help text.
+        flags: the names of the settings that this command accepts as flags.
+        name: the name of the command, if it is not the function's.
     """
 
     def command(**values: Any) -> None:
@@ -52,7 +53,7 @@ def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: s
         try:
             run(Settings.from_environment(os.environ, **chosen), **values)
         except BrokenPipeError:
-            raise  # the reader of our output went away; typer ends quietly
+            raise  # the reader of our output has closed it; typer then ends without a message
         except (*_FORESEEN, OSError) as error:
             Console(stderr=True, soft_wrap=True).print(f"constellate: {error}", markup=False, highlight=False)
             raise typer.Exit(exit_code(error)) from None
@@ -67,7 +68,7 @@ def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: s
 
 
 def exit_code(error: Exception) -> int:
-    """What the process says about an error: 1 failed, 2 wrong usage, 3 service or model not available."""
+    """The exit code for an error: 1 failed, 2 wrong usage, 3 service or model not available."""
     match error:
         case UsageError() | SettingsError() | InvalidRequest():
             return USAGE
@@ -80,7 +81,7 @@ def exit_code(error: Exception) -> int:
 
 
 def _setting_flag(name: str) -> inspect.Parameter:
-    """The flag of a setting. All are text: `Settings` reads flags and variables alike."""
+    """The flag of a setting. All flags are text, because `Settings` parses flags and variables in the same way."""
     field = Settings.model_fields[name]
     default = os.pathsep.join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
     option = typer.Option(

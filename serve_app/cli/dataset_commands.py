@@ -1,4 +1,4 @@
-"""Commands about a dataset that is there: ask it, export it, cancel its job."""
+"""Commands on an existing dataset: search it, export it, import vectors, cancel its job."""
 
 import os
 from pathlib import Path
@@ -28,10 +28,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def find_dataset(client: Constellate, text: str) -> DatasetInfo:
-    """The dataset of this id, name or folder.
+    """The dataset with this id, name or folder.
 
     Raises:
-        UsageError: there is none; the message names those there are.
+        UsageError: there is no such dataset; the message names existing ones.
     """
     datasets = client.datasets()
     for matches in (lambda d: d["id"] == text, lambda d: d["name"] == text, lambda d: is_of(d, absolute(text))):
@@ -44,7 +44,7 @@ def find_dataset(client: Constellate, text: str) -> DatasetInfo:
 def cancel(settings: Settings, dataset: DatasetName) -> None:
     """Cancel the running job of a dataset.
 
-    The vectors it had before stay as they were. Exit code 0 also when no job runs.
+    The dataset keeps the vectors that it had before. The exit code is 0 even if no job runs.
 
     For example:
 
@@ -116,9 +116,9 @@ def outliers(
     limit: Limit = 50,
     json: Json = False,
 ) -> None:
-    """List the images that are least like their nearest neighbours, the strangest first.
+    """List the images that are least similar to their nearest neighbours, the strangest first.
 
-    The score is the mean cosine to those neighbours.
+    The score is the mean cosine between an image and these neighbours.
 
     For example:
 
@@ -136,7 +136,7 @@ def diverse(
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Images to choose.")] = 50,
     json: Json = False,
 ) -> None:
-    """Choose images that together cover the dataset, for instance to label them first.
+    """Choose images that together cover the dataset, for example to label these first.
 
     For example:
 
@@ -156,7 +156,7 @@ def export(
 ) -> None:
     """Write a dataset's vectors and map to a Parquet or Arrow file.
 
-    Columns: sample_id, file_name, label, model_name, vector, x, y.
+    The columns are sample_id, file_name, label, model_name, vector, x, y.
 
     For example:
 
@@ -183,10 +183,10 @@ def import_vectors(
         str | None, typer.Option(help="What made the vectors.", show_default="what the file says")
     ] = None,
 ) -> None:
-    """Replace a dataset's vectors, and its map, by those of a file.
+    """Replace a dataset's vectors and its map with those of a file.
 
-    Columns: sample_id or file_name; vector, a list of float32 or float64 of any length; x and y, or neither.
-    Vectors of equal space keys may be compared; others never are. Rows that cannot be used are listed.
+    The file has the columns sample_id or file_name, vector (a list of float32 or float64 of any length), and optionally
+    x and y. Only vectors of equal space keys are compared. The command lists rows that cannot be used.
 
     For example:
 
@@ -206,7 +206,7 @@ def import_vectors(
 
 
 def writable(target: Path) -> Path:
-    """The same path, made absolute, when a file can be put there. Raises `UsageError`."""
+    """Make a path absolute, and check that a file can be written there. Raises `UsageError`."""
     target = target.expanduser().absolute()
     if not target.parent.is_dir():
         raise UsageError(f"no such folder: {target.parent}")
@@ -218,5 +218,5 @@ def writable(target: Path) -> Path:
 
 
 def file_stem(name: str) -> str:
-    """A dataset's name as the name of a file in the current folder."""
+    """A file name for a dataset in the current folder, made from the dataset's name."""
     return name.replace("/", "_").lstrip(".") or "dataset"

@@ -1,4 +1,4 @@
-"""`constellate embed PATH`: everything for one folder, with or without a service that already runs."""
+"""`constellate embed PATH` does everything for one folder, and starts a service if none runs."""
 
 import os
 from collections.abc import Iterator
@@ -44,11 +44,11 @@ def embed(
 ) -> None:
     """Embed a folder of images, compute its 2D map, and write both to a Parquet file.
 
-    Uses the running service, or starts one for as long as it takes. A folder that is embedded already
-    costs little: only new and changed images are embedded.
+    The command uses the running service, or starts one and stops it at the end. If the folder was embedded
+    before, only new and changed images are embedded.
 
-    After Ctrl-C a service that was already running goes on with the job; one that was started for this
-    command is stopped, and the same command later goes on where it was.
+    After Ctrl-C, a service that was already running goes on with the job. A service that this command has
+    started is stopped; if you repeat the command, it continues from there.
 
     For example:
 
@@ -76,7 +76,7 @@ def embed(
 
 @contextmanager
 def _service(settings: Settings, root: str, model: str | None, *, keep: bool) -> Iterator[tuple[Constellate, bool]]:
-    """The running service, or one for as long as the block lasts; and whether it is of that kind."""
+    """The running service, or a temporary one for the block, and whether it is temporary."""
     try:
         service: Constellate | LocalService = connect(settings)
     except NothingThere:
@@ -86,10 +86,10 @@ def _service(settings: Settings, root: str, model: str | None, *, keep: bool) ->
 
 
 def _settings_for(settings: Settings, root: str, model: str | None) -> Settings:
-    """Settings of a service that may read the folder and has the model loaded first.
+    """The settings of a service that may read the folder and whose default model is the wanted one.
 
     Raises:
-        UnknownModel, ModelUnavailable: before a service is started in vain; a download shows its progress here.
+        UnknownModel, ModelUnavailable: the model is looked for, and downloaded with a progress bar, before the start.
     """
     from serve_app.embedding import weights
 
@@ -103,13 +103,13 @@ def _settings_for(settings: Settings, root: str, model: str | None) -> Settings:
 
 
 def _absolute(model: str) -> str:
-    """The model as a service that was started in another folder understands it."""
+    """The model's canonical name, which a service that was started in another folder understands too."""
     from serve_app.embedding import weights
 
     try:
         return weights.resolve(model)
     except UnknownModel:
-        return model  # the service may know better, and says so if not
+        return model  # the service may know this name; if not, it refuses it
 
 
 def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a folder to vectors, a map and a Parquet file, step by step, told to a console."""
+"""The steps from a folder to vectors, a map and a Parquet file, with progress on a console."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One dataset on its way through the service."""
+    """The jobs of one dataset, with their progress on a console."""
 
     client: Constellate
     console: Console
     dataset: DatasetInfo
 
     def generate(self, *, model_name: str | None = None, force: bool = False) -> Progress:
-        """Generate vectors, say what was left out, and return the job's last state.
+        """Generate vectors, print which images were skipped, and return the job's last state.
 
         Raises:
             JobFailed: the job ended without vectors.
-            ModelUnavailable: for want of the model.
+            ModelUnavailable: the job failed because its model is not available.
         """
         try:
             return self._run(
@@ -58,7 +58,7 @@ class Pipeline:
 
 
 def open_dataset(client: Constellate, console: Console, root: str, name: str | None) -> DatasetInfo:
-    """The dataset of a folder, file or URL, brought up to date: registered on first use, rescanned afterwards.
+    """The dataset of a folder, file or URL; it is registered on first use and rescanned afterwards.
 
     Raises:
         UsageError: the name belongs to a dataset of another folder.
@@ -80,7 +80,7 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
 
 
 def waiting_for_jobs(client: Constellate, console: Console) -> Callable[[JobInfo], None]:
-    """A function that shows a running job until it is over."""
+    """A function that shows the progress of a running job until the job is over."""
 
     def wait(job: JobInfo) -> None:
         console.print("A job of this dataset is already running; finishing it first", highlight=False)

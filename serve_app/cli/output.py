@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for programs, both on standard output."""
+"""The output of commands on standard output: tables for people, JSON for programs."""
 
 import json
 from collections import Counter
@@ -18,17 +18,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a tabl
 
 
 def console() -> Console:
-    """Standard output as it is now; made at each use, since tests and pipes replace it."""
+    """A console on the present standard output; it is made at each use, because tests replace standard output."""
     return Console(highlight=False)
 
 
 def print_json(value: object) -> None:
-    """One JSON document, in ASCII, so that no terminal's encoding changes it."""
+    """Print one JSON document in ASCII, which no terminal's encoding changes."""
     print(json.dumps(value, indent=2))
 
 
 def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table on a terminal, tab-separated lines under a header elsewhere."""
+    """Print a table on a terminal, and otherwise tab-separated lines under a header."""
     out = console()
     if not out.is_terminal:
         for row in (columns, *rows):
@@ -43,7 +43,7 @@ def print_table(columns: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
 
 
 def print_neighbours(found: list[NeighbourInfo], *, as_json: bool) -> None:
-    """Samples with their scores, in the order given."""
+    """Print samples with their scores, in the given order."""
     if as_json:
         print_json(found)
     else:
@@ -51,7 +51,7 @@ def print_neighbours(found: list[NeighbourInfo], *, as_json: bool) -> None:
 
 
 def summarize_skips(skips: list[SkipInfo], console: Console, what: str = "image") -> None:
-    """Print how many images or rows were left out and why, with a few names for each reason."""
+    """Print how many images or rows were skipped and why, with a few names for each reason."""
     if not skips:
         return
     console.print(f"Skipped {counted(len(skips), what)}:", highlight=False)
@@ -63,12 +63,12 @@ def summarize_skips(skips: list[SkipInfo], console: Console, what: str = "image"
 
 
 def counted(count: int, what: str = "image") -> str:
-    """`1 image`, `1,200 images`."""
+    """A number with its noun, such as `1 image` or `1,200 images`."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _cell(value: object) -> str:
-    """A value as text: nothing for None, four decimals for a score, no control characters."""
+    """A value as text: None is empty, scores have four decimals, control characters are replaced."""
     if value is None:
         return ""
     text = f"{value:.4f}" if isinstance(value, float) else str(value)

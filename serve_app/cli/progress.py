@@ -1,4 +1,4 @@
-"""The progress of a job for people: a live bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a job: a live bar on a terminal, and otherwise plain lines."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ LINE_EVERY_SHARE = 0.1
 
 
 class View(Protocol):
-    """Shows the states of one job; a context manager."""
+    """A context manager that shows the states of one job."""
 
     def __enter__(self) -> Self: ...
 
@@ -27,12 +27,12 @@ class View(Protocol):
     ) -> None: ...
 
     def show(self, state: Progress) -> None:
-        """Show a state, or leave it out."""
+        """Show a state or ignore it."""
         ...
 
 
 def view(console: Console, title: str) -> View:
-    """What suits the console."""
+    """A bar on a terminal, and otherwise lines."""
     return Bar(console, title) if console.is_terminal else Lines(console, title)
 
 
@@ -76,7 +76,7 @@ class Bar:
 
 
 class Lines:
-    """A line at the start and the end, and in between every 5 s or 10 %, whichever comes first."""
+    """Prints a line at the start and at the end, and in between after 5 s or 10 %, whichever comes first."""
 
     def __init__(self, console: Console, title: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
@@ -116,7 +116,7 @@ class Lines:
 
 @contextmanager
 def waiting(console: Console) -> Iterator[Callable[[str], None]]:
-    """A spinner on a terminal; elsewhere a line whenever the reason for waiting changes."""
+    """Show a spinner on a terminal, and otherwise print each new reason for waiting once."""
     if console.is_terminal:
         with console.status("Starting …") as status:
             yield lambda reason: status.update(f"Starting: {escape(reason)} …")
@@ -132,7 +132,7 @@ def waiting(console: Console) -> Iterator[Callable[[str], None]]:
 
 
 def note(state: Progress) -> str:
-    """What a count does not say: speed and time left, what was skipped, or what the service is doing."""
+    """A text beside the count: the speed, the time left and the number of skips, or the service's message."""
     parts = []
     if state.rate:
         parts.append(f"{state.rate:.1f} images/s")
@@ -146,7 +146,7 @@ def note(state: Progress) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`7 s`, `3 min 20 s` or `2 h 5 min`."""
+    """A duration as text, such as `7 s`, `3 min 20 s` or `2 h 5 min`."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Finding the service to talk to, and running one for as long as it is needed."""
+"""Finds the running service, or runs one for as long as it is needed."""
 
 import os
 import signal
@@ -29,12 +29,12 @@ POLL_S = 0.2
 def connect(settings: Settings) -> Constellate:
     """A client of the service that these settings describe.
 
-    A data directory has one service: where nobody listens at the address of the settings, the one that
-    recorded itself in the directory is meant.
+    A data directory has one service. If nobody listens at the settings' address, the client uses the address that the
+    service has recorded in the data directory.
 
     Raises:
         NothingThere: no service runs.
-        Unreachable: the port belongs to something else.
+        Unreachable: another program uses the port.
     """
     client = Constellate(settings.url, api_key=settings.api_key)
     try:
@@ -50,14 +50,14 @@ def connect(settings: Settings) -> Constellate:
 
 
 class LocalService:
-    """A service as a child process that has ended when the `with` block does.
+    """A service as a child process, which ends with the `with` block.
 
-    It runs in a session of its own, so that Ctrl-C at the terminal reaches only us and we decide. It ends
-    when its standard input does, so that it also ends with a parent that is killed. `keep` breaks both ties.
+    It runs in its own session, so that Ctrl-C at the terminal reaches only this process, which then stops it. It ends
+    when its standard input closes, and so also if this process is killed. With `keep`, it outlives this process.
 
     Raises:
-        ModelUnavailable: the model's weights cannot be had; the message names the ways to get them.
-        Unavailable: it ended, or did not get ready; the message names the log.
+        ModelUnavailable: the model's weights cannot be found or loaded; the message names the ways to get them.
+        Unavailable: the service ended or did not become ready; the message names the log.
     """
 
     def __init__(self, settings: Settings, console: Console, *, keep: bool = False) -> None:
@@ -116,7 +116,7 @@ class LocalService:
         return lines[-1] if lines else "it wrote nothing"
 
     def _stop(self) -> None:
-        """Stop the child as Ctrl-C would and wait for its end, whatever signals come meanwhile."""
+        """Stop the child process as Ctrl-C would, and wait for its end; signals are ignored meanwhile."""
         with _deaf():
             self.client.close()
             if self._process.poll() is None:
@@ -133,7 +133,7 @@ class LocalService:
 
 
 def raise_if_model_unavailable(reason: str) -> None:
-    """Raise `ModelUnavailable` when that is why a job failed or the service is not ready."""
+    """Raise `ModelUnavailable` if it is the reason why a job failed or the service is not ready."""
     code, _, detail = reason.partition(": ")
     if code == ModelUnavailable.code:
         raise ModelUnavailable(detail)
@@ -141,7 +141,7 @@ def raise_if_model_unavailable(reason: str) -> None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that nothing is left running."""
+    """Make SIGTERM and SIGHUP raise `KeyboardInterrupt` like Ctrl-C, so that no process is left running."""
     with _handling(_interrupt, signal.SIGTERM, signal.SIGHUP):
         yield
 

@@ -1,4 +1,4 @@
-"""Commands about the service as a whole: serve, status, jobs, backup, down."""
+"""Commands on the whole service: serve, status, jobs, backup, down."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from serve_app.config import Settings
 from serve_app.errors import Unavailable
 from serve_app.service_record import ServiceRecord
 
-if TYPE_CHECKING:  # brings numpy, which no help text needs
+if TYPE_CHECKING:  # the import loads numpy, which help texts do not need
     from serve_app.records import Backup
 
 
@@ -37,8 +37,8 @@ def serve(
 ) -> None:
     """Run the service in the foreground; Ctrl-C stops all of it.
 
-    Starts Ray on this machine, or joins the cluster that RAY_ADDRESS names. Jobs that were interrupted go
-    on where they stopped.
+    The command starts Ray on this machine, or joins the cluster that RAY_ADDRESS names. Interrupted jobs
+    continue where they stopped.
 
     For example:
 
@@ -53,17 +53,17 @@ def serve(
 
 
 def stop_at_eof() -> None:
-    """End this process as SIGTERM does when whoever holds the other end of standard input is gone."""
-    # Not sys.stdin: a thread that waits inside its lock aborts the interpreter's shutdown.
+    """Send SIGTERM to this process when the other end of standard input closes."""
+    # A thread that waits inside the lock of sys.stdin would abort the interpreter's shutdown.
     while os.read(0, 1024):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def status(settings: Settings, *, json: Json = False) -> None:
-    """Show whether the service is ready, and what each dataset has.
+    """Show whether the service is ready, and the vectors and map of each dataset.
 
-    Exit code 3 when it does not run or is not ready; the reason is printed.
+    The exit code is 3 if the service does not run or is not ready; the command prints the reason.
 
     For example:
 
@@ -98,7 +98,7 @@ def status(settings: Settings, *, json: Json = False) -> None:
 
 
 def _trouble(client: Constellate) -> str:
-    """Why the service is not ready; empty when it is."""
+    """The reason why the service is not ready, or an empty text if it is ready."""
     try:
         client.ready()
     except Refused as refused:
@@ -116,9 +116,9 @@ def jobs(
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many, the newest first.")] = 20,
     json: Json = False,
 ) -> None:
-    """List the jobs that run and that ran.
+    """List running and ended jobs.
 
-    The last column says how each ended, or how far it is.
+    The last column says how a job ended, or how far it is.
 
     For example:
 
@@ -160,8 +160,8 @@ def backup(
 ) -> None:
     """Copy the database to DATA_DIR/backups, while the service runs or when it is down.
 
-    Jobs go on meanwhile. To restore, put the copy into an empty data directory as constellate.duckdb and start the
-    service there; jobs that were running in it go on.
+    Jobs continue meanwhile. To restore, put the copy into an empty data directory as constellate.duckdb and start the
+    service there; jobs that were running at the time of the copy continue.
 
     For example:
 
@@ -204,7 +204,7 @@ def down(
 ) -> None:
     """Stop the service of a data directory and wait until it is gone.
 
-    Running jobs are kept: they go on when the service starts again. Exit code 0 also when nothing runs.
+    Running jobs are kept: they continue when the service starts again. The exit code is 0 even if no service runs.
 
     For example:
 
