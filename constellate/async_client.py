@@ -1,7 +1,7 @@
 """`Constellate` for programs with an event loop.
 
-The calls are those of the synchronous client, each in a thread of the client's own, so that there is one
-implementation of every call. A call whose awaiter is cancelled ends in its thread unheard.
+Each call runs the synchronous client's method in a thread, so that every call has only one implementation. If the
+awaiting task is cancelled, the call still ends in its thread, and its result is dropped.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 MAX_THREADS = 64
-"""Calls and open streams at a time."""
+"""The largest number of calls and open streams at a time."""
 
 Awaitable = Callable[Concatenate["AsyncConstellate", P], Coroutine[Any, Any, R]]
 AsyncIterable = Callable[Concatenate["AsyncConstellate", P], AsyncIterator[R]]
@@ -49,16 +49,16 @@ def _iterated(method: Callable[Concatenate[Constellate, P], Iterator[R]]) -> Asy
 
 
 class AsyncConstellate:
-    """The service at an address, awaited.
+    """The service at an address; its calls are awaited.
 
         async with AsyncConstellate("http://127.0.0.1:8000") as service:
             photos = await service.embed_folder("photos", on_progress=print)
             async for state in service.follow(photos.id, job_id, "reduce"): ...
 
     Args:
-        url: where the service listens.
-        api_key: sent as a bearer token.
-        transport: what carries requests; the network by default.
+        url: the address at which the service listens.
+        api_key: the key to send as a bearer token.
+        transport: the transport of requests, by default the network.
     """
 
     def __init__(self, url: str, *, api_key: str | None = None, transport: httpx.BaseTransport | None = None) -> None:
@@ -74,7 +74,7 @@ class AsyncConstellate:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections; streams that are open end."""
+        """Close the connections; open streams end."""
         self._client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 

@@ -1,7 +1,7 @@
-"""What people do with the service from Python: embed a folder, follow a job, bring vectors along.
+"""The client for programs: it embeds a folder and follows jobs in one call each.
 
-`Routes` speaks each route; here are the few steps that most programs take together. The command line takes the
-same ones.
+`Routes` has a method for each route. This module adds the steps that most programs combine; the command line uses them
+too.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 OnProgress = Callable[[Progress], object]
 Wait = Callable[[JobInfo], None]
-"""Returns when a job is over."""
+"""A function that returns when the job is over."""
 Watch = Callable[[Iterator[Progress], JobKind], Progress]
-"""Takes the states of a job and returns the last one."""
+"""A function that consumes the states of a job and returns the last one."""
 
 
 class JobFailed(Exception):
-    """A job ended without what it was started for; `progress` is its last state."""
+    """A job did not end as `complete`; `progress` is its last state."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(progress)
@@ -37,7 +37,7 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedFolder:
-    """What has become of a folder."""
+    """The dataset of a folder, the state of its vectors and map, and its skips."""
 
     dataset: DatasetInfo
     embeddings: EmbeddingsInfo
@@ -45,7 +45,7 @@ class EmbeddedFolder:
 
     @property
     def id(self) -> str:
-        """The dataset's id, which most other calls want."""
+        """The dataset's id, which most other calls need."""
         return self.dataset["id"]
 
 
@@ -56,7 +56,7 @@ class Constellate(Routes):
             photos = service.embed_folder("photos", on_progress=print)
             service.export(photos.id, Path("photos.parquet"))
 
-    Every call raises `Refused` with the service's reason, or `Unreachable` where nothing answers.
+    Every call raises `Refused` with the service's reason, or `Unreachable` if the service does not answer.
     """
 
     def embed_folder(
@@ -68,21 +68,21 @@ class Constellate(Routes):
         with_map: bool = True,
         on_progress: OnProgress | None = None,
     ) -> EmbeddedFolder:
-        """Embed a folder that the service can read, and lay out its map; later calls embed what changed.
+        """Embed a folder that the service can read, and compute its map; later calls embed only changed images.
 
-        A job of the folder that runs already is waited for first.
+        If a job of the dataset is already running, the call waits for it first.
 
         Args:
-            path: the folder, whose sub-folders become labels; or a manifest, tar or Parquet file, or a URL.
-            name: of the dataset; the folder's own by default.
-            model: the service's default where absent.
+            path: a folder, whose sub-folders become labels; or a manifest, tar or Parquet file, or a URL.
+            name: the dataset's name, by default the folder's.
+            model: the model's name, by default the service's default model.
             with_map: whether to compute the 2D map too.
-            on_progress: is called with every state of every job.
+            on_progress: a callback for every state of every job.
 
         Raises:
             JobFailed: a job ended without vectors or map.
-            Refused: the service says why not, for instance that the folder is outside its roots.
-            Unreachable: nothing answers.
+            Refused: the service refused the call and says why, for example because the folder is outside its roots.
+            Unreachable: the service does not answer.
         """
 
         def watch(states: Iterator[Progress], kind: JobKind) -> Progress:
@@ -98,12 +98,12 @@ class Constellate(Routes):
         return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
 
     def follow(self, dataset_id: str, job_id: str, kind: JobKind) -> Iterator[Progress]:
-        """The states of a job up to its last one, over dropped connections; see `following.follow`."""
+        """The states of a job up to the last one, even if connections drop; see `following.follow`."""
         return follow(self, dataset_id, job_id, kind)
 
 
 def last_state(states: Iterator[Progress], on_progress: OnProgress | None = None) -> Progress:
-    """Tell every state and return the last one."""
+    """Pass every state to `on_progress` and return the last one."""
     last = None
     for last in states:
         if on_progress is not None:
@@ -114,16 +114,16 @@ def last_state(states: Iterator[Progress], on_progress: OnProgress | None = None
 
 
 def open_folder(client: Routes, root: str, name: str | None, wait: Wait) -> tuple[DatasetInfo, dict[str, int] | None]:
-    """The dataset of a folder, file or URL, brought up to date, and what a rescan changed: None when it is new.
+    """Register or rescan the dataset of a folder, file or URL; return it and the rescan's changes, None if it is new.
 
     Args:
         client: the service.
-        root: what `dataset_sources.absolute` made of it.
-        name: of the dataset; the folder's own by default.
-        wait: returns when a job is over; called where one forbids the rescan.
+        root: the folder, file or URL as `dataset_sources.absolute` returns it.
+        name: the dataset's name, by default the folder's.
+        wait: returns when a job is over; it is called if a running job forbids the rescan.
 
     Raises:
-        Refused: among others (409, with `dataset_id`) that a dataset of another folder has the name.
+        Refused: for example (409, with `dataset_id`) a dataset of another folder has the name.
     """
     known = [d for d in client.datasets() if is_of(d, root) and name in (None, d["name"])]
     if not known:
@@ -136,10 +136,10 @@ def open_folder(client: Routes, root: str, name: str | None, wait: Wait) -> tupl
 def finish_job(
     client: Routes, dataset_id: str, kind: JobKind, start: Callable[[], str], wait: Wait, watch: Watch
 ) -> Progress:
-    """Start a job, after any that runs, and return its last state.
+    """Wait for a running job of the dataset, start a new one, and return the new job's last state.
 
     Raises:
-        JobFailed: it ended without what it was started for.
+        JobFailed: the job did not end as `complete`.
     """
     job_id = after_running_jobs(client, start, wait)
     end = watch(follow(client, dataset_id, job_id, kind), kind)
@@ -149,10 +149,10 @@ def finish_job(
 
 
 def after_running_jobs(client: Routes, call: Callable[[], T], wait: Wait) -> T:
-    """The result of a call that a running job of the dataset forbids, made when none runs any more.
+    """The result of a call; if a running job of the dataset forbids the call, wait for that job and repeat it.
 
-    Such a job is what an earlier, interrupted program left: the service finishes it, and what it embeds is not
-    embedded again.
+    Usually an earlier, interrupted program started that job. The service finishes it, and the images that it embeds are
+    not embedded again.
     """
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What a user means by a folder, a file or a URL, told from this machine to a service that may run elsewhere."""
+"""Folders, files and URLs as sources of datasets, named so that a service on another machine understands them."""
 
 import os
 import re
@@ -9,13 +9,13 @@ import httpx
 from constellate.records import DatasetInfo
 
 FILE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".tar"})
-"""Endings of files that make a dataset by themselves."""
+"""The suffixes of files that can be the source of a dataset."""
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def absolute(text: str) -> str:
-    """A path as it reads from anywhere, or a URL as the service spells it; whether it takes it, the service says."""
+    """The absolute path, or the URL in the service's spelling; only the service checks whether it is allowed."""
     if not is_url(text):
         return str(Path(text).expanduser().resolve())
     scheme, _, rest = text.strip().partition("://")
@@ -27,23 +27,23 @@ def absolute(text: str) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text means a URL and not a path."""
+    """Whether a text is a URL and not a path."""
     return _URL.match(text) is not None
 
 
 def is_there(source: str) -> bool:
-    """Whether a source can be a dataset, as far as this machine can tell: behind a URL there may be anything."""
+    """Whether a source exists on this machine; a URL always counts, because only the service can check it."""
     return is_url(source) or os.path.isdir(source) or (_is_file_of_images(source) and os.path.isfile(source))
 
 
 def name_of(source: str) -> str:
-    """What a dataset of this source is called unless its user says otherwise."""
+    """The default name of a dataset with this source."""
     last = source.rstrip("/").rpartition("/")[2]
     return (os.path.splitext(last)[0] if _is_file_of_images(source) else last) or "root"
 
 
 def root_of(source: str) -> str:
-    """The folder or URL that a service must be allowed to read for this source."""
+    """The folder or URL that the service must be allowed to read for this source."""
     return os.path.dirname(source) if _is_file_of_images(source) else source
 
 

@@ -1,4 +1,4 @@
-"""Following a job to its end over connections that may drop."""
+"""Follows a job to its end over connections that may drop."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,22 +19,22 @@ def follow(
     patience_s: float = 120.0,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Progress]:
-    """Yield the states of a job up to its last one.
+    """Yield the states of a job up to the last one.
 
-    After each dropped stream the job is asked for by itself and the stream is resumed, so that where no
-    stream gets through (a proxy that cuts them, too many of them) polling does the whole work.
+    After each dropped stream, the function asks for the job itself and then resumes the stream. If no stream works,
+    for example because a proxy cuts them or too many are open, this polling still reports the job.
 
     Args:
         client: the service.
         dataset_id: the job's dataset.
-        job_id: the job; what the stream says about other jobs of the dataset is left out.
-        kind: what the job does, and so which stream tells of it.
-        patience_s: how long a service that does not answer is borne.
-        sleep: how to wait between tries.
+        job_id: the job; the stream's states of other jobs of the dataset are left out.
+        kind: the kind of the job, which decides the stream.
+        patience_s: how long to wait for a service that does not answer.
+        sleep: waits between tries.
 
     Raises:
         Unreachable: the service has not answered for `patience_s`.
-        Refused: it does not know the job or the key (4xx), or has been unable for `patience_s`.
+        Refused: the service does not know the job or the key (4xx), or has answered with errors for `patience_s`.
     """
     last_event, waited_s, delay_s = "", 0.0, 0.0
     while True:
@@ -56,9 +56,9 @@ def follow(
 
 
 def _once(client: Routes, dataset_id: str, job_id: str, kind: JobKind, last_event: str) -> Iterator[Progress]:
-    """The states that one connection brings, then the job's own row.
+    """The job's states from one connection, and then from the job itself.
 
-    A stream belongs to the dataset: right after the start its first event may still be of an older job.
+    A stream belongs to the dataset, so right after the start its first event may still describe an older job.
     """
     for state in client.events(dataset_id, kind, last_event=last_event):
         if state.job_id == job_id:

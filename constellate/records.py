@@ -1,4 +1,4 @@
-"""What the HTTP API answers, typed for its clients: dictionaries off the wire, with the fields that clients use."""
+"""The typed answers of the HTTP API: dictionaries with the fields that clients use."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class JobInfo(TypedDict):
 
 
 class EmbeddingsInfo(TypedDict):
-    """Which vectors and map a dataset has."""
+    """The state of a dataset's vectors and map."""
 
     dataset_id: str
     has_embeddings: bool
@@ -46,7 +46,7 @@ class EmbeddingsInfo(TypedDict):
 
 
 class SkipInfo(TypedDict):
-    """An image that the last embed job left out."""
+    """An image or row that the last embed or import job skipped."""
 
     sample_id: str
     file_name: str
@@ -72,7 +72,7 @@ class SampleInfo(TypedDict):
 
 
 class PointInfo(TypedDict):
-    """A sample's place on the map."""
+    """A sample's point on the map."""
 
     sampleId: str
     x: float
@@ -86,7 +86,7 @@ class PointInfo(TypedDict):
 class Progress:
     """One state of a job.
 
-    `rate` is images/s and `eta_s` seconds, None when unknown; `event_id` names the state in a stream.
+    `rate` is in images/s and `eta_s` in seconds; both are None if unknown. `event_id` identifies the state in a stream.
     """
 
     job_id: str
@@ -106,7 +106,7 @@ class Progress:
 
     @classmethod
     def of(cls, state: Mapping[str, Any], *, event_id: str = "") -> "Progress":
-        """Read the stream's `data`, or a job, whose id is called `id`."""
+        """Read the `data` of a stream's event, or a job (whose id is in `id`)."""
         return cls(
             job_id=str(state.get("job_id") or state.get("id") or ""),
             status=str(state["status"]),

@@ -1,7 +1,7 @@
-"""A synchronous client of the HTTP API, route by route; `constellate.Constellate` adds what takes several.
+"""A synchronous client of the HTTP API with one method per route; `constellate.Constellate` adds longer steps.
 
-Owns paths, parameters and the types of answers; `wire` carries them. Knows nothing about terminals, nor what to do
-when a stream drops.
+This module owns paths, parameters and the types of answers; `wire` transports them. It knows nothing about terminals
+and does not resume dropped streams.
 """
 
 import json
@@ -31,9 +31,9 @@ class Routes:
     """Calls of the HTTP API; each raises `Unreachable` or `Refused`.
 
     Args:
-        url: where the service listens.
-        api_key: sent as a bearer token.
-        transport: what carries requests; the network by default.
+        url: the address at which the service listens.
+        api_key: the key to send as a bearer token.
+        transport: the transport of requests, by default the network.
     """
 
     def __init__(
@@ -60,38 +60,38 @@ class Routes:
         self._wire.close()
 
     def check(self) -> None:
-        """Make sure that a Constellate answers at the address.
+        """Make sure that a Constellate service answers at the address.
 
         Raises:
             NothingThere: nobody listens.
-            Unreachable: something else listens, or it does not answer.
+            Unreachable: another program listens, or the service does not answer.
         """
         self._wire.check()
 
     def ready(self) -> None:
-        """Return when the service is able to embed and to write; `Refused` (503) says why it is not."""
+        """Return if the service can embed and write, and otherwise raise `Refused` (503) with the reason."""
         self._request("GET", "/readyz")
 
     def datasets(self) -> list[DatasetInfo]:
-        """Every dataset."""
+        """Every dataset, oldest first."""
         return cast(list[DatasetInfo], self._request("GET", "/datasets").json())
 
     def dataset(self, dataset_id: str) -> DatasetInfo:
-        """One dataset."""
+        """The dataset with this id."""
         return cast(DatasetInfo, self._request("GET", f"/datasets/{dataset_id}").json())
 
     def register(self, name: str, root: Path | str) -> DatasetInfo:
-        """Register a folder, file or URL; `Refused` (409, with `dataset_id`) when the name is taken."""
+        """Register a folder, file or URL. Raises `Refused` (409, with `dataset_id`) if the name is taken."""
         body = {"name": name, "root": str(root), "format": "auto"}
         return cast(DatasetInfo, self._request("POST", "/datasets", body=body, timeout_s=LONG_ANSWER_S).json())
 
     def rescan(self, dataset_id: str) -> dict[str, int]:
-        """Pick up `added`, `changed` and `removed` files."""
+        """List the dataset's files again and return the numbers `added`, `changed` and `removed`."""
         answer = self._request("POST", f"/datasets/{dataset_id}/rescan", timeout_s=LONG_ANSWER_S)
         return cast(dict[str, int], answer.json())
 
     def delete(self, dataset_id: str) -> None:
-        """Forget a dataset with its vectors; its images are never touched. `Refused` (409) while a job runs."""
+        """Delete a dataset and its vectors, but not its image files. Raises `Refused` (409) while a job runs."""
         self._request("DELETE", f"/datasets/{dataset_id}")
 
     def samples(self, dataset_id: str) -> Iterator[SampleInfo]:
@@ -99,21 +99,21 @@ class Routes:
         return cast(Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples"))
 
     def generate(self, dataset_id: str, *, model_name: str | None = None, force: bool = False) -> str:
-        """Start embedding and return the job's id; `Refused` (409, with `job_id`) while a job runs."""
+        """Start embedding and return the job's id. Raises `Refused` (409, with `job_id`) while a job runs."""
         body = {"force": force} | ({"model_name": model_name} if model_name else {})
         return self._started(f"/datasets/{dataset_id}/embeddings/generate", body)
 
     def reduce(self, dataset_id: str) -> str:
-        """Start the 2D map and return the job's id; `Refused` (409, with `job_id`) while a job runs."""
+        """Start the 2D map and return the job's id. Raises `Refused` (409, with `job_id`) while a job runs."""
         return self._started(f"/datasets/{dataset_id}/embeddings/reduce", {})
 
     def import_vectors(
         self, dataset_id: str, file: str | Path, *, space_key: str | None = None, model_name: str | None = None
     ) -> str:
-        """Send vectors made elsewhere, Parquet or Arrow, and return the job's id.
+        """Send vectors made elsewhere, as Parquet or Arrow, and return the job's id.
 
-        `Refused` (422) says what is wrong with the file, (409, with `job_id`) that a job runs. The parameters may
-        be left out where the file says them, as exports do.
+        `space_key` and `model_name` may be left out if the file states them, as exports do. Raises `Refused` (422) if
+        the file is not usable, and (409, with `job_id`) while a job runs.
         """
         given = {"space_key": space_key, "model_name": model_name}
         with Path(file).open("rb") as stream:
@@ -127,32 +127,32 @@ class Routes:
         return str(answer.json()["job_id"])
 
     def cancel(self, dataset_id: str) -> None:
-        """Cancel the dataset's running job; `Refused` (409) when none runs."""
+        """Cancel the dataset's running job. Raises `Refused` (409) if no job runs."""
         self._request("POST", f"/datasets/{dataset_id}/embeddings/cancel")
 
     def embeddings(self, dataset_id: str) -> EmbeddingsInfo:
-        """Which vectors and map the dataset has."""
+        """The state of the dataset's vectors and map."""
         return cast(EmbeddingsInfo, self._request("GET", f"/datasets/{dataset_id}/embeddings/status").json())
 
     def skipped(self, dataset_id: str) -> Iterator[SkipInfo]:
-        """The images that the last embed job left out."""
+        """The images or rows that the last embed or import job skipped."""
         return cast(Iterator[SkipInfo], self._pages(f"/datasets/{dataset_id}/embeddings/skipped"))
 
     def coordinates(self, dataset_id: str) -> list[PointInfo]:
-        """The points of the map; none before `reduce`."""
+        """The points of the map; there are none before the first reduction."""
         answer = self._request("GET", f"/datasets/{dataset_id}/embeddings/coordinates", timeout_s=LONG_ANSWER_S)
         return cast(list[PointInfo], answer.json())
 
     def jobs(self, *, limit: int = 100) -> list[JobInfo]:
-        """The newest jobs first."""
+        """At most `limit` jobs, newest first."""
         return cast(list[JobInfo], self._request("GET", "/jobs", params={"limit": limit}).json())
 
     def job(self, job_id: str) -> JobInfo:
-        """One job."""
+        """The job with this id."""
         return cast(JobInfo, self._request("GET", f"/jobs/{job_id}").json())
 
     def similar(self, dataset_id: str, sample_id: str, *, limit: int) -> list[NeighbourInfo]:
-        """The samples most similar to one of the dataset, best first."""
+        """The samples most similar to a sample of the dataset, best first."""
         path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
         return cast(list[NeighbourInfo], self._request("GET", path, params={"limit": limit}).json()["items"])
 
@@ -173,17 +173,17 @@ class Routes:
         return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", k=k, limit=limit)["items"])
 
     def diverse(self, dataset_id: str, *, n: int) -> list[NeighbourInfo]:
-        """`n` samples that cover the dataset, in the order chosen."""
+        """`n` samples that cover the dataset, in the order of choice."""
         return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", n=n)["items"])
 
     def export(self, dataset_id: str, target: str | Path, *, format: Literal["parquet", "arrow"] = "parquet") -> None:
-        """Write the dataset's vectors and map to a file; a partial one is never left behind."""
+        """Write the dataset's vectors and map to a file; a failed call leaves no partial file."""
         self._wire.download(f"/datasets/{dataset_id}/embeddings/export", Path(target), {"format": format})
 
     def events(self, dataset_id: str, kind: JobKind, *, last_event: str = "") -> Iterator[Progress]:
-        """The progress stream of a dataset over one connection; ends quietly when it drops or is refused.
+        """The progress stream of a dataset over one connection; it ends without an error if the connection fails.
 
-        `following.follow` is what most callers want.
+        Most callers should use `following.follow`.
         """
         path = f"/datasets/{dataset_id}/embeddings/" + ("reduce/progress" if kind == "reduce" else "progress")
         for event in self._wire.events(path, last_event):

@@ -1,6 +1,6 @@
-"""What carries the HTTP client's calls: connections, time limits, errors, streams that can be woken.
+"""Transports the HTTP client's calls: connections, time limits, errors, streams that `close` can end.
 
-Knows nothing of routes.
+This module does not know the routes.
 """
 
 import json
@@ -15,14 +15,14 @@ import httpx
 from httpx_sse import ServerSentEvent, SSEError, connect_sse
 
 ANSWER_S = 60.0
-# Listing a large folder on a slow disk, and comparing every image with every other, take their time.
+# Listing a large folder on a slow disk and comparing every image with every other take long.
 LONG_ANSWER_S = 600.0
-# The service pings a stream that has had no news for 30 s: after three missed pings nobody is there.
+# The service pings a stream every 30 s if there is no event; after three missed pings, the stream is dead.
 STREAM_SILENCE_S = 90.0
 
 
 class Unreachable(Exception):
-    """Nothing answers at the address, or what answers is not Constellate."""
+    """Nothing answers at the address, or another program than Constellate answers."""
 
 
 class NothingThere(Unreachable):
@@ -33,7 +33,7 @@ class Refused(Exception):
     """The service answered with a problem (RFC 9457)."""
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(status, problem)  # both, so that it can be pickled
+        super().__init__(status, problem)  # unpickling calls the class with both arguments
         self.status = status
         self.code = str(problem.get("code", ""))
         self.problem = problem
@@ -43,7 +43,7 @@ class Refused(Exception):
 
 
 class Wire:
-    """Connections to one service. Safe to use from several threads."""
+    """The connections to one service. Several threads may use one `Wire`."""
 
     def __init__(self, url: str, *, api_key: str | None, transport: httpx.BaseTransport | None) -> None:
         self.url = url
@@ -52,7 +52,7 @@ class Wire:
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=_timeout(ANSWER_S),
             transport=transport,
-            trust_env=False,  # a proxy from the environment would be asked for loopback addresses too
+            trust_env=False,  # otherwise a proxy from the environment would get requests to loopback too
         )
         self._streams: set[socket.socket] = set()
         self._is_closed = False
@@ -62,11 +62,11 @@ class Wire:
         self._is_closed = True
         for stream in list(self._streams):
             with suppress(OSError):
-                stream.shutdown(socket.SHUT_RDWR)  # closing alone would let it wait on
+                stream.shutdown(socket.SHUT_RDWR)  # closing alone would not wake the waiting thread
         self._http.close()
 
     def check(self) -> None:
-        """Make sure that a Constellate answers. Raises `NothingThere`, `Unreachable`."""
+        """Make sure that a Constellate service answers. Raises `NothingThere`, `Unreachable`."""
         try:
             answer = self._http.get("/healthz", timeout=_timeout(5))
         except (httpx.ConnectError, httpx.ConnectTimeout):
@@ -90,8 +90,8 @@ class Wire:
         """The answer to a request whose body is JSON, a form, or the bytes of a file.
 
         Raises:
-            Unreachable: there is none.
-            Refused: it is a problem.
+            Unreachable: there is no answer.
+            Refused: the answer is a problem.
         """
         self._require_open()
         with self._naming_failures():
@@ -109,7 +109,7 @@ class Wire:
         return answer
 
     def download(self, path: str, target: Path, params: Mapping[str, str]) -> None:
-        """Write an answer to a file; a partial one is never left behind. Raises `Unreachable`, `Refused`."""
+        """Write an answer to a file; a failed call leaves no partial file. Raises `Unreachable`, `Refused`."""
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with (
@@ -125,7 +125,7 @@ class Wire:
             unfinished.unlink(missing_ok=True)
 
     def events(self, path: str, last_event: str) -> Iterator[ServerSentEvent]:
-        """The events of one connection; ends quietly when it drops or is refused."""
+        """The events of one connection; they end without an error if the connection drops or is refused."""
         self._require_open()
         headers = {"Last-Event-ID": last_event} if last_event else {}
         try:
@@ -144,10 +144,10 @@ class Wire:
 
     @contextmanager
     def _wakeable(self, answer: httpx.Response) -> Iterator[None]:
-        """Let `close` end the reading of this answer."""
+        """Let `close` interrupt a thread that reads this answer."""
         network = answer.extensions.get("network_stream")
         connection = network.get_extra_info("socket") if network else None
-        if connection is None:  # no network is behind the transport
+        if connection is None:  # the transport does not use a network
             yield
             return
         self._streams.add(connection)
@@ -158,7 +158,7 @@ class Wire:
 
     @contextmanager
     def _naming_failures(self) -> Iterator[None]:
-        """Turn what httpx raises into `Unreachable`."""
+        """Turn httpx's errors into `Unreachable`."""
         try:
             yield
         except httpx.HTTPError as error:
@@ -166,7 +166,7 @@ class Wire:
 
 
 def _timeout(answer_s: float) -> httpx.Timeout:
-    """Connecting to a service that is there takes no time; answering may."""
+    """A timeout of 5 s for connecting, which takes no time if the service runs, and `answer_s` for the answer."""
     return httpx.Timeout(answer_s, connect=5.0)
 
 
