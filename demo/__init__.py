@@ -1,1 +1,1 @@
-"""The demo: a service of its own embeds photographs that ship with it, or a folder of the user's. Not in the wheel."""
+"""The demo: it starts a service that embeds photographs or the user's own folder. It is not part of the wheel."""

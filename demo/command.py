@@ -1,6 +1,6 @@
-"""`make demo`: a service of its own embeds real images, maps them, and shows which are alike.
+"""`make demo` starts a service, which embeds real images and maps them, and shows which images are similar.
 
-Everything goes through the HTTP API, as a user's script would; the service is stopped at the end.
+The demo uses only the HTTP API, like a user's script, and stops the service at the end.
 """
 
 import socket
@@ -69,10 +69,10 @@ def demo(
 
 
 def choose_model(models_dir: Path, say: Console) -> str:
-    """DINOv2-small from the cache or the hub; where neither has it, the packaged backbone, and says so.
+    """Choose DINOv2-small if the cache or the hub has it, and otherwise the packaged backbone, and print that choice.
 
     Raises:
-        ModelUnavailable: there is no packaged backbone either.
+        ModelUnavailable: the packaged backbone is missing too.
     """
     try:
         weights.locate(MODEL)
@@ -89,13 +89,13 @@ def choose_model(models_dir: Path, say: Console) -> str:
 
 
 def free_port(host: str) -> int:
-    """A port of the host that nobody listens on now."""
+    """A port of the host on which nobody listens now."""
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         return int(probe.getsockname()[1])
 
 
 def print_neighbours(client: Constellate, dataset_id: str, rows: pa.Table, say: Console) -> None:
-    """Ask the service for the neighbours of a few images spread over the dataset."""
+    """Ask the service for the neighbours of a few images spread over the dataset, and print them."""
     ids, names = rows["sample_id"].to_pylist(), rows["file_name"].to_pylist()
     table = Table("image", "cosine", "nearest neighbours", box=None, pad_edge=False)
     for row in sorted({int(place) for place in np.linspace(0, len(ids) - 1, SHOWN_IMAGES)}):
@@ -106,7 +106,7 @@ def print_neighbours(client: Constellate, dataset_id: str, rows: pa.Table, say: 
 
 
 def print_agreement(rows: pa.Table, say: Console) -> None:
-    """Print how often neighbours share the label, where images have one."""
+    """Print how often neighbours share the label, if the images have at least two labels."""
     labels: list[str | None] = rows["label"].to_pylist()
     if len(set(labels) - {None}) < 2:
         return
@@ -116,15 +116,15 @@ def print_agreement(rows: pa.Table, say: Console) -> None:
 
 
 def label_agreement(vectors: VectorArray, labels: Sequence[str | None]) -> tuple[float, float]:
-    """How often neighbours by cosine share a label.
+    """Measure how often neighbours by cosine share a label.
 
     Args:
         vectors: (N, D), N at least 2.
-        labels: N of them; images without one are neighbours but ask no question.
+        labels: N labels; images without a label count as neighbours but not as queries.
 
     Returns:
-        The share of equal labels among the nearest `NEIGHBOURS` of each image (of at most `MAX_QUERIES`,
-        evenly spread), and what neighbours drawn at random would have.
+        The share of equal labels among the nearest `NEIGHBOURS` of each query (at most `MAX_QUERIES` images,
+        evenly spread), and the share for neighbours drawn at random.
     """
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     asked = [row for row, label in enumerate(labels) if label is not None]

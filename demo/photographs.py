@@ -1,7 +1,7 @@
-"""The demo's images: photographs that scikit-image carries in its package, cut into tiles.
+"""The demo's images: photographs from the package scikit-image, cut into tiles.
 
-The label of a tile is its photograph, so that neighbours can be judged without looking. Files are read
-straight from the installed package: `skimage.data` would download those that it lacks.
+The label of a tile is its photograph, so that neighbours can be judged by label. Files are read directly from the
+installed package, because `skimage.data` would download missing ones.
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ PHOTOGRAPHS = {
 def write_tiles(folder: Path) -> Path:
     """Cut every photograph into 4 × 4 tiles, `folder/<label>/<label>-<row><column>.png`, and return the folder.
 
-    A folder that is there is complete and left alone.
+    An existing folder is complete and is not changed.
 
     Raises:
         Unavailable: scikit-image is not installed, or has fewer than two of the photographs.
@@ -64,7 +64,7 @@ def write_tiles(folder: Path) -> Path:
 
 
 def _cut(photograph: Image.Image, folder: Path) -> None:
-    """Write the tiles of one photograph; the pixels that do not divide evenly are left out."""
+    """Write the tiles of one photograph, without the pixels at the edges that do not fill a tile."""
     width_px, height_px = (side // TILES_A_SIDE for side in photograph.size)
     for row in range(TILES_A_SIDE):
         for column in range(TILES_A_SIDE):
