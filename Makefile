@@ -1,8 +1,8 @@
-# Every target sets itself up; `make setup` runs again only when the pinned versions change.
+# Every target runs `make setup` first, which does its work again only when the pinned versions change.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Python compiles what is imported at the first import; pip would compile everything, on one core, in twice the time.
+# Python compiles modules at their first import. pip would compile all modules on one core and take twice as long.
 PIP := pip install --quiet --disable-pip-version-check --no-compile
 STAMP := $(VENV)/.setup-done
 RECIPES := .venv-recipes
@@ -26,7 +26,7 @@ $(STAMP): constraints.txt offline-weights.txt s3-server.txt pyproject.toml
 
 recipes: $(RECIPES_STAMP) ## create .venv-recipes: FiftyOne, Embedding Atlas, LanceDB, Polars, Jupyter
 
-# Its own packages come first, those of .venv behind them: PyTorch is there once.
+# This environment has its own packages and also finds those of .venv, so that PyTorch is installed only once.
 PURELIB := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
 $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 	$(PYTHON) -m venv --clear $(RECIPES)
@@ -37,8 +37,8 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# Kinds of test, one after another: each keeps two cores busy, and two kinds beside each other take longer than in turn.
-# Each has a cluster of its own, which others on the machine do not find.
+# The kinds of test run one after another, because each keeps two cores busy: two at a time took longer than in turn.
+# Each kind has its own cluster, which others on the machine do not find.
 KINDS := unit faults ray browser e2e
 UNIT := --numprocesses=2 --dist=loadfile tests/fuzz tests/unit
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)

@@ -1,13 +1,13 @@
-"""What holds for every kind of test."""
+"""Settings for every kind of test."""
 
 import os
 
 RAY_BESIDE_OTHERS = {
-    # By default Ray's processes have a nice value of 15, and beside another kind of test they wait most of the time.
+    # By default, Ray's processes have a nice value of 15, and wait most of the time if another kind of test runs.
     "RAY_worker_niceness": "0",
     # Serve kills a proxy that is not ready within 5 s.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
 }
-"""What clusters under test need on a machine that has other work."""
+"""The settings that clusters under test need on a busy machine."""
 
 os.environ.update(RAY_BESIDE_OTHERS)

@@ -1,4 +1,4 @@
-"""A browser, a page that must not complain, and the service it shows."""
+"""Fixtures: a browser, a page whose console must stay empty, and the service that the page shows."""
 
 import os
 import shutil
@@ -10,27 +10,27 @@ from playwright.sync_api import expect, sync_playwright
 from tests.browser.stand_in import Server, StandIn, build
 
 SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
-# Software GL: the machines that run the tests have no graphics card.
+# Chromium uses software GL, because the machines that run the tests have no graphics card.
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-# Chromium tells the console about the readbacks of its own screenshots.
+# Chromium writes to the console when it reads pixels for its own screenshots.
 EXPECTED = ("GPU stall due to ReadPixels",)
 
 
 PATIENCE_MS = 240_000
-"""Until something that must come counts as missing; longer than any busy machine takes."""
+"""How long a test waits before it fails; it is longer than the slowest machine needs."""
 
 expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items):
-    """All of this folder drives Chromium."""
+    """Mark all tests of this folder, because they drive Chromium."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.browser)
 
 
 def chromium_path():
-    """Debian's Chromium, or the one that `CHROMIUM` names."""
+    """The path of the Chromium that `CHROMIUM` names, or of Debian's."""
     return os.environ.get("CHROMIUM") or shutil.which("chromium")
 
 
@@ -66,7 +66,7 @@ def server(service):
 
 @pytest.fixture
 def base_url(server):
-    """Where the page is."""
+    """The URL of the page."""
     return server.url
 
 
@@ -87,13 +87,13 @@ def context(browser):
 
 @pytest.fixture
 def forgiven():
-    """Texts that the console may show: a browser writes there of each request that fails on purpose."""
+    """Texts that the console may show; a browser logs each failed request, even one that fails on purpose."""
     return [*EXPECTED]
 
 
 @pytest.fixture
 def page(context, forgiven):
-    """A page that fails the test when it writes errors or warnings to its console, or throws."""
+    """A page; the test fails if the page writes errors or warnings to its console, or throws."""
     page = context.new_page()
     complaints = watch_console(page)
     yield page
@@ -101,7 +101,7 @@ def page(context, forgiven):
 
 
 def watch_console(page):
-    """A list that gathers what the page complains of."""
+    """A list to which the page's errors and warnings are appended."""
     complaints = []
     page.set_default_timeout(PATIENCE_MS)
     page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
@@ -110,13 +110,13 @@ def watch_console(page):
 
 
 def unexpected(complaints, forgiven=EXPECTED):
-    """Those that hold none of the texts that are forgiven."""
+    """The complaints that contain none of the forgiven texts."""
     return [text for text in complaints if not any(part in text for part in forgiven)]
 
 
 @pytest.fixture
 def shoot(page):
-    """Keep a picture of the page under `out/screenshots`."""
+    """Save a screenshot of the page under `out/screenshots`."""
 
     def shoot(name):
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One real service for the fault tests, and a dataset whose every vector is known."""
+"""Fixtures: one real service for the fault tests, and a dataset whose right vectors are known."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.ray.photographs import make_folder
 from tests.tiny_models import make_tiny_checkpoint
 
 N_IMAGES = 128
-"""Six seconds of work and more for one replica on one core: time enough to kill something in the middle."""
+"""One replica on one core works on them for six seconds or more, which leaves time to kill a process meanwhile."""
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +35,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def reference(service: Service) -> Album:
-    """An album embedded once without any fault, its vectors compared with those of the model in this process."""
+    """An album that was embedded without any fault; its vectors equal those of the model in this process."""
     album = Album.register(service, make_folder(service.roots / "album", n_images=N_IMAGES))
     album.embed()
     album.remember(service.settings.model)
@@ -44,7 +44,7 @@ def reference(service: Service) -> Album:
 
 @pytest.fixture
 def album(service: Service, reference: Album) -> Iterator[Album]:
-    """The dataset, whole and idle; whatever the test does to it, it is whole again afterwards."""
+    """The album, complete and idle; after the test, it is completed and checked again."""
     if not service.is_up:
         service.start()
     service.await_ready()
@@ -57,5 +57,5 @@ def album(service: Service, reference: Album) -> Iterator[Album]:
 
 @pytest.fixture(scope="session", autouse=True)
 def few_threads() -> None:
-    """Leave the cores to the service."""
+    """Leave the cores to the service, by using one thread in this process."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")

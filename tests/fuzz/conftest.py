@@ -24,7 +24,7 @@ def http_client(service):
 
 @pytest.fixture
 def raw(service):
-    """Sends a request with its target as it is: every other client tidies it up."""
+    """Send a request with an unchanged target; other clients would normalise it."""
 
     def send(method, target, *, headers=None, body=None):
         connection = http.client.HTTPConnection(service.settings.host, service.settings.port, timeout=240)

@@ -1,4 +1,4 @@
-"""One service for all Ray tests: three nodes on this machine, both applications, the tiny model, a free port."""
+"""Fixtures: one service for all Ray tests, with three nodes on this machine, both applications and a tiny model."""
 
 import os
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class Service:
 
 @pytest.fixture(scope="session")
 def s3_url() -> Iterator[str]:
-    """A real S3 server on loopback, in the environment that the cluster's processes inherit."""
+    """A real S3 server on loopback; the cluster's processes inherit its address in their environment."""
     with s3_server.running() as url:
         os.environ.update(s3_server.environment(url))
         yield url
@@ -63,14 +63,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 def cluster(s3_url: str) -> Iterator[Cluster]:
-    """A head for nothing but the cluster, and one node with room for replicas."""
+    """A head node without CPUs for replicas, and one node with CPUs."""
     os.environ["RAY_metrics_report_interval_ms"] = f"{1000 * EXPORTED_EVERY_S:.0f}"  # noqa: SIM112  # Ray's spelling
-    os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is not had at all
+    os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is never downloaded
     os.environ.update(proxy.CALLBACK)
     cluster = Cluster()
     cluster.add_node(**NODE | {"num_cpus": 0}, include_dashboard=True, dashboard_port=free_port())
     try:
-        # Before there are others: the driver belongs to a node, which must be none that a test takes away.
+        # The driver connects before other nodes exist, because it must not belong to a node that a test removes.
         ray.init(address=cluster.address, namespace=writer.NAMESPACE, log_to_driver=False)
         cluster.add_node(**NODE)
         yield cluster
@@ -81,7 +81,7 @@ def cluster(s3_url: str) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def home(cluster: Cluster, settings: Settings) -> Any:
-    """The node that holds the database; it comes last, and the writer waits for it."""
+    """The node that holds the database; it is added last, and the writer waits for it."""
     actor = writer.find_or_start(settings)
     asked = actor.whoami.remote()
     assert ray.wait([asked], timeout=2)[0] == []
@@ -93,7 +93,7 @@ def home(cluster: Cluster, settings: Settings) -> Any:
 
 @pytest.fixture(scope="session")
 def service(settings: Settings, home: Any) -> Iterator[Service]:
-    # Nodes of one machine share its ports: one proxy, where a real cluster has one on every node.
+    # All nodes are on one machine and share its ports, so there is one proxy; a real cluster has one on every node.
     serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), proxy_location="HeadOnly")
     main.deploy(settings)
     try:

@@ -1,4 +1,4 @@
-"""What no unit test may do: start Ray, or reach beyond this machine."""
+"""Keeps unit tests from starting Ray and from connecting to other machines."""
 
 import ipaddress
 import socket
@@ -7,7 +7,7 @@ import sys
 import pytest
 from hypothesis import settings
 
-# How long an example takes says more about the machine's other work than about the code.
+# There is no deadline, because the time of an example depends on the machine's other work.
 settings.register_profile("unit", deadline=None)
 settings.load_profile("unit")
 
@@ -18,7 +18,7 @@ def _refuse_ray(*args, **kwargs):
 
 @pytest.fixture(autouse=True)
 def _no_ray(monkeypatch):
-    """Replace `ray.init` where something has imported Ray, without importing it for the others."""
+    """Replace `ray.init` if Ray has been imported, and otherwise forbid its import."""
     if "ray" in sys.modules:
         monkeypatch.setattr(sys.modules["ray"], "init", _refuse_ray)
     else:
