@@ -1,8 +1,9 @@
 """500 progress streams beside a job: how late an event comes, and what the job loses. `python -m benchmarks.sse`.
 
-Jobs with and without readers take turns on one service whose replicas are warm. The readers are one process of the
-lowest priority on the same machine, so that what the job loses includes what they take from it. An event's delay is
-counted from the moment the first reader, or a poll of the job, showed that many images.
+Jobs with and without readers take turns on one service whose replicas are warm, each of them first in every other
+round, and begin when the service has been left alone for a moment: opening hundreds of streams is work as well. The
+readers are one process of the lowest priority on the same machine, so that what the job loses includes what they take
+from it. An event's delay is counted from the moment the first reader, or a poll of the job, showed that many images.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.throughput import running_service, service_job, warm_up
 from constellate import Constellate
 
+SETTLE_S = 5.0
 STATE = re.compile(rb'"status": "(\w+)", "processed": (\d+)')
 Seen = list[tuple[float, int, bool]]
 """(time, images committed, whether it was the end) of each event of a stream."""
@@ -60,6 +62,12 @@ def read_streams(port: int, path: str, n_streams: int, results: "Queue[Any]") ->
     results.put(asyncio.run(read()))
 
 
+def settled_job(client: Constellate, dataset_id: str) -> float:
+    """Images/s of a job that begins in peace."""
+    time.sleep(SETTLE_S)
+    return service_job(client, dataset_id)[0]
+
+
 def watched_job(client: Constellate, dataset_id: str, port: int, n_streams: int) -> tuple[float, list[Seen]]:
     """Images/s of a job that many streams follow, and what they saw."""
     context = multiprocessing.get_context("spawn")
@@ -70,7 +78,7 @@ def watched_job(client: Constellate, dataset_id: str, port: int, n_streams: int)
     readers.start()
     if results.get(timeout=120) != "open":
         raise RuntimeError("the streams did not open")
-    rate, _ = service_job(client, dataset_id)
+    rate = settled_job(client, dataset_id)
     seen: list[Seen] = results.get(timeout=60)
     readers.join()
     return rate, seen
@@ -111,8 +119,13 @@ def measure(checkpoint: Path, images: Path, *, n_streams: int, rounds: int) -> d
         port = int(str(client.url).rpartition(":")[2])
         for number in range(rounds):
             # A new dataset each time: the streams wait for its first job instead of ending with an earlier one.
-            alone.append(service_job(client, client.register(f"alone-{number}", images)["id"])[0])
-            rate, seen = watched_job(client, client.register(f"followed-{number}", images)["id"], port, n_streams)
+            unwatched = client.register(f"alone-{number}", images)["id"]
+            watched = client.register(f"followed-{number}", images)["id"]
+            if number % 2:
+                alone.append(settled_job(client, unwatched))
+            rate, seen = watched_job(client, watched, port, n_streams)
+            if not number % 2:
+                alone.append(settled_job(client, unwatched))
             followed.append(rate)
             for total, part in zip((late, ends), delays(seen), strict=True):
                 total += part

@@ -1,16 +1,30 @@
-"""Removes headers from requests before the code of Serve's HTTP proxy reads them.
+"""Removes headers from requests before the code of Serve's HTTP proxy reads them, and drops clients that read nothing.
 
 The proxy obeys two headers that are meant for its operator. One ends any request after a time that the sender chooses,
 the other keeps a request running after its client has left. Clients of this service must not control either.
+
+The proxy also waits without limit for a client that stays connected and reads nothing. Such a client would keep the
+place of a stream or of a request.
 """
 
+import socket
+import sys
+from typing import Any
+
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.middlewares"}
 """The environment variable that makes a proxy call `middlewares` when it starts."""
 
 _OPERATORS_ONLY = frozenset({b"x-request-timeout-seconds", b"x-request-disconnect-disabled"})
+
+
+FROZEN_STREAM_S = 15.0
+"""A progress stream is cut when its client takes nothing for so long; a client that is alive connects again."""
+
+FROZEN_S = 600.0
+"""The same limit for any other answer; it is long because a download may be paused."""
 
 
 class Stripped:
@@ -27,6 +41,44 @@ class Stripped:
         await self._app(scope, receive, send)
 
 
+class Undelivered:
+    """Wraps the proxy and drops clients that no longer take any data.
+
+    The kernel drops a connection when the client takes no data for `TCP_USER_TIMEOUT` (tcp(7)), even if the client
+    still acknowledges that it is there. uvicorn then tells the proxy that the client has left. The middleware does
+    nothing on systems without this option, and under servers that do not give access to their socket.
+    """
+
+    def __init__(self, app: ASGIApp, *, stream_s: float = FROZEN_STREAM_S, other_s: float = FROZEN_S) -> None:
+        self._app = app
+        self._stream_s = stream_s
+        self._other_s = other_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+
+        async def send_for_so_long(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # The limit is set for each answer, because the connection may carry several requests.
+                _give_up_after(send, self._stream_s if _is_stream(message) else self._other_s)
+            await send(message)
+
+        await self._app(scope, receive, send_for_so_long if scope["type"] == "http" else send)
+
+
+def _is_stream(start: Message) -> bool:
+    headers = {name.lower(): value for name, value in start.get("headers", ())}
+    return headers.get(b"content-type", b"").startswith(b"text/event-stream")
+
+
+def _give_up_after(send: Send, timeout_s: float) -> None:
+    """Set the time limit on the connection behind `send`, which is a method of uvicorn's `RequestResponseCycle`."""
+    transport = getattr(getattr(send, "__self__", None), "transport", None)
+    connection: Any = transport.get_extra_info("socket") if transport is not None else None
+    if sys.platform == "linux" and connection is not None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * timeout_s))
+
+
 def middlewares() -> list[Middleware]:
-    """The middlewares that Serve wraps around its proxy."""
-    return [Middleware(Stripped)]
+    """The middlewares that Serve wraps around its proxy. The outermost comes last: it needs uvicorn's own `send`."""
+    return [Middleware(Stripped), Middleware(Undelivered)]

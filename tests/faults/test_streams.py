@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -17,8 +18,10 @@ from serve_app.policy import INGRESS_REPLICAS
 from tests.faults.album import Album
 from tests.faults.report import measured
 from tests.faults.service import Service
-from tests.faults.wait import PATIENCE_S
+from tests.faults.wait import PATIENCE_S, until
+from tests.faults.watching import Follower
 from tests.ray.client import TERMINAL
+from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.faults
 
@@ -128,6 +131,13 @@ def frozen_reader(service: Service, path: str) -> socket.socket:
     return client
 
 
+def is_connected(service: Service, client: socket.socket) -> bool:
+    """Whether the kernel still has the service's end of a client's connection."""
+    ends = [f"{service.settings.port:04X}", f"{client.getsockname()[1]:04X}", "01"]  # 01: established
+    fields = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return any(ends == [local[-4:], remote[-4:], state] for _, local, remote, state, *_ in fields)
+
+
 def grown_mb(service: Service, before: dict[int, float]) -> dict[str, float]:
     """By how much each process has grown since `before`, by title."""
     now = service.memory_mb()
@@ -188,3 +198,25 @@ def test_after_a_thousand_disconnects_every_place_is_free_and_a_full_house_sees_
     assert all(b"retry-after" in stream.head.lower() for stream in refused)
     assert health.codes == {200}
     assert grown[largest] < GROWTH_MB
+
+
+@pytest.mark.every
+def test_a_stream_that_nobody_reads_is_dropped_while_its_job_runs(album: Album):
+    service = album.service
+    long = Album.register(service, make_folder(service.roots / "long", n_images=1500, seed=13), name="long")
+    frozen = [frozen_reader(service, f"{long.path}/progress") for _ in range(5)]
+    reader = Follower(service.settings.url, long.dataset_id).start()
+    job_id = long.generate()
+    reader.await_processed(1)
+    assert all(is_connected(service, client) for client in frozen)
+    dropped_s = until(
+        lambda: not any(is_connected(service, client) for client in frozen),
+        lambda: f"still connected, the job being {long.job(job_id)}",
+    )
+    measured("5 streams that nobody reads are dropped", seconds=dropped_s)
+    assert long.job(job_id)["status"] == "running"
+    assert reader.n_connections == 1
+    assert service.http.post(f"{long.path}/cancel").status_code == 202
+    assert reader.end()["status"] == "cancelled"
+    for client in frozen:
+        client.close()
