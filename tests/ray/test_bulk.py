@@ -82,6 +82,7 @@ def test_an_interrupted_run_goes_on_and_has_the_vectors_that_http_gives(
     assert [(row["file_name"], row["refusal"].partition(":")[0]) for row in skipped] == [("dog/0001.jpg", "truncated")]
 
 
+@pytest.mark.every
 def test_a_part_whose_inputs_changed_is_made_anew_and_one_too_many_goes(
     service: Service, album: tuple[Path, str], tmp_path: Path
 ):

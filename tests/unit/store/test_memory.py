@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 ROWS = 12_000
 DIMENSION = 1536
 """74 MB of vectors."""
@@ -46,6 +48,7 @@ print(peak - before)
 """
 
 
+@pytest.mark.every
 def test_a_large_job_does_not_make_the_writer_large(tmp_path):
     # In a process of its own: what others here have allocated and freed would be used again.
     run = subprocess.run(
