@@ -1,18 +1,19 @@
 """The 2D map: UMAP turns vectors into points, equally for equal vectors, parameters and seed.
 
-Letters for shapes: N vectors, D dimension, k neighbours. The steps are umap's own, with two changes of their inputs. Up
+Letters for shapes: N vectors, D dimension, k neighbours. `umap.UMAP` makes the map, with two changes of its inputs. Up
 to 50,000 vectors, neighbours come from matrix products: they are exact, and no process spends half a minute compiling
 umap's search. The layout starts from the two principal components; unlike the spectral start, they cannot fail, and
 they keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
 
 Maps are equal to the last bit on one machine with a fixed number of threads, because the order of sums depends on the
-threads. This module neither reads nor changes thread settings. umap's compiled code holds the GIL for one epoch at a
-time, about 0.2 s for 100,000 vectors.
+threads. This module changes no thread setting; umap takes one of numba's threads while it fits. Its compiled code holds
+the GIL for one epoch at a time, about 0.2 s for 100,000 vectors.
 """
 
 import hashlib
 import math
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Literal
 
@@ -118,35 +119,26 @@ def _polygon(n: int) -> NDArray[np.float64]:
 
 def _layout(matrix: VectorArray, projection: Projection, on_progress: OnProgress) -> NDArray[np.float64]:
     """Lay out (N, D) different vectors, N ≥ 4, that are normalised or centred for the metric."""
-    from umap import umap_  # the import takes 2 s, the first time 15 s; modules that need `Projection` avoid it
+    from umap import UMAP  # the import takes 2 s, the first time 15 s; modules that need `Projection` avoid it
 
     _keep_compiled_code()
     random = np.random.RandomState(projection.random_state)
-    rows, distances = _neighbours(matrix, projection, random, on_progress)
-    graph, _, _ = umap_.fuzzy_simplicial_set(
-        matrix, rows.shape[1], random, projection.metric, knn_indices=rows, knn_dists=distances
-    )
-    a, b = umap_.find_ab_params(1.0, projection.min_dist)
+    neighbours = _neighbours(matrix, projection, random, on_progress)
+    start = _principal_components(matrix, random)
     epochs = _EpochReport(on_progress)
-    points, _ = umap_.simplicial_set_embedding(
-        matrix,
-        graph,
-        n_components=2,
-        initial_alpha=1.0,
-        a=a,
-        b=b,
-        gamma=1.0,
-        negative_sample_rate=5,
-        n_epochs=None,
-        init=_principal_components(matrix, random),
+    umap = UMAP(
+        n_neighbors=neighbours[0].shape[1],
+        min_dist=projection.min_dist,
+        precomputed_knn=neighbours,
+        init=start,
         random_state=random,
-        metric=projection.metric,
-        metric_kwds={},
-        densmap=False,
-        densmap_kwds={},
-        output_dens=False,
+        n_jobs=1,
         tqdm_kwds={"disable": False, "file": epochs, "bar_format": "{n}/{total}", "mininterval": 0.5},
     )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="umap")  # it warns that it could not place further vectors
+        # Given neighbours and start, umap takes only the length of what it is fitted on, but copies it several times.
+        points = umap.fit_transform(start)
     epochs.raise_failure()
     return np.asarray(points, dtype=np.float64)
 
