@@ -4,7 +4,7 @@
 too.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -102,7 +102,7 @@ class Constellate(Routes):
         return follow(self, dataset_id, job_id, kind)
 
 
-def last_state(states: Iterator[Progress], on_progress: OnProgress | None = None) -> Progress:
+def last_state(states: Iterable[Progress], on_progress: OnProgress | None = None) -> Progress:
     """Pass every state to `on_progress` and return the last one."""
     last = None
     for last in states:

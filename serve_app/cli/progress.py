@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
+from constellate.client import last_state
 from constellate.records import Progress
 
 LINE_EVERY_S = 5.0
@@ -38,13 +39,8 @@ def view(console: Console, title: str) -> View:
 
 def watch(states: Iterable[Progress], console: Console, title: str) -> Progress:
     """Show the states of a job and return the last one."""
-    last = None
     with view(console, title) as shown:
-        for last in states:
-            shown.show(last)
-    if last is None:
-        raise ValueError("a job has at least one state")
-    return last
+        return last_state(states, shown.show)
 
 
 class Bar:
