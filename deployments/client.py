@@ -27,7 +27,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.embedder import APPLICATION, DEPLOYMENT
 from deployments.handles import ask, service_errors
 from serve_app.embedding.fan_out import joined, spread
-from serve_app.errors import InvalidImage, Overloaded, Unavailable, WorkerCrashed
+from serve_app.errors import InvalidImage, Unavailable
 from serve_app.jobs.retrying import SECOND_CHANCE
 from serve_app.records import ModelCard, Skip, VectorArray
 from serve_app.services import Embedded, Outcomes
@@ -101,7 +101,7 @@ class EmbeddingClient:
         async def embed(chunk: Sequence[Picture]) -> Embedded:
             encoded = await asyncio.to_thread(lambda: [_encoded(image) for image in chunk])
             embedded: Embedded = await SECOND_CHANCE.until_answered(
-                lambda: self._ask("embed_images", encoded), on=(WorkerCrashed, Overloaded), what=WHO
+                lambda: self._ask("embed_images", encoded), what=WHO
             )
             return embedded
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from serve_app.embedding.fan_out import joined, spread
-from serve_app.errors import Overloaded, Saturated, ServiceError, TooLarge, WorkerCrashed
+from serve_app.errors import Saturated, ServiceError, TooLarge
 from serve_app.jobs.retrying import SECOND_CHANCE
 from serve_app.records import Skip
 from serve_app.services import Embedded, Services
@@ -42,7 +42,6 @@ class RequestEmbedder:
             parts = await spread(
                 lambda chunk: SECOND_CHANCE.until_answered(
                     lambda: services.embedder.embed_images(services.settings.model, list(chunk)),
-                    on=(WorkerCrashed, Overloaded),
                     what=services.settings.model,
                 ),
                 images,

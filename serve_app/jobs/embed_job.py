@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from aiorwlock import RWLock
 
-from serve_app.errors import Conflict, ModelUnavailable, RootUnavailable, Unavailable, WorkerCrashed
+from serve_app.errors import Conflict, RootUnavailable
 from serve_app.jobs.crash_isolation import embed_isolating_crashes
 from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA
 from serve_app.records import Block, Claim, ModelCard, SourceFile
@@ -95,9 +95,7 @@ class EmbedJob:
 
     async def _describe(self) -> ModelCard:
         """Wait for the model's first replica and return the model's card."""
-        return await FIRST_REPLICA.until_answered(
-            lambda: self._embedder.describe(self._model), on=Unavailable, but=ModelUnavailable, what=self._model
-        )
+        return await FIRST_REPLICA.until_answered(lambda: self._embedder.describe(self._model), what=self._model)
 
     async def _one_pass(self) -> int:
         """Settle all samples that are pending now and return their number.
@@ -166,8 +164,6 @@ class EmbedJob:
         """Call a replica, and repeat the call while no replica can take it."""
         block = await ANY_REPLICA.until_answered(
             lambda: self._embedder.embed_files(self._model, self._root, files),
-            on=Unavailable,
-            but=(WorkerCrashed, ModelUnavailable),
             what=f"a replica of {self._model}",
         )
         if block.n_samples != len(files):

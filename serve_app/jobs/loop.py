@@ -13,7 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 from aiorwlock import RWLock
 
 from serve_app import logs
-from serve_app.errors import ServiceError, StaleAttempt, Unavailable
+from serve_app.errors import ServiceError, StaleAttempt
 from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
 from serve_app.jobs.retrying import UNTIL_BACK
 from serve_app.records import Claim
@@ -59,7 +59,7 @@ class PatientWriter:
         """Run a store method; see `services.Writer.ask`."""
         name = method.__qualname__
         return await UNTIL_BACK.until_answered(
-            lambda: self._writer.ask(method, *args, **kwargs), on=Unavailable, what=f"the writer's {name}"
+            lambda: self._writer.ask(method, *args, **kwargs), what=f"the writer's {name}"
         )
 
 

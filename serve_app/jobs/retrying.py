@@ -8,10 +8,9 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from itertools import count
 from typing import TypeVar
 
-from serve_app.errors import ServiceError
+from serve_app.errors import ModelUnavailable, Overloaded, ServiceError, Unavailable, WorkerCrashed
 
 log = logging.getLogger("constellate.retrying")
 
@@ -22,15 +21,20 @@ Errors = type[ServiceError] | tuple[type[ServiceError], ...]
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The pauses, and the limits: a call is given up after `attempts` calls or `patience_s` seconds."""
+    """When a call is repeated: it raised an error of `on` that is not also of `but`, and no limit is reached.
 
+    The limits are `attempts` calls and `patience_s` seconds.
+    """
+
+    on: Errors
+    but: Errors = ()
     first_pause_s: float = 0.1
     longest_pause_s: float = 2.0
     attempts: float = math.inf
     patience_s: float = math.inf
 
-    async def until_answered(self, call: Callable[[], Awaitable[R]], *, on: Errors, but: Errors = (), what: str) -> R:
-        """Return the result of a call; repeat the call when it raises an error of `on` that is not also of `but`.
+    async def until_answered(self, call: Callable[[], Awaitable[R]], *, what: str) -> R:
+        """Return the result of a call, repeated by this rule; `what` names the called process in the log.
 
         Raises:
             ServiceError: the last error when the limits are reached; other errors are raised at once.
@@ -38,27 +42,28 @@ class Retry:
         pause_s = self.first_pause_s
         clock = asyncio.get_running_loop().time
         began = clock()
-        for attempt in count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 return await call()
-            except on as error:
-                if isinstance(error, but) or attempt >= self.attempts or clock() - began > self.patience_s:
+            except self.on as error:
+                if isinstance(error, self.but) or attempt >= self.attempts or clock() - began > self.patience_s:
                     raise
                 is_long = pause_s >= self.longest_pause_s
                 log.log(logging.WARNING if is_long else logging.INFO, "%s is called again: %s", what, error.detail)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, self.longest_pause_s)
-        raise AssertionError("the loop above has no end")
 
 
-UNTIL_BACK = Retry()
+UNTIL_BACK = Retry(on=Unavailable)
 """The rule for the writer: it is restarted within seconds, and a job that gave up would fail without need."""
 
-FIRST_REPLICA = Retry(longest_pause_s=0.5, patience_s=180.0)
+FIRST_REPLICA = Retry(on=Unavailable, but=ModelUnavailable, longest_pause_s=0.5, patience_s=180.0)
 """The rule for a model whose first replica is starting."""
 
-ANY_REPLICA = Retry(longest_pause_s=5.0, attempts=60)
+ANY_REPLICA = Retry(on=Unavailable, but=(WorkerCrashed, ModelUnavailable), longest_pause_s=5.0, attempts=60)
 """The rule for a job's chunk when no replica has room."""
 
-SECOND_CHANCE = Retry(first_pause_s=0.2, attempts=3)
+SECOND_CHANCE = Retry(on=(WorkerCrashed, Overloaded), first_pause_s=0.2, attempts=3)
 """The rule for a request whose client waits. A dying replica fails all its chunks, and most of them did no harm."""
