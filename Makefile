@@ -13,7 +13,7 @@ IMAGES ?=
 .PHONY: help setup recipes demo test test-faults test-recipes test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv from the pinned versions
 
@@ -57,7 +57,7 @@ test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen wr
 	$(BIN)/pytest -q -m every tests/unit/store tests/faults tests/ray
 
 test-recipes: recipes ## docs/recipes.md with the tools themselves: FiftyOne, Embedding Atlas, LanceDB, a notebook
-	$(BIN)/pytest -q -m recipes tests/ray
+	@$(call run,-m recipes tests/ray)
 
 test-unit: kind-unit ## the tests that need no cluster
 

@@ -3,7 +3,7 @@
 import re
 
 from serve_app import errors
-from serve_app.errors import ServiceError
+from tests.unit.error_tree import every_error
 
 LINE = re.compile(r"( {4}[ │├└─]*)(\w+(?: · \w+)*)(?: (\d{3}))?")
 
@@ -22,9 +22,5 @@ def drawn(tree: str) -> dict[str, tuple[str, int]]:
 
 
 def test_the_tree_names_every_error_with_its_parent_and_its_status():
-    classes = [
-        each
-        for each in vars(errors).values()
-        if isinstance(each, type) and issubclass(each, ServiceError) and each.__module__ == errors.__name__
-    ]
+    classes = [each for each in every_error() if each.__module__ == errors.__name__]
     assert drawn(errors.__doc__ or "") == {each.__name__: (each.__base__.__name__, each.status) for each in classes}
