@@ -7,7 +7,9 @@ RAY_BESIDE_OTHERS = {
     "RAY_worker_niceness": "0",
     # Serve kills a proxy that is not ready within 5 s.
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "120",
+    # A thread of Serve that outlives `ray.shutdown` would connect again, and the nodes could not be ended.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
 }
-"""The settings that clusters under test need on a busy machine."""
+"""The settings that clusters under test need. Ray reads some of them when it is imported."""
 
 os.environ.update(RAY_BESIDE_OTHERS)

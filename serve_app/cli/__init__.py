@@ -5,6 +5,7 @@ Importing this package loads neither Ray nor torch, so `--help` answers at once.
 """
 
 import io
+import os
 import sys
 
 import typer
@@ -37,4 +38,6 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    # A thread of Serve that outlives `ray.shutdown` would start another cluster. Ray reads this at its import.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     app()
