@@ -20,6 +20,7 @@ from serve_app.jobs.crash_isolation import embed_isolating_crashes
 from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA
 from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Writer
+from serve_app.skip_reasons import OUT_OF_REACH
 from serve_app.sources.files import UNKNOWN
 from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
@@ -30,8 +31,6 @@ BLOCK_ROWS = 128
 BLOCK_WAIT_S = 0.3
 MAX_PASSES = 3
 WITNESSES = 64
-OUT_OF_REACH = {"not_found", "io_error", "permission_denied", "unreachable"}
-"""The skip reasons that files get when their whole folder or bucket is gone."""
 
 
 class FileEmbedder(Protocol):

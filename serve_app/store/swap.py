@@ -5,14 +5,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest
+from serve_app.skip_reasons import VERDICTS, objections
 from serve_app.store import job_rows, readout
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import dimensions, embeddings_table
 from serve_app.store.session import Session
 from serve_app.store.staging import Space, unsettled_condition
-
-GONE_REASONS = ("not_found", "unreachable")
-"""The skip reasons of listed files that no longer exist or whose storage does not answer."""
 
 
 def commit(session: Session, row: JobRow, space: Space) -> JobRow:
@@ -86,14 +84,12 @@ def _objection(session: Session, row: JobRow, space: Space) -> tuple[str | None,
         f"(SELECT sample_id, array_inner_product(vector, vector) AS p FROM {space.stage} WHERE job_id = ?)",
         row.id,
     )[0]
-    gone = session.value(
-        "SELECT count(*) FROM job_skips WHERE job_id = ? AND reason IN (SELECT unnest(?))", row.id, list(GONE_REASONS)
-    )
-    if 2 * gone > row.total:
-        return "root_unavailable", (
-            f"root_unavailable: {gone:,} of {_images(row.total)} are gone. Is the folder still there? "
-            "If they were removed on purpose, rescan the dataset. Earlier embeddings are kept"
+    if row.kind == "embed":
+        skips: dict[str, int] = dict(
+            session.q("SELECT reason, count(*) FROM job_skips WHERE job_id = ? GROUP BY reason", row.id)
         )
+        if failed := objections(skips, row.total):
+            return _failure(failed, row.total)
     if row.kind == "import" and row.processed != row.total:
         return "transfer_broken", (
             f"transfer_broken: {row.processed:,} of {row.total:,} rows had arrived when the sender or the service "
@@ -122,6 +118,20 @@ def _summary(row: JobRow) -> str:
     parts += [f"{row.skipped:,} skipped"] if row.skipped else []
     parts += [f"{row.reused:,} reused"] if row.reused else []
     return ", ".join(parts)
+
+
+def _failure(failed: dict[str, int], total: int) -> tuple[str, str]:
+    """The error code and message of a job whose images failed for these reasons, the most frequent first."""
+    counts = ", ".join(f"{count:,} {reason}" for reason, count in failed.items())
+    if VERDICTS.get(next(iter(failed))) == "worker":
+        return "worker_failed", (
+            f"worker_failed: most of {_images(total)} got no vector ({counts}). Has a replica enough memory, and does "
+            "its GPU work? Earlier embeddings are kept"
+        )
+    return "root_unavailable", (
+        f"root_unavailable: most of {_images(total)} could not be read ({counts}). Is the folder still there and "
+        "readable? If they were removed on purpose, rescan the dataset. Earlier embeddings are kept"
+    )
 
 
 def _images(count: int) -> str:

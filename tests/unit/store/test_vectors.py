@@ -176,8 +176,12 @@ def test_a_repeated_commit_returns_the_finished_job(bench):
         (["empty", "truncated", "empty", "empty"], "no_valid_images"),
         (["not_found", "not_found", "not_found", None], "root_unavailable"),
         (["not_found", "not_found", "not_found", "not_found"], "root_unavailable"),
+        (["io_error", "permission_denied", "io_error", None], "root_unavailable"),
+        (["unreachable", "changed", "symlink", None], "root_unavailable"),
+        (["not_found", "crashed_worker", "crashed_worker", None], "worker_failed"),
+        (["no reason of this version", "io_error", "io_error", None], "root_unavailable"),
     ],
-    ids=["all bad", "most gone", "all gone"],
+    ids=["all bad", "most gone", "all gone", "a bad disk", "moved", "a bad replica", "unknown"],
 )
 def test_a_job_that_must_not_replace_anything_keeps_the_old_vectors(bench, reasons, code):
     files = source_files(4)
@@ -204,6 +208,17 @@ def test_half_of_the_files_gone_is_not_too_many(bench):
     skips = [skip_of(file, "not_found") for file in files[:2]]
     bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(files[2:], skips=skips))
     assert bench.vectors.commit(claim.job.id, claim.attempt).message == "Embedded 2 images, 2 skipped"
+
+
+def test_bad_images_do_not_keep_a_set_as_it_was(bench):
+    files = source_files(4)
+    dataset = bench.register(files)
+    bench.embed(dataset, files)
+    claim = bench.start(dataset, force=True)
+    reasons = ("corrupt", "truncated", "io_error")
+    skips = [skip_of(file, reason) for file, reason in zip(files[:3], reasons, strict=True)]
+    bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(files[3:], skips=skips))
+    assert bench.vectors.commit(claim.job.id, claim.attempt).message == "Embedded 1 image, 3 skipped"
 
 
 def test_an_empty_dataset_ends_in_an_error(bench):
