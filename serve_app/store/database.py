@@ -35,6 +35,8 @@ CHECKPOINT_RETRY_S = 5.0
 MEMORY_LIMIT_MB = 128
 """DuckDB keeps pages in memory up to this limit: a job of 100,000 rows took 1.6 GB under 2 GB and 140 MB under 128 MB.
 It writes the rest beside the database, and the job took 28 s instead of 24 s (docs/measurements.md)."""
+MOST_CHANGES = 2**64 - 1
+"""More changes than any transaction has."""
 
 
 class Database:
@@ -59,6 +61,9 @@ class Database:
             "threads": threads,
             # The limit is set at connect, because DuckDB replays the write-ahead log before any SET.
             "memory_limit": f"{memory_limit_mb}MB",
+            # By default DuckDB leaves transactions of 100,000 changes out of the log when it checkpoints at their end.
+            # Readers see them before that checkpoint is on disk, and a crash or a lack of memory then takes them back.
+            "auto_checkpoint_skip_wal_threshold": str(MOST_CHANGES),
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
         }
