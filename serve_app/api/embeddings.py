@@ -115,7 +115,7 @@ async def get_coordinates(
 ) -> StreamingResponse:
     """Get the map as JSON, or as Arrow if `Accept` names `application/vnd.apache.arrow.stream`.
 
-    If the stream breaks off, a newer map has replaced this one: ask again.
+    If the stream breaks off, a newer map has replaced this one, or a rescan found other images: ask again.
     """
 
     async def read(after: str | None) -> export.Page[str]:
@@ -142,14 +142,17 @@ async def get_coordinates(
 async def export_embeddings(
     dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet"
 ) -> StreamingResponse:
-    """Download the dataset's vectors and map. If the stream breaks off, newer vectors have replaced these."""
+    """Download the dataset's vectors and map. If the stream breaks off, the set has changed.
+
+    The change is a newer set of vectors, or a rescan that found other images.
+    """
     dataset = await services.writer.ask(Datasets.get, dataset_id)
-    job_id = (await services.writer.ask(Vectors.status, dataset_id)).job_id
-    if job_id is None:
-        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    version = await services.writer.ask(Vectors.version, dataset_id)
 
     async def read(after: int) -> export.Page[int]:
-        return await services.writer.ask(Vectors.export, dataset_id, job_id=job_id, after=after, limit=EXPORT_PAGE_ROWS)
+        return await services.writer.ask(
+            Vectors.export, dataset_id, version=version, after=after, limit=EXPORT_PAGE_ROWS
+        )
 
     stream = export.arrow_stream(export.pages(await read(-1), read), format)
     headers = {"Content-Disposition": _attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}

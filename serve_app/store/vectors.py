@@ -184,7 +184,7 @@ class Vectors:
             current = readout.current(session, dataset_id)
             return readout.points_page(session, current, after, limit) if current else (readout.no_points(), None)
 
-    def export(self, dataset_id: str, *, job_id: str, after: int, limit: int) -> tuple[bytes, int | None]:
+    def export(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the dataset as one Arrow IPC stream, and the next `after` (None at the end).
 
         The columns are sample_id, file_name, label, model_name, vector (fixed-size list of float32), x, y.
@@ -193,14 +193,14 @@ class Vectors:
         Raises:
             DatasetNotFound: no such dataset.
             NoEmbeddings: the dataset has no vectors.
-            Conflict: the vectors of `job_id` have been replaced.
+            Conflict: the vectors or the samples are no longer those of `version`.
             InvalidRequest: the limit is not positive.
         """
         require_limit(limit)
         with self._database.read() as session:
             current = _require_vectors(session, dataset_id)
-            if current.job_id != job_id:
-                raise Conflict("The vectors were replaced during the export; start it again.")
+            if current.version != version:
+                raise Conflict("The vectors were replaced or the dataset rescanned during the export; start it again.")
             return readout.export_page(session, current, after, limit)
 
 

@@ -458,10 +458,11 @@ def test_the_version_changes_with_vectors_and_samples_and_stays_with_the_map(ben
 def test_pages_of_the_export_join_to_the_whole(bench, limit):
     files = source_files(8)
     dataset = bench.register(files)
-    job, _ = bench.embed(dataset, [*files[:3], *files[4:], files[3]])
+    bench.embed(dataset, [*files[:3], *files[4:], files[3]])
     bench.reduce(dataset)
     whole = bench.vectors.read(dataset.id)
-    table, sizes = collect(lambda after: bench.vectors.export(dataset.id, job_id=job.id, after=after, limit=limit))
+    version = whole.version
+    table, sizes = collect(lambda after: bench.vectors.export(dataset.id, version=version, after=after, limit=limit))
     assert table.column_names == ["sample_id", "file_name", "label", "model_name", "vector", "x", "y"]
     assert table.schema.field("vector").type == pa.list_(pa.float32(), DIMENSION)
     assert table.column("sample_id").to_pylist() == whole.sample_ids
@@ -533,10 +534,22 @@ def test_a_cursor_that_no_page_of_the_map_gave_is_refused(bench):
 def test_an_export_of_replaced_vectors_is_refused(bench):
     files = source_files(2)
     dataset = bench.register(files)
-    old, _ = bench.embed(dataset, files)
+    bench.embed(dataset, files)
+    old = bench.vectors.version(dataset.id)
     bench.embed(dataset, files)
     with pytest.raises(Conflict, match="start it again"):
-        bench.vectors.export(dataset.id, job_id=old.id, after=-1, limit=5)
+        bench.vectors.export(dataset.id, version=old, after=-1, limit=5)
+
+
+def test_an_export_breaks_off_when_a_rescan_moves_the_samples_of_its_pages(bench):
+    files = source_files(4)
+    dataset = bench.register(files)
+    bench.embed(dataset, files)
+    version = bench.vectors.version(dataset.id)
+    _, after = bench.vectors.export(dataset.id, version=version, after=-1, limit=2)
+    bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
+    with pytest.raises(Conflict, match="rescanned"):
+        bench.vectors.export(dataset.id, version=version, after=after, limit=2)
 
 
 def test_reads_without_vectors_say_so(bench):
@@ -550,7 +563,7 @@ def test_reads_without_vectors_say_so(bench):
     )
     for call in (
         lambda: bench.vectors.read(dataset.id),
-        lambda: bench.vectors.export(dataset.id, job_id="any", after=-1, limit=5),
+        lambda: bench.vectors.export(dataset.id, version="any", after=-1, limit=5),
     ):
         with pytest.raises(NoEmbeddings, match=r"No embeddings found. Generate embeddings first\."):
             call()
@@ -561,7 +574,7 @@ def test_reads_of_an_unknown_dataset_name_it(bench):
         lambda: bench.vectors.status("nope"),
         lambda: bench.vectors.read("nope"),
         lambda: bench.vectors.points("nope", after=None, limit=5),
-        lambda: bench.vectors.export("nope", job_id="any", after=-1, limit=5),
+        lambda: bench.vectors.export("nope", version="any", after=-1, limit=5),
     ):
         with pytest.raises(DatasetNotFound, match="nope"):
             call()
