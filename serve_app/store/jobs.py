@@ -101,7 +101,8 @@ class Jobs:
         """
         with self._database.transaction() as session:
             rows = session.q(f"SELECT {COLUMNS} FROM jobs WHERE status = 'running' ORDER BY number")
-            jobs = (JobRow(*values) for values in rows)
+            jobs = [JobRow(*values) for values in rows]
+            self.leases.keep([job.id for job in jobs])
             free = (job for job in jobs if job.id not in holding and self.leases.is_free(job.id, runner_id))
             row = next(free, None)
             if row is None:

@@ -7,7 +7,7 @@ the same work twice; the attempt number keeps them from doing harm.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 WINDOW_S = 10.0
@@ -39,6 +39,11 @@ class Leases:
     def drop(self, job_id: str) -> None:
         """End the job's lease, so that any runner may claim the job."""
         self._leases.pop(job_id, None)
+
+    def keep(self, job_ids: Collection[str]) -> None:
+        """End the leases of all other jobs, which are over."""
+        for job_id in self._leases.keys() - set(job_ids):
+            del self._leases[job_id]
 
     def is_free(self, job_id: str, runner_id: str) -> bool:
         """Whether this runner may claim the job: there is no lease, the lease has ended, or the runner holds it."""

@@ -335,3 +335,12 @@ def test_a_request_that_fails_half_way_leaves_nothing(bench):
         bench.vectors.put_block(claim.job.id, claim.attempt, 1, bad)
     assert bench.jobs.get(claim.job.id).processed == 0
     assert len(bench.jobs.pending(claim.job.id, after=-1, limit=5)) == 2
+
+
+def test_no_lease_outlives_its_job(bench):
+    files = source_files(2)
+    dataset = bench.register(files)
+    bench.embed(dataset, files)
+    bench.reduce(dataset)
+    assert bench.jobs.claim("runner", holding=[], lease_s=30) is None
+    assert bench.jobs.leases._leases == {}
