@@ -8,6 +8,7 @@ from deployments.handles import WriterHandle
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
+from serve_app.jobs.loop import PatientWriter
 from serve_app.jobs.reduce_job import reduce_job
 from serve_app.projection import reduction
 from serve_app.records import Claim
@@ -22,7 +23,7 @@ class Reducer:
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Reducer")
         os.nice(NICENESS)
-        self._writer = WriterHandle(settings)
+        self._writer = PatientWriter(WriterHandle(settings))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="umap")
 
     async def warm(self) -> None:

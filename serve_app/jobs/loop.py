@@ -15,7 +15,7 @@ from aiorwlock import RWLock
 from serve_app import logs
 from serve_app.errors import ServiceError, StaleAttempt
 from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
-from serve_app.jobs.retrying import UNTIL_BACK
+from serve_app.jobs.retrying import FIT_AGAIN, UNTIL_BACK
 from serve_app.records import Claim
 from serve_app.services import Writer
 from serve_app.sources.reading import Reader
@@ -42,7 +42,11 @@ class Projector(Protocol):
         ...
 
     async def reduce(self, claim: Claim) -> None:
-        """Run a claimed reduce job to its end."""
+        """Run a claimed reduce job to its end. The call may be repeated.
+
+        Raises:
+            WorkerCrashed: the process that fits the map died.
+        """
         ...
 
 
@@ -174,7 +178,7 @@ class JobLoop:
                 case "embed":
                     await self._embed(claim)
                 case "reduce":
-                    await self._projector.reduce(claim)
+                    await FIT_AGAIN.until_answered(lambda: self._projector.reduce(claim), what="the reducer")
                 case "import":  # no more rows can arrive once the job can be claimed
                     await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:

@@ -67,3 +67,6 @@ ANY_REPLICA = Retry(on=Unavailable, but=(WorkerCrashed, ModelUnavailable), longe
 
 SECOND_CHANCE = Retry(on=(WorkerCrashed, Overloaded), first_pause_s=0.2, attempts=3)
 """The rule for a request whose client waits. A dying replica fails all its chunks, and most of them did no harm."""
+
+FIT_AGAIN = Retry(on=WorkerCrashed, attempts=3)
+"""The rule for a map whose process died. A map that needs more memory than there is ends it each time."""

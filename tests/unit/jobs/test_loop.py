@@ -101,13 +101,20 @@ class World:
     async def generate(self, dataset_id: str, **fields: bool) -> Job:
         return await self.store.ask(Jobs.create, dataset_id, "embed", model_name="fake", **fields)
 
-    def loop(self, embedder: FakeEmbedder, *, writer: object = None) -> JobLoop:
+    def loop(self, embedder: FakeEmbedder, *, writer: object = None, projector: object = None) -> JobLoop:
         return JobLoop(
-            writer or self.store, embedder, FakeProjector(), reader=Reader(Settings()), window=4, chunk_images=4
+            writer or self.store,
+            embedder,
+            projector or FakeProjector(),
+            reader=Reader(Settings()),
+            window=4,
+            chunk_images=4,
         )
 
-    async def run_to_end(self, embedder: FakeEmbedder, job: Job, *, writer: object = None) -> Job:
-        running = asyncio.create_task(self.loop(embedder, writer=writer).run())
+    async def run_to_end(
+        self, embedder: FakeEmbedder, job: Job, *, writer: object = None, projector: object = None
+    ) -> Job:
+        running = asyncio.create_task(self.loop(embedder, writer=writer, projector=projector).run())
         try:
             return await self.ended(job)
         finally:
@@ -391,3 +398,33 @@ async def test_files_deleted_one_by_one_are_skipped_while_others_remain(world: W
 
     job = await world.run_to_end(FakeEmbedder(delete_the_last_five), await world.generate(dataset_id))
     assert (job.status, job.processed, job.skipped) == ("complete", 20, 5)
+
+
+class MortalProjector(FakeProjector):
+    """Places every vector at the origin, after its process died so many times."""
+
+    def __init__(self, world: World, n_deaths: int) -> None:
+        self._store = world.store
+        self._n_deaths = n_deaths
+
+    async def reduce(self, claim: Claim) -> None:
+        if self._n_deaths:
+            self._n_deaths -= 1
+            raise WorkerCrashed("the reducer went away")
+        found = await self._store.ask(Vectors.read, claim.dataset.id)
+        points = np.zeros((len(found.sample_ids), 2))
+        await self._store.ask(Vectors.put_points, claim.job.id, claim.attempt, found.job_id, points)
+
+
+@pytest.mark.parametrize(("n_deaths", "status"), [(1, "complete"), (2, "complete"), (3, "error")])
+async def test_a_map_survives_the_death_of_its_process_but_is_not_tried_for_ever(
+    world: World, n_deaths: int, status: str
+):
+    world.write("a.jpg", "b.jpg")
+    dataset_id = await world.register()
+    await world.run_to_end(FakeEmbedder(), await world.generate(dataset_id))
+    job = await world.store.ask(Jobs.create, dataset_id, "reduce", params={})
+    ended = await world.run_to_end(FakeEmbedder(), job, projector=MortalProjector(world, n_deaths))
+    assert ended.status == status
+    if status == "error":
+        assert ended.message.startswith("worker_crashed: ")

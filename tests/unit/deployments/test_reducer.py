@@ -1,0 +1,44 @@
+"""The reducer beside a writer that comes and goes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from deployments import reducer
+from serve_app.errors import StoreUnavailable
+from serve_app.jobs import reduce_job
+from serve_app.projection.reduction import Projection
+from serve_app.store.vectors import Vectors
+
+
+class ComesAndGoes:
+    """A writer that is away for the first two questions of each kind."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def ask(self, method, *args, **kwargs):
+        self.asked.append(method)
+        if self.asked.count(method) <= 2:
+            raise StoreUnavailable("the writer is away")
+        if method is Vectors.read:
+            return SimpleNamespace(vectors=np.ones((3, 2), np.float32), sample_ids=["a", "b", "c"], job_id="embed")
+        return None
+
+
+async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, settings):
+    writer, fits = ComesAndGoes(), []
+
+    def fit(vectors, projection, *, on_progress):
+        fits.append(len(vectors))
+        return np.zeros((len(vectors), 2))
+
+    monkeypatch.setattr(reducer, "WriterHandle", lambda settings: writer)
+    monkeypatch.setattr(reducer.os, "nice", lambda niceness: niceness)
+    monkeypatch.setattr(reduce_job, "reduce", fit)
+    claim = SimpleNamespace(
+        job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
+    )
+    assert await reducer.Reducer(settings).reduce(claim) is None
+    assert fits == [3]
+    assert writer.asked.count(Vectors.put_points) == 3
