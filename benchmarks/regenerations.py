@@ -47,7 +47,8 @@ async def generate(store: StoreExecutor, dataset: Dataset) -> None:
     for block_no, start in enumerate(range(0, dataset.sample_count, COMMIT_ROWS), start=1):
         ids = [f"{i}.jpg" for i in range(start, min(start + COMMIT_ROWS, dataset.sample_count))]
         stamps = [FileStamp(f"{claim.job.id}{i}", 1, 1) for i in ids]
-        block = Block(ids, random.standard_normal((len(ids), CARD.dimension), np.float32), stamps)
+        vectors = random.standard_normal((len(ids), CARD.dimension), np.float32)
+        block = Block(ids, vectors, stamps, space_key=CARD.space_key)
         await store.ask(Vectors.put_block, claim.job.id, claim.attempt, block_no, block)
     await store.ask(Vectors.commit, claim.job.id, claim.attempt)
 

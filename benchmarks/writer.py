@@ -36,7 +36,7 @@ async def rows_per_s(folder: Path, *, rows: int, commit_rows: int) -> dict[str, 
     for block_no, start in enumerate(range(0, rows, commit_rows), start=1):
         ids = [file.sample_id for file in files[start : start + commit_rows]]
         stamps = [FileStamp(f"{start + i:064d}", 1, 1) for i in range(len(ids))]
-        block = Block(ids, vectors[start : start + commit_rows], stamps)
+        block = Block(ids, vectors[start : start + commit_rows], stamps, space_key=CARD.space_key)
         await store.ask(Vectors.put_block, claim.job.id, claim.attempt, block_no, block)
     staged = time.perf_counter()
     await store.ask(Vectors.commit, claim.job.id, claim.attempt)

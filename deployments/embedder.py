@@ -119,7 +119,7 @@ class DinoV2:
                     )
             except ServiceError as error:  # e.g. too many open files: the caller may repeat the call
                 return error
-            block = chunk.block(await self._vectors(model, chunk.pixels))
+            block = chunk.block(await self._vectors(model, chunk.pixels), model.card.space_key)
         self._metrics.settled(block)
         return block
 

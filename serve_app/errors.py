@@ -12,7 +12,7 @@
     ├── NotFound 404
     │   ├── DatasetNotFound · SampleNotFound · JobNotFound
     ├── Conflict 409
-    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt
+    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt · ModelReplaced
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     ├── Unavailable 503 (+ Retry-After)
@@ -156,6 +156,12 @@ class StaleAttempt(Conflict):
     """The job is over or a newer attempt has claimed it, so the caller must stop working on it."""
 
     code = "stale_attempt"
+
+
+class ModelReplaced(Conflict):
+    """A replica made vectors with other weights or another precision than the job began with."""
+
+    code = "model_replaced"
 
 
 class TooLarge(ServiceError):

@@ -149,7 +149,8 @@ class Block:
     """One commit of a job: embedded rows, rows whose vector is already known, and skips.
 
     `vectors` is (len(sample_ids), D), and `stamps` has one element per sample id. `known` pairs a sample id with a
-    stamp whose `content_hash` identifies a stored vector of the job's space.
+    stamp whose `content_hash` identifies a stored vector of the job's space. `space_key` is the space of `vectors`; a
+    block without vectors needs none.
     """
 
     sample_ids: list[str]
@@ -157,6 +158,7 @@ class Block:
     stamps: list[FileStamp]
     known: list[tuple[str, FileStamp]] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
+    space_key: str = ""
 
     @property
     def n_samples(self) -> int:

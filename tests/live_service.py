@@ -50,7 +50,7 @@ class FakeFileEmbedder(FakeEmbedder):
                 vectors.append(vector)
                 stamps.append(stamp)
         stacked = np.stack(vectors) if vectors else np.empty((0, self.model.card.dimension), np.float32)
-        return Block(ids, stacked, stamps, skips=skips)
+        return Block(ids, stacked, stamps, skips=skips, space_key=self.model.card.space_key)
 
 
 class LineProjector:

@@ -73,8 +73,8 @@ class Chunk:
         """The distinct images to embed, (B, S, S, 3) uint8; B may be 0."""
         return np.stack(self._pixels) if self._pixels else np.empty((0, 0, 0, 3), np.uint8)
 
-    def block(self, vectors: VectorArray) -> Block:
-        """Combine the (B, D) vectors of `pixels` with the known vectors and the skips.
+    def block(self, vectors: VectorArray, space_key: str) -> Block:
+        """Combine the (B, D) vectors of `pixels`, of this space, with the known vectors and the skips.
 
         Raises:
             ValueError: the number of vectors differs from the number of `pixels`.
@@ -89,6 +89,7 @@ class Chunk:
             stamps=[stamp for _, stamp in embedded],
             known=[(f.file.sample_id, f.stamp) for f in self.read if f.stamp is not None and f.pixels is None],
             skips=[f.skip for f in self.read if f.skip is not None],
+            space_key=space_key,
         )
 
 

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 from aiorwlock import RWLock
 
-from serve_app.errors import Conflict, RootUnavailable
+from serve_app.errors import Conflict, ModelReplaced, RootUnavailable
 from serve_app.jobs.crash_isolation import embed_isolating_crashes
-from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA
+from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA, RIGHT_REPLICA
 from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Writer
 from serve_app.skip_reasons import OUT_OF_REACH
@@ -75,6 +75,7 @@ class EmbedJob:
         self._window = window
         self._chunk_images = chunk_images
         self._block_no = count(1)
+        self._space_key = ""
         self._seen: deque[SourceFile] = deque(maxlen=WITNESSES)
 
     async def run(self, *, when_begun: Callable[[], Awaitable[None]]) -> None:
@@ -85,6 +86,7 @@ class EmbedJob:
             ServiceError: the job cannot succeed; the message says why.
         """
         card = await self._describe()
+        self._space_key = card.space_key
         await self._writer.ask(Jobs.begin, self._job_id, self._attempt, card)
         await when_begun()
         for _ in range(MAX_PASSES):
@@ -140,7 +142,7 @@ class EmbedJob:
 
     async def _embed_chunk(self, files: list[SourceFile], finished: asyncio.Queue[Block | None]) -> None:
         """Embed one chunk and put its blocks into the queue."""
-        for block in await embed_isolating_crashes(files, self._embed_patiently, self._isolation):
+        for block in await embed_isolating_crashes(files, self._embed_in_space, self._isolation):
             if any(skip.reason in OUT_OF_REACH for skip in block.skips):
                 await self._require_root()
             await finished.put(block)
@@ -159,6 +161,12 @@ class EmbedJob:
                 "Earlier embeddings are kept"
             )
 
+    async def _embed_in_space(self, files: list[SourceFile]) -> Block:
+        """Call a replica, and repeat the call a few times while the answers belong to another space than the job."""
+        return await RIGHT_REPLICA.until_answered(
+            lambda: self._embed_patiently(files), what=f"a replica of {self._model} in the job's space"
+        )
+
     async def _embed_patiently(self, files: list[SourceFile]) -> Block:
         """Call a replica, and repeat the call while no replica can take it."""
         block = await ANY_REPLICA.until_answered(
@@ -167,6 +175,11 @@ class EmbedJob:
         )
         if block.n_samples != len(files):
             raise Conflict(f"a replica settled {block.n_samples} of {len(files)} images")
+        if block.sample_ids and block.space_key != self._space_key:
+            raise ModelReplaced(
+                f"the weights or the precision of {self._model} changed during the job; generate again. "
+                "Earlier embeddings are kept"
+            )
         return block
 
     async def _stage(self, finished: "asyncio.Queue[Block | None]") -> None:
@@ -201,6 +214,7 @@ def _merge(blocks: list[Block]) -> Block:
         stamps=[s for block in blocks for s in block.stamps],
         known=[k for block in blocks for k in block.known],
         skips=[s for block in blocks for s in block.skips],
+        space_key=next((block.space_key for block in blocks if block.sample_ids), ""),
     )
 
 

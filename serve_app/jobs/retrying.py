@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from serve_app.errors import ModelUnavailable, Overloaded, ServiceError, Unavailable, WorkerCrashed
+from serve_app.errors import ModelReplaced, ModelUnavailable, Overloaded, ServiceError, Unavailable, WorkerCrashed
 
 log = logging.getLogger("constellate.retrying")
 
@@ -64,6 +64,9 @@ FIRST_REPLICA = Retry(on=Unavailable, but=ModelUnavailable, longest_pause_s=0.5,
 
 ANY_REPLICA = Retry(on=Unavailable, but=(WorkerCrashed, ModelUnavailable), longest_pause_s=5.0, attempts=60)
 """The rule for a job's chunk when no replica has room."""
+
+RIGHT_REPLICA = Retry(on=ModelReplaced, attempts=5)
+"""The rule for a chunk whose vectors belong to another space: while replicas are replaced, there are both kinds."""
 
 SECOND_CHANCE = Retry(on=(WorkerCrashed, Overloaded), first_pause_s=0.2, attempts=3)
 """The rule for a request whose client waits. A dying replica fails all its chunks, and most of them did no harm."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, InvalidRequest, NoEmbeddings
+from serve_app.errors import Conflict, InvalidRequest, ModelReplaced, NoEmbeddings
 from serve_app.records import Block, EmbeddingStatus, FileStamp, Job, Skip, SourceFile, VectorSet
 from serve_app.store import job_rows, readout, staging, swap
 from serve_app.store.datasets import require_dataset
@@ -73,6 +73,7 @@ class Vectors:
             StaleAttempt: the job is over, or another attempt has claimed it.
             Conflict: an earlier block is missing, or the job has no vector space yet.
             InvalidRequest: the parts of the block do not match, or the vectors have another dimension.
+            ModelReplaced: the vectors belong to another space than the job's.
         """
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
@@ -223,6 +224,8 @@ def _require_shape(block: Block, row: JobRow) -> None:
     expected = (len(block.sample_ids), row.dimension)
     if block.sample_ids and (block.vectors.dtype != np.float32 or block.vectors.shape != expected):
         raise InvalidRequest(f"vectors are {block.vectors.dtype} {block.vectors.shape}, not float32 {expected}")
+    if block.sample_ids and block.space_key != row.space_key:
+        raise ModelReplaced("the vectors were made by another model or in another precision than the job's")
     if len(block.stamps) != len(block.sample_ids):
         raise InvalidRequest(f"{len(block.sample_ids)} vectors come with {len(block.stamps)} stamps")
 

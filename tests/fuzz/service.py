@@ -48,7 +48,8 @@ class DecodingEmbedder(FakeFileEmbedder):
             Chunk.of, self._reader, root, tasks, Preprocessing(), ImageLimits(), self._threads
         )
         vectors = [self.model.vector(pixels.tobytes()) for pixels in chunk.pixels]
-        return chunk.block(np.stack(vectors) if vectors else np.empty((0, self.model.card.dimension), np.float32))
+        stacked = np.stack(vectors) if vectors else np.empty((0, self.model.card.dimension), np.float32)
+        return chunk.block(stacked, self.model.card.space_key)
 
 
 class Tally:

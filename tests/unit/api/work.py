@@ -45,7 +45,7 @@ async def stage(services, claimed, *, block_no=1, limit=1000):
             vectors.append(vector)
             stamps.append(stamp)
     stacked = np.stack(vectors) if vectors else np.empty((0, services.embedder.model.card.dimension), np.float32)
-    block = Block(ids, stacked, stamps, skips=skips)
+    block = Block(ids, stacked, stamps, skips=skips, space_key=services.embedder.model.card.space_key)
     return await services.writer.ask(Vectors.put_block, claimed.job.id, claimed.attempt, block_no, block)
 
 

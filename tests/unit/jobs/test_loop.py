@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class FakeEmbedder:
                 rows.append(vector_of(data))
                 stamps.append(stamp)
         vectors = np.stack(rows) if rows else np.empty((0, DIMENSION), np.float32)
-        return Block(ids, vectors, stamps, known, skips)
+        return Block(ids, vectors, stamps, known, skips, self.card.space_key)
 
     @property
     def embedded(self) -> list[str]:
@@ -428,3 +429,26 @@ async def test_a_map_survives_the_death_of_its_process_but_is_not_tried_for_ever
     assert ended.status == status
     if status == "error":
         assert ended.message.startswith("worker_crashed: ")
+
+
+@pytest.mark.parametrize(("n_wrong", "status"), [(2, "complete"), (1000, "error")])
+async def test_vectors_of_another_space_never_come_into_a_set(world: World, n_wrong: int, status: str):
+    """A replica restarts with other weights in the middle of a job, for good or for a while."""
+    world.write(*NAMES)
+    dataset_id = await world.register()
+    await world.run_to_end(FakeEmbedder(), await world.generate(dataset_id))
+    before = await world.vectors(dataset_id)
+
+    class Restarts(FakeEmbedder):
+        async def embed_files(self, model: str, root: str, tasks: list[SourceFile]) -> Block:
+            block = await super().embed_files(model, root, tasks)
+            if 3 <= len(self.calls) < 3 + n_wrong:
+                return replace(block, vectors=block.vectors + 1, space_key="another space")
+            return block
+
+    job = await world.run_to_end(Restarts(), await world.generate(dataset_id, force=True))
+    assert job.status == status
+    if status == "error":
+        assert job.message.startswith("model_replaced: the weights or the precision of fake changed")
+    after = await world.vectors(dataset_id)
+    assert all(np.array_equal(before[name], after[name]) for name in NAMES)

@@ -111,7 +111,8 @@ class Story:
         await self.store.ask(Vectors.plan, self.job_id, self.attempt, observed)
 
     async def put(self, files, card, *, skips=(), known=()):
-        block = replace(block_of(files, dimension=card.dimension, skips=skips), known=list(known))
+        block = block_of(files, dimension=card.dimension, skips=skips, space_key=card.space_key)
+        block = replace(block, known=list(known))
         await self.store.ask(Vectors.put_block, self.job_id, self.attempt, self.block_no + 1, block)
         self.block_no += 1
 

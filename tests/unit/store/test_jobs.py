@@ -226,7 +226,7 @@ def test_a_resumed_job_of_another_space_starts_from_zero(bench):
     again = bench.resume(claim.job.id, card=ModelCard("other", 1024, "space-b", "cpu", "fp32"))
     assert bench.jobs.get(again.job.id).processed == 0
     assert len(bench.jobs.pending(again.job.id, after=-1, limit=10)) == 4
-    bench.vectors.put_block(again.job.id, again.attempt, 1, block_of(files, dimension=1024))
+    bench.vectors.put_block(again.job.id, again.attempt, 1, block_of(files, dimension=1024, space_key="space-b"))
     assert bench.vectors.commit(again.job.id, again.attempt).message == "Embedded 4 images"
 
 
@@ -330,6 +330,7 @@ def test_a_request_that_fails_half_way_leaves_nothing(bench):
         block_of(files[:1]).vectors,
         block_of(files[:1]).stamps,
         skips=[Skip(files[1].sample_id, files[1].file_name, "empty", "lone \udcff surrogate")],
+        space_key=CARD.space_key,
     )
     with pytest.raises(ServiceError):
         bench.vectors.put_block(claim.job.id, claim.attempt, 1, bad)

@@ -42,7 +42,8 @@ for block_no, start in enumerate(range(0, {ROWS}, 250), start=1):
     ids = [file.sample_id for file in files[start : start + 250]]
     stamps = [FileStamp(f"{{start + i:064d}}", 1, 1) for i in range(len(ids))]
     vectors = random.standard_normal((len(ids), {DIMENSION}), np.float32)
-    bench.vectors.put_block(claim.job.id, claim.attempt, block_no, Block(ids, vectors, stamps))
+    block = Block(ids, vectors, stamps, space_key=CARD.space_key)
+    bench.vectors.put_block(claim.job.id, claim.attempt, block_no, block)
 assert bench.vectors.commit(claim.job.id, claim.attempt).status == "complete"
 print(peak - before)
 """

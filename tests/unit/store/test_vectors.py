@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from serve_app.errors import Conflict, DatasetNotFound, InvalidRequest, NoEmbeddings, StaleAttempt
+from serve_app.errors import Conflict, DatasetNotFound, InvalidRequest, ModelReplaced, NoEmbeddings, StaleAttempt
 from serve_app.records import Block, ModelCard, Skip
 from serve_app.store.staging import MAX_KNOWN_HASHES
 from tests.invariants import fingerprint
@@ -110,6 +110,14 @@ def test_a_block_whose_parts_do_not_fit_is_refused_whole(bench, spoil):
     claim = bench.start(bench.register(files))
     with pytest.raises(InvalidRequest):
         bench.vectors.put_block(claim.job.id, claim.attempt, 1, spoil(block_of(files)))
+    assert bench.jobs.get(claim.job.id).processed == 0
+
+
+def test_a_block_of_another_space_is_refused_whole(bench):
+    files = source_files(3)
+    claim = bench.start(bench.register(files))
+    with pytest.raises(ModelReplaced, match="another model"):
+        bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(files, space_key="space-b"))
     assert bench.jobs.get(claim.job.id).processed == 0
 
 
@@ -323,7 +331,8 @@ def test_vectors_of_another_space_are_never_reused(bench):
     tasks = bench.plan(claim, files)
     assert [task.known_hashes for task in tasks] == [frozenset()] * 3
     known = [(files[0].sample_id, stamp_of(files[0]))]
-    job = bench.vectors.put_block(claim.job.id, claim.attempt, 1, replace(block_of(files[1:]), known=known))
+    block = replace(block_of(files[1:], space_key="space-b"), known=known)
+    job = bench.vectors.put_block(claim.job.id, claim.attempt, 1, block)
     assert job.processed == 2
     with pytest.raises(Conflict, match="1 of 3"):
         bench.vectors.commit(claim.job.id, claim.attempt)

@@ -107,7 +107,13 @@ class Workbench:
         """A whole embed job; returns it and the tasks that had to be read."""
         claim = self.start(dataset, card=card, force=force)
         tasks = self.plan(claim, files)
-        block = block_of(files, [task.sample_id for task in tasks], dimension=card.dimension, contents=contents)
+        block = block_of(
+            files,
+            [task.sample_id for task in tasks],
+            dimension=card.dimension,
+            contents=contents,
+            space_key=card.space_key,
+        )
         self.vectors.put_block(claim.job.id, claim.attempt, 1, block)
         return self.vectors.commit(claim.job.id, claim.attempt), tasks
 
@@ -120,7 +126,7 @@ class Workbench:
         return self.vectors.put_points(job.id, claim.attempt, vectors.job_id, points)
 
 
-def block_of(files, sample_ids=None, *, dimension=DIMENSION, contents=None, skips=()):
+def block_of(files, sample_ids=None, *, dimension=DIMENSION, contents=None, skips=(), space_key=CARD.space_key):
     """A block that embeds these samples; a file's content is its name unless `contents` says otherwise."""
     chosen = [file for file in files if sample_ids is None or file.sample_id in sample_ids]
     texts = [(contents or {}).get(file.sample_id, file.sample_id) for file in chosen]
@@ -129,6 +135,7 @@ def block_of(files, sample_ids=None, *, dimension=DIMENSION, contents=None, skip
         vectors=np.array([vector_of(text, dimension) for text in texts], np.float32).reshape(-1, dimension),
         stamps=[stamp_of(file, text) for file, text in zip(chosen, texts, strict=True)],
         skips=list(skips),
+        space_key=space_key,
     )
 
 
