@@ -109,7 +109,7 @@ def outlier_scores(matrix: VectorArray, k: int, *, on_step: OnStep | None = None
     return scores.clip(-1.0, 1.0)
 
 
-def diverse(matrix: VectorArray, n: int) -> NDArray[np.intp]:
+def diverse(matrix: VectorArray, n: int, *, on_step: OnStep | None = None) -> NDArray[np.intp]:
     """Choose rows that cover the set: each next row is the least similar to all rows chosen before.
 
     This is the k-centre greedy algorithm; its radius is at most twice the smallest possible (Gonzalez 1985; Sener &
@@ -119,6 +119,7 @@ def diverse(matrix: VectorArray, n: int) -> NDArray[np.intp]:
     Args:
         matrix: (N, D), normalised.
         n: the number of rows; it is lowered to N.
+        on_step: called after each choice.
 
     Returns:
         min(n, N) different rows in the order of choice.
@@ -130,4 +131,6 @@ def diverse(matrix: VectorArray, n: int) -> NDArray[np.intp]:
         chosen[place] = row
         np.maximum(closest, np.vecdot(matrix, matrix[row]), out=closest)
         closest[row] = np.inf
+        if on_step is not None:
+            on_step(place + 1, len(chosen))
     return chosen

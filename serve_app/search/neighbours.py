@@ -5,22 +5,34 @@ the writer one small query. This module knows ids and names; the numerics are in
 """
 
 import asyncio
+import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, SampleNotFound
+from serve_app.errors import Conflict, Overloaded, SampleNotFound
 from serve_app.records import Neighbour
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.pairs import OnStep
 from serve_app.search.similarity import Index
 from serve_app.services import Writer
 from serve_app.store.vectors import Vectors
 
 MEMORY_BYTES = 4 * 2**30
 """The limit for all matrices in memory; the least recently used go first. A set of 1,000,000 × 768 takes 3.1 GB."""
+
+LONG_AT_ONCE = 2
+"""How many questions that compare all rows may be computed at a time; each takes all cores for its time."""
+
+R = TypeVar("R")
+
+
+class _Abandoned(Exception):
+    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +68,7 @@ class Neighbours:
         self._memory_bytes = memory_bytes
         self._loaded: OrderedDict[str, LoadedVectors] = OrderedDict()
         self._loading: dict[str, asyncio.Lock] = {}
+        self._n_long = 0
 
     async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
         """The most similar samples, best first, without the sample itself.
@@ -91,13 +104,15 @@ class Neighbours:
         `score` is the cosine of the sample's best link in the group.
         """
         loaded = await self._current(dataset_id)
-        groups = await asyncio.to_thread(near_duplicates, loaded.index.matrix, threshold, loaded.content_hashes)
+        groups = await self._long(
+            lambda on_step: near_duplicates(loaded.index.matrix, threshold, loaded.content_hashes, on_step=on_step)
+        )
         return [loaded.neighbours(*zip(*group, strict=True)) for group in groups]
 
     async def outliers(self, dataset_id: str, k: int, limit: int) -> list[Neighbour]:
         """The samples with the lowest mean similarity to their `k` nearest neighbours, lowest first."""
         loaded = await self._current(dataset_id)
-        scores = await asyncio.to_thread(outlier_scores, loaded.index.matrix, k)
+        scores = await self._long(lambda on_step: outlier_scores(loaded.index.matrix, k, on_step=on_step))
         rows = np.argsort(scores, kind="stable")[:limit]
         return loaded.neighbours(rows, scores[rows])
 
@@ -107,10 +122,36 @@ class Neighbours:
         `score` is the similarity to the nearest sample chosen before; the first sample scores 0.
         """
         loaded = await self._current(dataset_id)
-        rows = await asyncio.to_thread(diverse, loaded.index.matrix, n)
+        rows = await self._long(lambda on_step: diverse(loaded.index.matrix, n, on_step=on_step))
         chosen = loaded.index.matrix[rows]
         scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(rows))]
         return loaded.neighbours(rows, scores)
+
+    async def _long(self, work: Callable[[OnStep], R]) -> R:
+        """Run a long computation in a thread; it ends at its next step when the caller has gone.
+
+        Raises:
+            Overloaded: `LONG_AT_ONCE` computations run, those of callers that have just gone included.
+        """
+        if self._n_long >= LONG_AT_ONCE:
+            raise Overloaded("the searcher is comparing all images for others; try again later")
+        is_abandoned = threading.Event()
+
+        def on_step(done: int, total: int) -> None:
+            if is_abandoned.is_set():
+                raise _Abandoned
+
+        self._n_long += 1
+        computing = asyncio.get_running_loop().run_in_executor(None, work, on_step)
+        computing.add_done_callback(self._over)
+        try:
+            return await asyncio.shield(computing)
+        finally:
+            is_abandoned.set()
+
+    def _over(self, computing: asyncio.Future[R]) -> None:
+        self._n_long -= 1
+        computing.exception()  # or asyncio would log that nobody retrieved it
 
     async def _current(self, dataset_id: str) -> LoadedVectors:
         """The dataset's present vectors; each version is loaded at most once, however many callers ask."""

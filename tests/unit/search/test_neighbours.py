@@ -1,10 +1,12 @@
 """What of the vectors is kept in memory, and for how long."""
 
 import asyncio
+import threading
 
 import pytest
 
-from serve_app.search.neighbours import Neighbours
+from serve_app.errors import Overloaded
+from serve_app.search.neighbours import LONG_AT_ONCE, Neighbours
 from serve_app.store.vectors import Vectors
 from tests.unit.search.conftest import FILES
 from tests.unit.store.workbench import DIMENSION, source_files
@@ -85,3 +87,36 @@ async def test_one_set_that_is_larger_than_the_memory_is_kept_alone(writer, data
     for _ in range(2):
         await neighbours.diverse(dataset.id, 1)
     assert writer.read == [dataset.id]
+
+
+async def test_a_long_question_ends_with_its_caller_and_only_few_run_at_once():
+    """A caller that stops waiting left its thread behind, and each retry added one."""
+    neighbours = Neighbours(writer=None)
+    loop = asyncio.get_running_loop()
+    started, steps = asyncio.Semaphore(0), threading.Event()
+    ended = []
+
+    def work(on_step):
+        loop.call_soon_threadsafe(started.release)
+        steps.wait()
+        try:
+            on_step(1, 2)
+        except Exception as error:
+            ended.append(type(error).__name__)
+            raise
+        return "an answer"
+
+    asking = [asyncio.create_task(neighbours._long(work)) for _ in range(LONG_AT_ONCE)]
+    for _ in asking:
+        await started.acquire()
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            await neighbours._long(work)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    steps.set()
+    while neighbours._n_long:
+        await asyncio.sleep(0)
+    assert ended == ["_Abandoned"] * LONG_AT_ONCE
+    assert await neighbours._long(work) == "an answer"
