@@ -1,5 +1,7 @@
 """Routes of datasets: register a folder, list, rescan, delete."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Response
@@ -7,9 +9,13 @@ from fastapi import APIRouter, Response
 from serve_app.api import problems, registration
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.schemas import Cursor, Limit, NewDataset, SamplePage
-from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, OutsideRoots
+from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, OutsideRoots, ServiceError
 from serve_app.records import Dataset, ScanChange
+from serve_app.search.neighbours import Neighbours
 from serve_app.store.datasets import Datasets
+
+FORGET_S = 1.0
+"""How long a deletion waits for the searcher to free the dataset's vectors."""
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -56,6 +62,8 @@ async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
 async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
     """Delete a dataset with its samples, jobs and vectors; the image files are never touched."""
     await services.writer.ask(Datasets.delete, dataset_id)
+    with suppress(ServiceError, TimeoutError):  # what a busy searcher keeps goes when it needs the memory
+        await asyncio.wait_for(services.searcher.ask(Neighbours.forget, dataset_id), FORGET_S)
 
 
 @router.post("/{dataset_id}/rescan", responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots))

@@ -127,6 +127,11 @@ class Neighbours:
         scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(rows))]
         return loaded.neighbours(rows, scores)
 
+    async def forget(self, dataset_id: str) -> None:
+        """Free the memory of a deleted dataset; unknown ids are ignored."""
+        self._loaded.pop(dataset_id, None)
+        self._loading.pop(dataset_id, None)
+
     async def _long(self, work: Callable[[OnStep], R]) -> R:
         """Run a long computation in a thread; it ends at its next step when the caller has gone.
 

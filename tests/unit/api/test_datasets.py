@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from serve_app import sources
-from serve_app.errors import StoreUnavailable
+from serve_app.errors import StoreUnavailable, Unavailable
 from serve_app.store.datasets import Datasets
 from tests.unit.api.conftest import png
 
@@ -184,6 +184,18 @@ async def test_a_deleted_dataset_is_gone_and_its_files_are_not(client, dataset, 
     assert (await client.get(f"/datasets/{dataset['id']}")).status_code == 404
     assert (await client.delete(f"/datasets/{dataset['id']}")).status_code == 404
     assert (root / "flowers" / "rose" / "a.png").exists()
+
+
+async def test_the_searcher_forgets_a_deleted_dataset(client, dataset, services, monkeypatch):
+    asked = []
+
+    async def ask(question, *args):
+        asked.append((question.__name__, *args))
+        raise Unavailable("the searcher is away, which keeps nobody from deleting")
+
+    monkeypatch.setattr(services.searcher, "ask", ask)
+    assert (await client.delete(f"/datasets/{dataset['id']}")).status_code == 204
+    assert asked == [("forget", dataset["id"])]
 
 
 @pytest.mark.parametrize("path", ["", "/rescan"])

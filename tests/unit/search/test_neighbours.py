@@ -89,6 +89,15 @@ async def test_one_set_that_is_larger_than_the_memory_is_kept_alone(writer, data
     assert writer.read == [dataset.id]
 
 
+async def test_a_forgotten_dataset_takes_no_memory(writer, dataset):
+    neighbours = Neighbours(writer)
+    await neighbours.diverse(dataset.id, 1)
+    assert neighbours._held_bytes() > 0
+    await neighbours.forget(dataset.id)
+    await neighbours.forget("never loaded")
+    assert neighbours._held_bytes() == 0
+
+
 async def test_a_long_question_ends_with_its_caller_and_only_few_run_at_once():
     """A caller that stops waiting left its thread behind, and each retry added one."""
     neighbours = Neighbours(writer=None)

@@ -27,8 +27,8 @@ async def test_a_question_is_asked_by_its_name(searcher, dataset):
     assert {neighbour.sample_id for neighbour in group} == {FIRST, COPY}
 
 
-def test_the_five_questions_are_all_that_can_be_asked():
-    names = ("similar", "search", "duplicates", "outliers", "diverse")
+def test_only_the_public_methods_can_be_asked():
+    names = ("similar", "search", "duplicates", "forget", "outliers", "diverse")
     assert set(QUESTIONS) == {f"Neighbours.{name}" for name in names}
 
 
