@@ -8,9 +8,10 @@ import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
+from serve_app.store import readout
 from serve_app.store.job_rows import running_job, utc_now
 from serve_app.store.methods import parse_cursor, require_limit, write
-from serve_app.store.schema import dimensions, embeddings_table, stage_table
+from serve_app.store.schema import dimensions, embeddings_table, recount, stage_table
 from serve_app.store.session import Session
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
@@ -87,7 +88,7 @@ class Datasets:
             _require_scan(session, scan_id)
             sample_count = _take_scan(session, scan_id, dataset_id)
             session.q(
-                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?, 1, NULL, ?)",
+                f"INSERT INTO datasets ({_COLUMNS}, scan_no) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
                 *(dataset_id, name, root, format, annotations, sample_count, utc_now()),
             )
             return require_dataset(session, dataset_id)
@@ -121,6 +122,9 @@ class Datasets:
             session.q(
                 "UPDATE datasets SET sample_count = ?, scan_no = scan_no + 1 WHERE id = ?", sample_count, dataset_id
             )
+            vectors = readout.current(session, dataset_id)
+            if vectors is not None:
+                recount(session, dataset_id, vectors.dimension)
         return ScanChange(added=row[0], changed=row[1], removed=row[2])
 
     @write

@@ -18,8 +18,7 @@ from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
 from serve_app.store.methods import parse_cursor, require_limit, write
 from serve_app.store.running_jobs import Leases, Pace
-from serve_app.store.schema import create_vector_tables, dimensions, embeddings_table
-from serve_app.store.session import Session
+from serve_app.store.schema import create_vector_tables, dimensions
 from serve_app.store.staging import pending_between, require_room_for
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
@@ -56,12 +55,12 @@ class Jobs:
             running = job_rows.running_job(session, dataset_id)
             if running is not None:
                 raise JobRunning(running.id)
-            scan_no, vectors_job_id = session.q(
-                "SELECT scan_no, vectors_job_id FROM datasets WHERE id = ?", dataset_id
+            scan_no, vectors_job_id, vector_count = session.q(
+                "SELECT scan_no, vectors_job_id, vector_count FROM datasets WHERE id = ?", dataset_id
             )[0]
-            total = dataset.sample_count
-            if kind == "reduce":
-                total = _count_vectors(session, dataset_id, vectors_job_id)
+            if kind == "reduce" and not vector_count:
+                raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+            total = vector_count if kind == "reduce" else dataset.sample_count
             row = job_rows.insert(
                 session,
                 dataset_id,
@@ -264,19 +263,3 @@ class Jobs:
 
 def _stream(kind: JobKind) -> str:
     return "reduce" if kind == "reduce" else "embed"
-
-
-def _count_vectors(session: Session, dataset_id: str, vectors_job_id: str | None) -> int:
-    """The number of vectors of the dataset's present samples. Raises `NoEmbeddings` when it is zero."""
-    count = 0
-    if vectors_job_id is not None:
-        dimension = job_rows.load(session, vectors_job_id).dimension
-        assert dimension is not None
-        count = session.value(
-            f"SELECT count(*) FROM {embeddings_table(dimension)} e SEMI JOIN samples s USING (dataset_id, sample_id) "
-            "WHERE e.dataset_id = ?",
-            dataset_id,
-        )
-    if not count:
-        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
-    return count

@@ -30,7 +30,10 @@ _POINTS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The job that made a dataset's current vectors, and their model, space and dimension."""
+    """The job that made a dataset's current vectors, their model, space and dimension, and the kept counts.
+
+    The counts are of the dataset's present samples: those that have a vector, and of these those that have a point.
+    """
 
     dataset_id: str
     job_id: str
@@ -38,6 +41,8 @@ class Current:
     space_key: str
     dimension: int
     scan_no: int
+    vector_count: int
+    placed_count: int
 
     @property
     def version(self) -> str:
@@ -53,17 +58,11 @@ class Current:
 def current(session: Session, dataset_id: str) -> Current | None:
     """The dataset's current vectors, or None before its first successful job."""
     row = session.row(
-        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no FROM datasets d JOIN jobs j "
-        "ON j.id = d.vectors_job_id WHERE d.id = ?",
+        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no, d.vector_count, d.placed_count "
+        "FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id WHERE d.id = ?",
         dataset_id,
     )
     return None if row is None else Current(*row)
-
-
-def counts(session: Session, now: Current) -> tuple[int, int]:
-    """The number of vectors of the dataset's samples, and the number of those with a point on the map."""
-    vectors, placed = session.q(f"SELECT count(*), count(e.x) FROM {now.table} {_OF_SAMPLES}", now.dataset_id)[0]
-    return vectors, placed
 
 
 def sample_ids(session: Session, now: Current) -> pa.ChunkedArray:

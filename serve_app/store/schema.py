@@ -59,6 +59,16 @@ def create_vector_tables(session: Session, dimension: int) -> None:
     )
 
 
+def recount(session: Session, dataset_id: str, dimension: int) -> None:
+    """Keep how many samples of the dataset have a vector of this dimension, and how many of these have a point."""
+    counts = session.q(
+        f"SELECT count(*), count(e.x) FROM {embeddings_table(dimension)} e "
+        "SEMI JOIN samples s USING (dataset_id, sample_id) WHERE e.dataset_id = ?",
+        dataset_id,
+    )[0]
+    session.q("UPDATE datasets SET vector_count = ?, placed_count = ? WHERE id = ?", *counts, dataset_id)
+
+
 def _first_tables(session: Session) -> None:
     session.q("CREATE TABLE meta (writer_epoch BIGINT NOT NULL, checks BIGINT NOT NULL)")
     session.q("INSERT INTO meta VALUES (0, 0)")
@@ -106,6 +116,16 @@ def _place_in_container(session: Session) -> None:
     session.q("ALTER TABLE scan_files ADD COLUMN place VARCHAR")
 
 
+def _kept_counts(session: Session) -> None:
+    """Add the numbers of a dataset's vectors and points, so that nobody has to count them."""
+    session.q("ALTER TABLE datasets ADD COLUMN vector_count BIGINT DEFAULT 0")
+    session.q("ALTER TABLE datasets ADD COLUMN placed_count BIGINT DEFAULT 0")
+    for dataset_id, dimension in session.q(
+        "SELECT d.id, j.dimension FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id"
+    ):
+        recount(session, dataset_id, dimension)
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -117,4 +137,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("first tables", _first_tables),
     Migration("points of imports", _staged_points),
     Migration("place in a container", _place_in_container),
+    Migration("kept counts", _kept_counts),
 )

@@ -31,7 +31,11 @@ def commit(session: Session, row: JobRow, space: Space) -> JobRow:
         f"mtime_ns FROM {space.stage} LEFT JOIN import_points p USING (job_id, sample_id) WHERE job_id = ?",
         *(row.dataset_id, row.model_name, row.id),
     )
-    session.q("UPDATE datasets SET vectors_job_id = ? WHERE id = ?", row.id, row.dataset_id)
+    session.q(
+        "UPDATE datasets SET vectors_job_id = ?, vector_count = ?, placed_count = "
+        "(SELECT count(*) FROM import_points WHERE job_id = ?) WHERE id = ?",
+        *(row.id, row.embedded + row.reused, row.id, row.dataset_id),
+    )
     return job_rows.finish(session, row, "complete", _summary(row))
 
 
@@ -64,6 +68,7 @@ def put_points(session: Session, row: JobRow, vectors_job_id: str, points: NDArr
         "WHERE e.dataset_id = ? AND e.job_id = ? AND e.sample_id = p.sample_id",
         *(row.dataset_id, vectors_job_id),
     )
+    session.q("UPDATE datasets SET placed_count = ? WHERE id = ?", len(points), row.dataset_id)
     message = f"Placed {_images(len(points))} on the map"
     return job_rows.finish(session, row, "complete", message, embedded=len(points), total=len(points))
 

@@ -133,16 +133,15 @@ class Vectors:
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             current = readout.current(session, dataset_id)
-            count, placed = readout.counts(session, current) if current else (0, 0)
         return EmbeddingStatus(
             dataset_id=dataset_id,
-            has_embeddings=count > 0,
-            embedding_count=count,
+            has_embeddings=current is not None and current.vector_count > 0,
+            embedding_count=current.vector_count if current else 0,
             model_name=current.model_name if current else None,
             dimension=current.dimension if current else None,
             space_key=current.space_key if current else None,
             job_id=current.job_id if current else None,
-            has_reduction=placed > 0,
+            has_reduction=current is not None and current.placed_count > 0,
             sample_count=dataset.sample_count,
         )
 
