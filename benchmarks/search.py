@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.vectors import clustered
 from serve_app.records import VectorArray
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
-from serve_app.search.similarity import Index
+from serve_app.search.similarity import normalised, top_k
 
 K = 10
 DIVERSE_ROWS = 50
@@ -24,15 +24,15 @@ def search_ms(rows: list[int], dimension: int, queries: int) -> dict[str, dict[s
     """Percentiles of the time of one query, by number of rows."""
     vectors = clustered(max(rows), dimension)
     asked = clustered(queries, dimension, seed=1)
-    indexes = {n: Index(vectors[:n]) for n in rows}
+    indexes = {n: normalised(vectors[:n]) for n in rows}
     del vectors
     times_ms: dict[int, list[float]] = {n: [] for n in rows}
     for index in indexes.values():
-        index.top_k(asked[0], K)
+        top_k(index, asked[0], K)
     for query in asked:
         for n, index in indexes.items():
             begin = time.perf_counter()
-            index.top_k(query, K)
+            top_k(index, query, K)
             times_ms[n].append(1000 * (time.perf_counter() - begin))
     return {
         str(n): {"p50_ms": round(float(np.percentile(ms, 50)), 2), "p99_ms": round(float(np.percentile(ms, 99)), 2)}
@@ -42,7 +42,7 @@ def search_ms(rows: list[int], dimension: int, queries: int) -> dict[str, dict[s
 
 def curation_s(rows: int, dimension: int, repeats: int) -> dict[str, float]:
     """Median seconds of each kind of curation, interleaved."""
-    matrix = Index(clustered(rows, dimension)).matrix
+    matrix = normalised(clustered(rows, dimension))
     kinds: dict[str, Callable[[VectorArray], object]] = {
         "near_duplicates": lambda matrix: near_duplicates(matrix, 0.95),
         "outlier_scores": lambda matrix: outlier_scores(matrix, K),

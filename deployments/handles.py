@@ -53,7 +53,7 @@ BULK_METHODS: frozenset[str] = frozenset(
         Datasets.delete,
         Vectors.commit,
         Vectors.put_points,
-        Vectors.read,
+        Vectors.rows,
         Vectors.export,
     )
 )

@@ -12,6 +12,7 @@ from serve_app.jobs.loop import PatientWriter
 from serve_app.jobs.reduce_job import reduce_job
 from serve_app.projection import reduction
 from serve_app.records import Claim
+from serve_app.search.set_files import SetFiles
 
 NICENESS = 10
 """Compiling and fitting use only the CPU time that embedding leaves, so that they do not slow a running job."""
@@ -24,6 +25,7 @@ class Reducer:
         logs.to_stderr("Reducer")
         os.nice(NICENESS)
         self._writer = PatientWriter(WriterHandle(settings))
+        self._sets = SetFiles(settings.sets_path, self._writer)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="umap")
 
     async def warm(self) -> None:
@@ -34,7 +36,7 @@ class Reducer:
         """Run a claimed reduce job to its end; see `loop.Projector.reduce`."""
         try:
             with logs.about(job_id=claim.job.id):
-                await reduce_job(claim, self._writer, self._thread)
+                await reduce_job(claim, self._writer, self._sets, self._thread)
         except ServiceError as error:
             return error
         return None

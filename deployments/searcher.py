@@ -1,4 +1,4 @@
-"""`Searcher`: finds nearest neighbours among vectors in memory, without loading the writer."""
+"""`Searcher`: finds nearest neighbours in mapped files, without loading the writer."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ class Searcher:
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Searcher")
-        self._searcher = LocalSearcher(WriterHandle(settings))
+        self._searcher = LocalSearcher(WriterHandle(settings), settings.sets_path)
 
     async def ask(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The answer to the question `name` of `Neighbours`, or its `ServiceError`."""

@@ -31,7 +31,7 @@ class Settings(BaseModel):
 
     host: str = Field("127.0.0.1", description="address the ingress listens on")
     port: int = Field(8000, ge=1, le=65535, description="port the ingress listens on")
-    data_dir: Path = Field(Path("data"), description="holds constellate.duckdb and thumbnails")
+    data_dir: Path = Field(Path("data"), description="holds constellate.duckdb, thumbnails and files for search")
     dataset_roots: tuple[Path | str, ...] = Field(
         (Path("."),), description="folders and URLs under which datasets may lie, separated by ':'"
     )
@@ -116,6 +116,11 @@ class Settings(BaseModel):
     def database_path(self) -> Path:
         """The path of the one DuckDB file."""
         return self.data_dir / "constellate.duckdb"
+
+    @property
+    def sets_path(self) -> Path:
+        """The folder of this node that keeps sets of vectors as files that are searched (`search.set_files`)."""
+        return self.data_dir / "sets"
 
     @property
     def url(self) -> str:

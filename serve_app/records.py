@@ -241,19 +241,21 @@ class Backup:
 
 @dataclass(frozen=True, slots=True)
 class VectorSet:
-    """All vectors of a dataset, in sample order, with the job that made them.
+    """One version of a dataset's vectors; the rows are read page by page.
 
-    `version` differs after every change of the vectors or the samples. `vectors` is (N, D) float32. `points` is (N, 2)
-    float64, or None before a reduction.
+    `scan_no` counts the rescans of the dataset: each may hide vectors or show hidden ones. `count` is the number of
+    the dataset's present samples that have a vector.
     """
 
-    version: str
+    dataset_id: str
     job_id: str
+    scan_no: int
     model_name: str
     space_key: str
-    sample_ids: list[str]
-    file_names: list[str]
-    labels: list[str | None]
-    content_hashes: list[str]
-    vectors: VectorArray
-    points: NDArray[np.float64] | None
+    dimension: int
+    count: int
+
+    @property
+    def version(self) -> str:
+        """A text that changes whenever the vectors or the samples change; no text is used twice."""
+        return f"{self.job_id}-{self.scan_no}"

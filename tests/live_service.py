@@ -63,8 +63,8 @@ class LineProjector:
         pass
 
     async def reduce(self, claim):
-        stored = await self._writer.ask(Vectors.read, claim.dataset.id)
-        numbers = np.arange(len(stored.sample_ids), dtype=np.float64)
+        stored = await self._writer.ask(Vectors.current, claim.dataset.id)
+        numbers = np.arange(stored.count, dtype=np.float64)
         points = np.stack([numbers, -numbers], axis=1)
         await self._writer.ask(Vectors.put_points, claim.job.id, claim.attempt, stored.job_id, points)
 
@@ -113,7 +113,8 @@ class LiveService:
             store, self.embedder, LineProjector(store), reader=Reader(self.settings), window=4, chunk_images=2
         )
         policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
-        services = Services(self.settings, policy, store, self.embedder, LocalSearcher(store), LoopRunner(jobs))
+        searcher = LocalSearcher(store, self.settings.sets_path)
+        services = Services(self.settings, policy, store, self.embedder, searcher, LoopRunner(jobs))
         config = uvicorn.Config(
             self.application(services),
             self.settings.host,

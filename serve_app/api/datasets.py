@@ -15,7 +15,7 @@ from serve_app.search.neighbours import Neighbours
 from serve_app.store.datasets import Datasets
 
 FORGET_S = 1.0
-"""How long a deletion waits for the searcher to free the dataset's vectors."""
+"""How long a deletion waits for the searcher to remove the dataset's files."""
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -62,7 +62,7 @@ async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
 async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
     """Delete a dataset with its samples, jobs and vectors; the image files are never touched."""
     await services.writer.ask(Datasets.delete, dataset_id)
-    with suppress(ServiceError, TimeoutError):  # what a busy searcher keeps goes when it needs the memory
+    with suppress(ServiceError, TimeoutError):  # what stays goes when the next set is written
         await asyncio.wait_for(services.searcher.ask(Neighbours.forget, dataset_id), FORGET_S)
 
 

@@ -147,7 +147,7 @@ async def export_embeddings(
     The change is a newer set of vectors, or a rescan that found other images.
     """
     dataset = await services.writer.ask(Datasets.get, dataset_id)
-    version = await services.writer.ask(Vectors.version, dataset_id)
+    version = (await services.writer.ask(Vectors.current, dataset_id)).version
 
     async def read(after: int) -> export.Page[int]:
         return await services.writer.ask(

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from serve_app.errors import ServiceError
 from serve_app.projection.reduction import Projection, reduce
 from serve_app.records import Claim
+from serve_app.search.set_file import SetFile
+from serve_app.search.set_files import SetFiles
 from serve_app.services import Writer
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
@@ -23,14 +25,16 @@ PHASES = {"neighbours": "neighbours", "layout": "epoch"}
 class Fit:
     """One reduction whose progress another thread can read."""
 
-    def __init__(self, vectors: NDArray[np.float32], projection: Projection) -> None:
-        self._vectors = vectors
+    def __init__(self, found: SetFile, projection: Projection) -> None:
+        self._found = found
         self._projection = projection
         self.progress = ""
 
     def run(self) -> NDArray[np.float64]:
         """Reduce; see `reduction.reduce`."""
-        return reduce(self._vectors, self._projection, on_progress=self._note)
+        is_cosine = self._projection.metric == "cosine"
+        vectors = self._found.matrix if is_cosine else self._found.matrix * self._found.lengths[:, None]
+        return reduce(vectors, self._projection, on_progress=self._note)
 
     def _note(self, phase: str, done: int, total: int) -> None:
         self.progress = f"{PHASES[phase]} {done:,} of {total:,}"
@@ -49,12 +53,13 @@ async def _tell(fit: Fit, announce: Callable[[str], Awaitable[None]]) -> None:
                 return
 
 
-async def reduce_job(claim: Claim, writer: Writer, thread: Executor) -> None:
+async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, thread: Executor) -> None:
     """Run a claimed reduce job until it is `complete`.
 
     Args:
         claim: the job; its `params` are the fields of `Projection`.
         writer: the store.
+        sets: the files of the vectors.
         thread: runs the fit, one fit at a time, because Numba's parallel kernels share their threads.
 
     Raises:
@@ -63,11 +68,11 @@ async def reduce_job(claim: Claim, writer: Writer, thread: Executor) -> None:
     """
     job_id, attempt = claim.job.id, claim.attempt
     await writer.ask(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")
-    vectors = await writer.ask(Vectors.read, claim.dataset.id)
-    message = f"Fitting UMAP to {len(vectors.sample_ids):,} vectors"
+    found = await sets.current(claim.dataset.id)
+    message = f"Fitting UMAP to {len(found.matrix):,} vectors"
     await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=message)
     projection = Projection.model_validate(claim.params)
-    fit = Fit(vectors.vectors, projection)
+    fit = Fit(found, projection)
 
     async def announce(progress: str) -> None:
         text = f"{message}: {progress}"
@@ -78,4 +83,4 @@ async def reduce_job(claim: Claim, writer: Writer, thread: Executor) -> None:
         points = await asyncio.get_running_loop().run_in_executor(thread, fit.run)
     finally:
         telling.cancel()
-    await writer.ask(Vectors.put_points, job_id, attempt, vectors.job_id, points)
+    await writer.ask(Vectors.put_points, job_id, attempt, found.job_id, points)

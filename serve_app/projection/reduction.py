@@ -33,6 +33,8 @@ OnProgress = Callable[[str, int, int], None]
 # measured on two cores with 768 dimensions. umap's search finds 99.4 % of the 15 neighbours of 100,000 vectors.
 _MAX_EXACT_ROWS = 50_000
 
+_BLOCK = 4096
+
 # With fewer points, UMAP has nothing to arrange, and they become a regular polygon.
 _MIN_LAYOUT_POINTS = 4
 
@@ -72,7 +74,7 @@ def reduce(
     Raises:
         InvalidRequest: a vector is not finite.
     """
-    if not np.isfinite(vectors).all():
+    if not all(np.isfinite(vectors[start : start + _BLOCK]).all() for start in range(0, len(vectors), _BLOCK)):
         raise InvalidRequest("some vectors are not finite; generate the embeddings again")
     if not len(vectors):
         return np.empty((0, 2))
@@ -80,9 +82,11 @@ def reduce(
     first, inverse = _distinct(matrix)
     if len(first) < _MIN_LAYOUT_POINTS:
         return _polygon(len(first))[inverse]
-    matrix = matrix[first]
+    if len(first) < len(matrix):
+        matrix = matrix[first]
     if projection.metric == "euclidean":
-        matrix -= matrix.mean(axis=0, dtype=np.float64)  # distances stay the same and lose fewer digits
+        # Distances stay the same and lose fewer digits.
+        matrix = matrix - matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
     on_progress = on_progress or (lambda phase, done, total: None)
     with _numba_lock:
         return _layout(matrix, projection, on_progress)[inverse]

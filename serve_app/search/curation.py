@@ -5,8 +5,6 @@ cosine similarities; functions neither copy nor change it. This module knows row
 repeatable.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +24,7 @@ Link = tuple[int, float]
 
 
 def near_duplicates(
-    matrix: VectorArray, threshold: float, content_hashes: Sequence[str] | None = None, *, on_step: OnStep | None = None
+    matrix: VectorArray, threshold: float, contents: NDArray[np.int32] | None = None, *, on_step: OnStep | None = None
 ) -> list[list[Link]]:
     """Group rows that are linked by similarities of at least the threshold.
 
@@ -37,7 +35,7 @@ def near_duplicates(
     Args:
         matrix: (N, D), normalised.
         threshold: the least cosine similarity of a link, in (0, 1].
-        content_hashes: N hashes; rows with equal hashes are linked with similarity 1, whatever their vectors.
+        contents: (N,) numbers of contents; rows of one content are linked with similarity 1, whatever their vectors.
         on_step: called after each tile.
 
     Returns:
@@ -45,10 +43,8 @@ def near_duplicates(
     """
     group = np.arange(len(matrix), dtype=np.int32)
     best = np.full(len(matrix), -np.inf, dtype=np.float32)
-    if content_hashes is not None:
-        _, first, inverse, copies = np.unique(
-            np.asarray(content_hashes, dtype=str), return_index=True, return_inverse=True, return_counts=True
-        )
+    if contents is not None:
+        _, first, inverse, copies = np.unique(contents, return_index=True, return_inverse=True, return_counts=True)
         group = first[inverse].astype(np.int32)
         best[copies[inverse] > 1] = 1.0
     links: list[Links] = []

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest
@@ -20,10 +21,10 @@ QUESTIONS: Mapping[str, Callable[..., Awaitable[object]]] = {
 
 
 class LocalSearcher:
-    """A `services.Searcher` that holds the vectors in this process."""
+    """A `services.Searcher` that maps the vectors into this process; `folder` holds their files."""
 
-    def __init__(self, writer: Writer) -> None:
-        self._neighbours = Neighbours(writer)
+    def __init__(self, writer: Writer, folder: Path) -> None:
+        self._neighbours = Neighbours(writer, folder)
 
     async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """See `services.Searcher.ask`. Raises `InvalidRequest` if `question` is no method of `Neighbours`."""

@@ -34,41 +34,30 @@ def normalised(vectors: NDArray[np.floating]) -> VectorArray:
     return unit
 
 
-class Index:
-    """A normalised matrix that answers nearest-row queries; threads may share it.
+def top_k(
+    matrix: VectorArray, query: NDArray[np.floating], k: int, *, exclude: int | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Find the rows most similar to a query, in one pass over the matrix and 4·N bytes of memory.
 
-    It takes 4·N·D bytes, which is 3.1 GB for 1,000,000 × 768.
+    Args:
+        matrix: (N, D), normalised.
+        query: (D,), of any length; a zero or non-finite query scores 0 with every row.
+        k: the number of rows to find; fewer are returned if the matrix has fewer.
+        exclude: a row to leave out, such as the query's own.
 
-    Attributes:
-        matrix: (N, D) float32, rows of length one or zero.
+    Returns:
+        Rows and their cosine similarities in [-1, 1], best first; equal scores are in row order.
     """
-
-    def __init__(self, vectors: NDArray[np.floating]) -> None:
-        self.matrix = normalised(vectors)
-
-    def top_k(
-        self, query: NDArray[np.floating], k: int, *, exclude: int | None = None
-    ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-        """Find the rows most similar to a query.
-
-        Args:
-            query: (D,), of any length; a zero or non-finite query scores 0 with every row.
-            k: the number of rows to find; fewer are returned if the matrix has fewer.
-            exclude: a row to leave out, such as the query's own.
-
-        Returns:
-            Rows and their cosine similarities in [-1, 1], best first; equal scores are in row order.
-        """
-        # One dot product per row is as fast as a matrix product (memory is the limit), and gives equal rows equal
-        # scores to the last bit, which blocked kernels do not promise.
-        scores = np.vecdot(self.matrix, normalised(query[None, :])[0])
-        np.clip(scores, -1.0, 1.0, out=scores)
-        if exclude is not None:
-            scores[exclude] = -np.inf
-        k = min(k, len(scores) - (exclude is not None))
-        if k <= 0:
-            return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32)
-        kth_best = np.partition(scores, len(scores) - k)[len(scores) - k]
-        rows = np.flatnonzero(scores >= kth_best)
-        rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
-        return rows, scores[rows]
+    # One dot product per row is as fast as a matrix product (memory is the limit), and gives equal rows equal
+    # scores to the last bit, which blocked kernels do not promise.
+    scores = np.vecdot(matrix, normalised(query[None, :])[0])
+    np.clip(scores, -1.0, 1.0, out=scores)
+    if exclude is not None:
+        scores[exclude] = -np.inf
+    k = min(k, len(scores) - (exclude is not None))
+    if k <= 0:
+        return np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32)
+    kth_best = np.partition(scores, len(scores) - k)[len(scores) - k]
+    rows = np.flatnonzero(scores >= kth_best)
+    rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
+    return rows, scores[rows]

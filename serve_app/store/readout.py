@@ -1,10 +1,12 @@
-"""Reads a dataset's current vectors and map: all at once, or page by page as Arrow IPC."""
+"""Reads a dataset's current vectors and map page by page, as Arrow IPC.
+
+DuckDB has little memory, so no statement here needs more of it than a page takes, however many rows the file has: none
+sorts or joins vectors of a whole set. A page is a range of ordinals, which have no gaps, or of places in the table.
+"""
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from serve_app.errors import Conflict
 from serve_app.records import VectorSet
@@ -41,13 +43,22 @@ class Current:
     space_key: str
     dimension: int
     scan_no: int
+    sample_count: int
     vector_count: int
     placed_count: int
 
     @property
-    def version(self) -> str:
-        """A text that changes whenever the vectors or the samples change; no text is used twice."""
-        return f"{self.job_id}, scan {self.scan_no}"
+    def public(self) -> VectorSet:
+        """What other processes need to know before they read pages."""
+        return VectorSet(
+            dataset_id=self.dataset_id,
+            job_id=self.job_id,
+            scan_no=self.scan_no,
+            model_name=self.model_name,
+            space_key=self.space_key,
+            dimension=self.dimension,
+            count=self.vector_count,
+        )
 
     @property
     def table(self) -> str:
@@ -58,43 +69,44 @@ class Current:
 def current(session: Session, dataset_id: str) -> Current | None:
     """The dataset's current vectors, or None before its first successful job."""
     row = session.row(
-        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no, d.vector_count, d.placed_count "
-        "FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id WHERE d.id = ?",
+        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no, d.sample_count, d.vector_count, "
+        "d.placed_count FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id WHERE d.id = ?",
         dataset_id,
     )
     return None if row is None else Current(*row)
 
 
-def sample_ids(session: Session, now: Current) -> pa.ChunkedArray:
-    """The ids of the dataset's samples that have a vector, in sample order."""
+def places(session: Session, now: Current, after: int, limit: int) -> pa.Table:
+    """Ordinal, place in the table, file name and label of the samples with a vector and an ordinal in the range."""
     return session.arrow(
-        f"SELECT s.sample_id FROM {now.table} {_OF_SAMPLES} ORDER BY s.ordinal", now.dataset_id
-    ).column("sample_id")
+        f"SELECT s.ordinal, e.rowid AS place, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
+        "AND s.ordinal > ? AND s.ordinal <= ?",
+        *(now.dataset_id, after, after + limit),
+    ).sort_by("ordinal")
 
 
-def vector_set(session: Session, now: Current) -> VectorSet:
-    """All vectors of the dataset's samples, in sample order."""
-    # Numpy sorts the rows, because DuckDB would carry every vector through its sort.
+def names_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:
+    """The samples whose ordinal is in (after, after + limit] as an Arrow IPC stream, and the next `after`."""
     rows = session.arrow(
-        "SELECT s.ordinal, e.sample_id, s.file_name, s.label, e.content_hash, e.vector, e.x, e.y "
-        f"FROM {now.table} {_OF_SAMPLES}",
-        now.dataset_id,
+        "SELECT ordinal, sample_id, file_name, label FROM samples "
+        "WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ?",
+        *(now.dataset_id, after, after + limit),
+    ).sort_by("ordinal")
+    return _ipc(rows.drop_columns(["ordinal"])), _next(now, after, limit)
+
+
+def rows_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:
+    """At most `limit` rows of the set in the order in which they are stored, and the next `after`.
+
+    No other order can be read in pages: to sort, or to join with the samples, needs memory for the whole set.
+    """
+    first = session.value(f"SELECT min(rowid) FROM {now.table} WHERE job_id = ? AND rowid > ?", now.job_id, after)
+    last = after if first is None else first + limit - 1
+    rows = session.arrow(
+        f"SELECT sample_id, content_hash, vector FROM {now.table} WHERE job_id = ? AND rowid > ? AND rowid <= ?",
+        *(now.job_id, after, last),
     )
-    order = np.argsort(rows.column("ordinal").to_numpy())
-    narrow = rows.drop_columns(["vector"]).take(pa.array(order))
-    points = np.stack([narrow.column(axis).to_numpy() for axis in ("x", "y")], axis=1).astype(np.float64)
-    return VectorSet(
-        version=now.version,
-        job_id=now.job_id,
-        model_name=now.model_name,
-        space_key=now.space_key,
-        sample_ids=narrow.column("sample_id").to_pylist(),
-        file_names=narrow.column("file_name").to_pylist(),
-        labels=narrow.column("label").to_pylist(),
-        content_hashes=narrow.column("content_hash").to_pylist(),
-        vectors=_in_order(rows.column("vector"), order, now.dimension),
-        points=None if np.isnan(points).all() else points,
-    )
+    return _ipc(rows), None if first is None else last
 
 
 def points_page(session: Session, now: Current, after: str | None, limit: int) -> tuple[bytes, str | None]:
@@ -112,12 +124,11 @@ def points_page(session: Session, now: Current, after: str | None, limit: int) -
         start = parse_cursor(ordinal)
     rows = session.arrow(
         f"SELECT s.ordinal, e.sample_id, e.x, e.y, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
-        "AND e.x IS NOT NULL AND s.ordinal > ? ORDER BY s.ordinal LIMIT ?",
-        *(now.dataset_id, start, limit + 1),
-    )
-    page = rows.slice(0, limit)
-    more = f"{page.column('ordinal')[-1].as_py()} of {this_map}" if rows.num_rows > limit else None
-    return _ipc(page.drop_columns(["ordinal"]).cast(_POINTS)), more
+        "AND e.x IS NOT NULL AND s.ordinal > ? AND s.ordinal <= ?",
+        *(now.dataset_id, start, start + limit),
+    ).sort_by("ordinal")
+    more = _next(now, start, limit)
+    return _ipc(rows.drop_columns(["ordinal"]).cast(_POINTS)), None if more is None else f"{more} of {this_map}"
 
 
 def no_points() -> bytes:
@@ -132,21 +143,19 @@ def _map_version(session: Session, now: Current) -> str:
         "AND vectors_job_id = ?",
         *(now.dataset_id, now.job_id),
     )
-    return f"{now.version}, map {placed_by or 0}"
+    return f"{now.public.version}, map {placed_by or 0}"
 
 
 def export_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:
     """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal after which the next begins."""
-    ordinals = session.arrow(
-        f"SELECT s.ordinal FROM {now.table} {_OF_SAMPLES} AND s.ordinal > ? ORDER BY s.ordinal LIMIT ?",
-        *(now.dataset_id, after, limit + 1),
-    ).column("ordinal")
-    page = ordinals.slice(0, limit).to_pylist()
-    last = page[-1] if page else after
+    # The join reads names alone. Had it to carry vectors, it would read all of them for each page.
+    page = places(session, now, after, limit)
+    session.bind("page", page)
+    at = page.column("place").to_numpy()
     rows = session.arrow(
-        f"SELECT s.ordinal, e.sample_id, s.file_name, s.label, e.model_name, e.vector, e.x, e.y FROM {now.table} "
-        f"{_OF_SAMPLES} AND s.ordinal > ? AND s.ordinal <= ?",
-        *(now.dataset_id, after, last),
+        f"SELECT p.ordinal, e.sample_id, p.file_name, p.label, e.model_name, e.vector, e.x, e.y FROM {now.table} e "
+        "JOIN page p ON p.place = e.rowid WHERE e.rowid BETWEEN ? AND ?",
+        *((int(at.min()), int(at.max())) if len(at) else (0, -1)),
     ).sort_by("ordinal")
     schema = pa.schema(
         [
@@ -160,19 +169,12 @@ def export_page(session: Session, now: Current, after: int, limit: int) -> tuple
         ],
         metadata={SPACE_KEY: now.space_key},
     )
-    return _ipc(rows.drop_columns(["ordinal"]).cast(schema)), last if len(ordinals) > limit else None
+    return _ipc(rows.drop_columns(["ordinal"]).cast(schema)), _next(now, after, limit)
 
 
-def _in_order(column: pa.ChunkedArray, order: NDArray[np.int64], dimension: int) -> NDArray[np.float32]:
-    """An (N, D) float32 array whose row i is row order[i] of the column; it is the only copy of the column."""
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    vectors = np.empty((len(order), dimension), np.float32)
-    start = 0
-    for chunk in column.chunks:
-        vectors[rank[start : start + len(chunk)]] = chunk.flatten().to_numpy().reshape(-1, dimension)
-        start += len(chunk)
-    return vectors
+def _next(now: Current, after: int, limit: int) -> int | None:
+    """The ordinal after which the next page begins; None after the last sample."""
+    return after + limit if after + limit < now.sample_count - 1 else None
 
 
 def _ipc(table: pa.Table) -> bytes:

@@ -12,6 +12,8 @@ from serve_app.store.schema import dimensions, embeddings_table
 from serve_app.store.session import Session
 from serve_app.store.staging import Space, unsettled_condition
 
+POINTS_PAGE_ROWS = 50_000
+
 
 def commit(session: Session, row: JobRow, space: Space) -> JobRow:
     """Replace the dataset's vectors with the job's staged ones, or keep them and end the job with an error.
@@ -51,26 +53,25 @@ def put_points(session: Session, row: JobRow, vectors_job_id: str, points: NDArr
     if current is None or current.job_id != vectors_job_id:
         message = "The vectors were replaced while the map was made; reduce again"
         return job_rows.finish(session, row, "error", message, reason="vectors_replaced")
-    sample_ids = readout.sample_ids(session, current)
-    if len(sample_ids) != len(points):
-        raise InvalidRequest(f"{len(points):,} coordinates were given for {len(sample_ids):,} vectors")
-    places = pa.table(
-        {
-            "sample_id": sample_ids,
-            "x": np.ascontiguousarray(points[:, 0], np.float64),
-            "y": np.ascontiguousarray(points[:, 1], np.float64),
-        }
-    )
-    session.bind("places", places)
+    if current.vector_count != len(points):
+        raise InvalidRequest(f"{len(points):,} coordinates were given for {current.vector_count:,} vectors")
     session.q(f"UPDATE {current.table} SET x = NULL, y = NULL WHERE dataset_id = ? AND x IS NOT NULL", row.dataset_id)
-    session.q(
-        f"UPDATE {current.table} e SET x = p.x, y = p.y FROM places p "
-        "WHERE e.dataset_id = ? AND e.job_id = ? AND e.sample_id = p.sample_id",
-        *(row.dataset_id, vectors_job_id),
-    )
+    _place(session, current, points)
     session.q("UPDATE datasets SET placed_count = ? WHERE id = ?", len(points), row.dataset_id)
     message = f"Placed {_images(len(points))} on the map"
     return job_rows.finish(session, row, "complete", message, embedded=len(points), total=len(points))
+
+
+def _place(session: Session, current: readout.Current, points: NDArray[np.float64]) -> None:
+    """Write (N, 2) points, in sample order, page by page."""
+    done = 0
+    for after in range(-1, current.sample_count - 1, POINTS_PAGE_ROWS):
+        page = readout.places(session, current, after, POINTS_PAGE_ROWS)
+        part = points[done : done + page.num_rows]
+        done += page.num_rows
+        axes = {axis: np.ascontiguousarray(part[:, column], np.float64) for column, axis in enumerate("xy")}
+        session.bind("places", pa.table({"place": page.column("place"), **axes}))
+        session.q(f"UPDATE {current.table} e SET x = p.x, y = p.y FROM places p WHERE e.rowid = p.place")
 
 
 def _require_settled(session: Session, row: JobRow, space: Space) -> None:

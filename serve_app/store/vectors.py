@@ -145,27 +145,45 @@ class Vectors:
             sample_count=dataset.sample_count,
         )
 
-    def version(self, dataset_id: str) -> str:
-        """The `version` of the set that `read` would return now.
+    def current(self, dataset_id: str) -> VectorSet:
+        """The version of the dataset's vectors that readers get now.
 
         Raises:
             DatasetNotFound: no such dataset.
             NoEmbeddings: the dataset has no vectors.
         """
         with self._database.read() as session:
-            return _require_vectors(session, dataset_id).version
+            return _require_vectors(session, dataset_id).public
 
-    def read(self, dataset_id: str) -> VectorSet:
-        """All vectors of a dataset in sample order, from one snapshot.
+    def names(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
+        """A page of the samples, in sample order, as one Arrow IPC stream, and the next `after` (None at the end).
 
-        A sample that a rescan brought back after the reduction has no point yet: its row of `points` is NaN.
+        The columns are sample_id, file_name, label; samples without a vector are there too. `after` is -1 for the
+        first page.
 
         Raises:
             DatasetNotFound: no such dataset.
             NoEmbeddings: the dataset has no vectors.
+            Conflict: the vectors or samples are of another version now.
+            InvalidRequest: the limit is not positive.
         """
+        require_limit(limit)
         with self._database.read() as session:
-            return readout.vector_set(session, _require_vectors(session, dataset_id))
+            return readout.names_page(session, _require_version(session, dataset_id, version), after, limit)
+
+    def rows(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
+        """A page of the set, in the order of storage, as one Arrow IPC stream, and the next `after` (None at the end).
+
+        The columns are sample_id, content_hash, vector (fixed-size list of float32). Vectors of samples that a
+        rescan removed are there too. `after` is -1 for the first page. A checkpoint between two pages may move
+        rows: a reader makes sure that it got each of the set's vectors once.
+
+        Raises:
+            DatasetNotFound, NoEmbeddings, Conflict, InvalidRequest: as `names`.
+        """
+        require_limit(limit)
+        with self._database.read() as session:
+            return readout.rows_page(session, _require_version(session, dataset_id, version), after, limit)
 
     def points(self, dataset_id: str, *, after: str | None, limit: int) -> tuple[bytes, str | None]:
         """A page of the map as one Arrow IPC stream, and the next `after` (None at the end).
@@ -182,7 +200,9 @@ class Vectors:
         with self._database.read() as session:
             require_dataset(session, dataset_id)
             current = readout.current(session, dataset_id)
-            return readout.points_page(session, current, after, limit) if current else (readout.no_points(), None)
+            if current is None or not current.placed_count:
+                return readout.no_points(), None
+            return readout.points_page(session, current, after, limit)
 
     def export(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the dataset as one Arrow IPC stream, and the next `after` (None at the end).
@@ -198,10 +218,7 @@ class Vectors:
         """
         require_limit(limit)
         with self._database.read() as session:
-            current = _require_vectors(session, dataset_id)
-            if current.version != version:
-                raise Conflict("The vectors were replaced or the dataset rescanned during the export; start it again.")
-            return readout.export_page(session, current, after, limit)
+            return readout.export_page(session, _require_version(session, dataset_id, version), after, limit)
 
 
 def _require_space(row: JobRow) -> Space:
@@ -216,6 +233,13 @@ def _require_vectors(session: Session, dataset_id: str) -> readout.Current:
     current = readout.current(session, dataset_id)
     if current is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    return current
+
+
+def _require_version(session: Session, dataset_id: str, version: str) -> readout.Current:
+    current = _require_vectors(session, dataset_id)
+    if current.public.version != version:
+        raise Conflict("The vectors were replaced or the dataset rescanned while they were read; start it again.")
     return current
 
 

@@ -68,7 +68,7 @@ def server(tmp_path, folder):
         policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
         writer=store,
         embedder=FakeEmbedder(),
-        searcher=LocalSearcher(store),
+        searcher=LocalSearcher(store, settings.sets_path),
         runner=JobLoop(lambda: services),
     )
     server = Server(create_app(settings, lambda: services))

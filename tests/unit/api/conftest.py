@@ -53,7 +53,7 @@ async def services(settings):
         policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
         writer=store,
         embedder=FakeEmbedder(),
-        searcher=LocalSearcher(store),
+        searcher=LocalSearcher(store, settings.sets_path),
         runner=FakeRunner(),
     )
     await store.drain_and_close()

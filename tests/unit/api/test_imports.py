@@ -16,6 +16,7 @@ from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
 from tests.unit.api import work
 from tests.unit.api.conftest import png
+from tests.whole_set import read
 
 IDS = ["rose/a.png", "rose/b.png", "tulip/c.png", "tulip/d e+é.png"]
 PARQUET = {"Content-Type": "application/vnd.apache.parquet"}
@@ -65,7 +66,7 @@ async def send(client, services, dataset, rows, *, params=KEYS):
 
 
 async def stored(services, dataset):
-    return await services.writer.ask(Vectors.read, dataset["id"])
+    return await read(services.writer, dataset["id"])
 
 
 async def refused(client, dataset):

@@ -21,9 +21,17 @@ class ComesAndGoes:
         self.asked.append(method)
         if self.asked.count(method) <= 2:
             raise StoreUnavailable("the writer is away")
-        if method is Vectors.read:
-            return SimpleNamespace(vectors=np.ones((3, 2), np.float32), sample_ids=["a", "b", "c"], job_id="embed")
         return None
+
+
+class Sets:
+    """Three vectors."""
+
+    def __init__(self, folder, writer):
+        pass
+
+    async def current(self, dataset_id):
+        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed")
 
 
 async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, settings):
@@ -34,6 +42,7 @@ async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, sett
         return np.zeros((len(vectors), 2))
 
     monkeypatch.setattr(reducer, "WriterHandle", lambda settings: writer)
+    monkeypatch.setattr(reducer, "SetFiles", Sets)
     monkeypatch.setattr(reducer.os, "nice", lambda niceness: niceness)
     monkeypatch.setattr(reduce_job, "reduce", fit)
     claim = SimpleNamespace(

@@ -68,7 +68,7 @@ async def test_a_replica_answers_service_errors_as_values(replica):
     assert isinstance(await replica.ask("Neighbours.diverse", ("nope", 1), {}), DatasetNotFound)
 
 
-@pytest.mark.parametrize("name", ["Neighbours._load", "Neighbours.__init__", "Vectors.read", "nope"])
+@pytest.mark.parametrize("name", ["Neighbours._long", "Neighbours.__init__", "Vectors.read", "nope"])
 async def test_a_replica_refuses_what_is_no_question(replica, dataset, name):
     refused = await replica.ask(name, (dataset.id,), {})
     assert isinstance(refused, InvalidRequest)

@@ -21,7 +21,7 @@ from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.jobs import Jobs
-from serve_app.store.vectors import Vectors
+from tests.whole_set import read
 
 DIMENSION = 8
 
@@ -129,7 +129,7 @@ class World:
         return found
 
     async def vectors(self, dataset_id: str) -> dict[str, np.ndarray]:
-        found = await self.store.ask(Vectors.read, dataset_id)
+        found = await read(self.store, dataset_id)
         return dict(zip(found.sample_ids, found.vectors, strict=True))
 
 
@@ -412,8 +412,8 @@ class MortalProjector(FakeProjector):
         if self._n_deaths:
             self._n_deaths -= 1
             raise WorkerCrashed("the reducer went away")
-        found = await self._store.ask(Vectors.read, claim.dataset.id)
-        points = np.zeros((len(found.sample_ids), 2))
+        found = await self._store.ask(Vectors.current, claim.dataset.id)
+        points = np.zeros((found.count, 2))
         await self._store.ask(Vectors.put_points, claim.job.id, claim.attempt, found.job_id, points)
 
 

@@ -21,8 +21,6 @@ class Writer:
         self._loop, self.told = loop, asyncio.Event()
 
     async def ask(self, method, *args, **kwargs):
-        if method is Vectors.read:
-            return SimpleNamespace(vectors=np.ones((3, 2), np.float32), sample_ids=["a", "b", "c"], job_id="embed")
         if method is Jobs.announce:
             self.messages.append((kwargs["phase"], kwargs["message"]))
             if "epoch" in kwargs["message"]:
@@ -32,6 +30,13 @@ class Writer:
         if method is Vectors.put_points:
             self.points = args[-1]
         return None
+
+
+class Sets:
+    """Three vectors."""
+
+    async def current(self, dataset_id):
+        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed")
 
 
 @pytest.mark.parametrize("away", [False, True])
@@ -50,6 +55,6 @@ async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothi
         job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
     )
     with ThreadPoolExecutor(1) as thread:
-        await reduce_job.reduce_job(claim, writer, thread)
+        await reduce_job.reduce_job(claim, writer, Sets(), thread)
     assert ("fitting", "Fitting UMAP to 3 vectors: epoch 120 of 500") in writer.messages
     assert writer.points.shape == (3, 2)

@@ -74,7 +74,7 @@ def test_equal_rows_are_found_at_threshold_one_whatever_the_rounding():
 
 
 def test_equal_content_is_linked_whatever_the_vectors_and_joins_what_vectors_link():
-    groups = near_duplicates(on_circle(0, 90, 180, 270, 271), 0.99, ["a", "b", "a", "b", "c"])
+    groups = near_duplicates(on_circle(0, 90, 180, 270, 271), 0.99, np.array([0, 1, 0, 1, 2]))
     assert rows_of(groups) == [[1, 3, 4], [0, 2]]
     assert [score for _, score in groups[1]] == [1, 1]
     assert [score for _, score in groups[0]] == pytest.approx([1, 1, np.cos(np.radians(1))])
@@ -84,13 +84,13 @@ def test_rows_without_direction_have_no_duplicates():
     assert near_duplicates(np.zeros((3, 2), dtype=np.float32), 0.5) == []
 
 
-@pytest.mark.parametrize("hashes", [None, []], ids=["without hashes", "with hashes"])
+@pytest.mark.parametrize("hashes", [None, np.empty(0, np.int32)], ids=["without hashes", "with hashes"])
 def test_an_empty_set_has_no_duplicates(hashes):
     assert near_duplicates(np.empty((0, 4), dtype=np.float32), 0.9, hashes) == []
 
 
 def test_a_single_row_has_no_duplicates():
-    assert near_duplicates(on_circle(0), 0.9, ["a"]) == []
+    assert near_duplicates(on_circle(0), 0.9, np.array([0])) == []
 
 
 @given(matrices, st.integers(1, 30))

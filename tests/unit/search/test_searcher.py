@@ -11,8 +11,8 @@ FIRST, COPY, OTHER = (file.sample_id for file in FILES)
 
 
 @pytest.fixture
-def searcher(store):
-    return LocalSearcher(store)
+def searcher(store, tmp_path):
+    return LocalSearcher(store, tmp_path / "sets")
 
 
 async def test_a_question_is_asked_by_its_method(searcher, dataset):
@@ -34,7 +34,7 @@ def test_only_the_public_methods_can_be_asked():
 
 @pytest.mark.parametrize(
     "name",
-    ["Neighbours._current", "Neighbours.__init__", "Neighbours.nope", "Neighbours", "similar", "Vectors.read", ""],
+    ["Neighbours._long", "Neighbours.__init__", "Neighbours.nope", "Neighbours", "similar", "Vectors.read", ""],
 )
 async def test_what_is_no_question_is_refused(searcher, name):
     with pytest.raises(InvalidRequest, match="no question"):

@@ -120,8 +120,8 @@ class Story:
         await self.store.ask(Vectors.commit, self.job_id, self.attempt)
 
     async def place(self):
-        vectors = await self.store.ask(Vectors.read, (await self.dataset()).id)
-        points = np.arange(2.0 * len(vectors.sample_ids)).reshape(-1, 2)
+        vectors = await self.store.ask(Vectors.current, (await self.dataset()).id)
+        points = np.arange(2.0 * vectors.count).reshape(-1, 2)
         await self.store.ask(Vectors.put_points, self.job_id, self.attempt, vectors.job_id, points)
 
     async def cancel(self):

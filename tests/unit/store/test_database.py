@@ -15,6 +15,7 @@ from serve_app.errors import ServiceError, StoreUnavailable
 from serve_app.store.database import CHECKPOINT_RETRY_S, FIRST_RETRY_S, LAST_RETRY_S, Database
 from tests.invariants import check_invariants
 from tests.unit.store.workbench import Clock, Workbench, listing, refusal, source_files
+from tests.whole_set import read_now
 
 
 def fail_fatally(database, error=duckdb.FatalException, *, during="SELECT 1"):
@@ -282,7 +283,7 @@ def test_readers_and_a_writer_share_the_file_from_many_threads(bench):
     def read():
         try:
             while not stop.is_set():
-                found = bench.vectors.read(dataset.id)
+                found = read_now(bench.vectors, dataset.id)
                 assert len(found.sample_ids) == 20
                 jobs_seen.add(found.job_id)
         except Exception as error:

@@ -13,6 +13,7 @@ from serve_app.errors import (
 )
 from serve_app.records import Sample, ScanChange, SourceFile
 from tests.unit.store.workbench import Workbench, source_files
+from tests.whole_set import read_now
 
 HOSTILE = [
     "x'; DROP TABLE jobs; --",
@@ -151,12 +152,12 @@ def test_vectors_of_a_removed_sample_are_unseen_until_it_comes_back(bench):
     files = source_files(4)
     dataset = bench.register(files)
     bench.embed(dataset, files)
-    before = bench.vectors.read(dataset.id)
+    before = read_now(bench.vectors, dataset.id)
     bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
     assert bench.vectors.status(dataset.id).embedding_count == 3
-    assert files[0].sample_id not in bench.vectors.read(dataset.id).sample_ids
+    assert files[0].sample_id not in read_now(bench.vectors, dataset.id).sample_ids
     bench.datasets.rescan(bench.scan(files), dataset.id)
-    after = bench.vectors.read(dataset.id)
+    after = read_now(bench.vectors, dataset.id)
     assert after.sample_ids == before.sample_ids
     assert (after.vectors == before.vectors).all()
 

@@ -17,6 +17,7 @@ from serve_app.errors import (
 from serve_app.records import Block, ModelCard, Skip
 from tests.invariants import fingerprint
 from tests.unit.store.workbench import CARD, Workbench, block_of, source_files
+from tests.whole_set import read_now
 
 
 def test_a_created_job_waits_with_its_parameters(bench):
@@ -189,7 +190,7 @@ def test_a_job_survives_the_writer_and_is_free_again_without_its_stage_being_red
     bench.vectors.put_block(claim.job.id, 2, 1, block_of([files[2], files[4]]))
     job = bench.vectors.commit(claim.job.id, 2)
     assert (job.status, job.processed, job.skipped) == ("complete", 5, 1)
-    assert bench.vectors.read(dataset.id).sample_ids == [file.sample_id for file in files if file != files[3]]
+    assert read_now(bench.vectors, dataset.id).sample_ids == [file.sample_id for file in files if file != files[3]]
     bench.database.close()
 
 

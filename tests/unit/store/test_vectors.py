@@ -11,6 +11,7 @@ from serve_app.records import Block, ModelCard, Skip
 from serve_app.store.staging import MAX_KNOWN_HASHES
 from tests.invariants import fingerprint
 from tests.unit.store.workbench import DIMENSION, block_of, source_files, stamp_of, vector_of
+from tests.whole_set import read_now
 
 LARGE = ModelCard("dinov2-large", 1024, "space-large", "cpu", "fp32")
 OTHER_SPACE = ModelCard("dinov2-small", DIMENSION, "space-b", "cpu", "bf16")
@@ -42,14 +43,18 @@ def test_a_whole_job_stores_the_vectors_in_sample_order_bit_for_bit(bench):
         bench.vectors.put_block(claim.job.id, claim.attempt, number, block_of(part))
     job = bench.vectors.commit(claim.job.id, claim.attempt)
     assert (job.status, job.processed, job.message) == ("complete", 9, "Embedded 9 images")
-    found = bench.vectors.read(dataset.id)
+    found = read_now(bench.vectors, dataset.id)
     assert found.sample_ids == [file.sample_id for file in files]
     assert found.file_names == [file.file_name for file in files]
     assert found.labels == [file.label for file in files]
     assert found.content_hashes == [stamp_of(file).content_hash for file in files]
-    assert (found.job_id, found.model_name, found.space_key, found.points) == (job.id, "dinov2-small", "space-a", None)
+    assert (found.job_id, found.model_name, found.space_key, found.points) == (
+        job.id,
+        "dinov2-small",
+        "space-a",
+        None,
+    )
     assert found.vectors.dtype == np.float32
-    assert found.vectors.flags.c_contiguous
     assert np.array_equal(found.vectors, np.stack([vector_of(file.sample_id) for file in files]))
 
 
@@ -146,7 +151,7 @@ def test_a_vector_with_an_unusable_component_is_skipped(bench, value):
     bench.vectors.commit(claim.job.id, claim.attempt)
     (skip,), _ = bench.jobs.skipped(dataset.id, limit=5, cursor=None)
     assert (skip.sample_id, skip.file_name, skip.reason) == (files[1].sample_id, files[1].file_name, "nonfinite")
-    assert np.isfinite(bench.vectors.read(dataset.id).vectors).all()
+    assert np.isfinite(read_now(bench.vectors, dataset.id).vectors).all()
 
 
 @pytest.mark.parametrize("scale", [0, 1e-30], ids=["zero", "underflow"])
@@ -255,11 +260,11 @@ def test_unchanged_files_are_reused_without_being_read(bench):
     files = source_files(5)
     dataset = bench.register(files)
     bench.embed(dataset, files)
-    before = bench.vectors.read(dataset.id)
+    before = read_now(bench.vectors, dataset.id)
     job, tasks = bench.embed(dataset, files)
     assert tasks == []
     assert (job.message, job.reused, job.processed) == ("Embedded 0 images, 5 reused", 5, 5)
-    after = bench.vectors.read(dataset.id)
+    after = read_now(bench.vectors, dataset.id)
     assert after.job_id == job.id
     assert np.array_equal(after.vectors, before.vectors)
     assert after.content_hashes == before.content_hashes
@@ -279,7 +284,7 @@ def test_a_changed_mtime_asks_to_read_the_file_and_knows_what_it_held(bench):
     )
     assert (job.processed, job.reused) == (3, 3)
     bench.vectors.commit(claim.job.id, claim.attempt)
-    assert np.array_equal(bench.vectors.read(dataset.id).vectors[1], vector_of(files[1].sample_id))
+    assert np.array_equal(read_now(bench.vectors, dataset.id).vectors[1], vector_of(files[1].sample_id))
     _, tasks = bench.embed(dataset, [files[0], touched, files[2]])
     assert tasks == []
 
@@ -312,7 +317,7 @@ def test_a_renamed_or_copied_file_is_known_by_size_whatever_its_dataset(bench):
     assert (job.processed, job.reused) == (4, 3)
     bench.vectors.commit(claim.job.id, claim.attempt)
     expected = [vector_of(text) for text in [*(file.sample_id for file in files), copies[3].sample_id]]
-    assert np.array_equal(bench.vectors.read(dataset.id).vectors, np.stack(expected))
+    assert np.array_equal(read_now(bench.vectors, dataset.id).vectors, np.stack(expected))
 
 
 def test_what_the_running_job_has_staged_is_known_too(bench):
@@ -397,7 +402,7 @@ def test_coordinates_reach_their_samples_in_order(bench):
     points = np.array([[i, -i / 3] for i in range(5)], np.float64)
     job = bench.reduce(dataset, points)
     assert (job.status, job.processed, job.total, job.message) == ("complete", 5, 5, "Placed 5 images on the map")
-    assert np.array_equal(bench.vectors.read(dataset.id).points, points)
+    assert np.array_equal(read_now(bench.vectors, dataset.id).points, points)
     assert bench.vectors.status(dataset.id).has_reduction
 
 
@@ -436,7 +441,7 @@ def test_a_sample_that_came_back_has_no_place_until_the_next_reduction(bench):
     bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
     bench.reduce(dataset)
     bench.datasets.rescan(bench.scan(files), dataset.id)
-    points = bench.vectors.read(dataset.id).points
+    points = read_now(bench.vectors, dataset.id).points
     assert np.isnan(points[0]).all()
     assert np.isfinite(points[1:]).all()
     table, _ = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=10), None)
@@ -447,20 +452,20 @@ def test_the_version_changes_with_vectors_and_samples_and_stays_with_the_map(ben
     files = source_files(2)
     dataset = bench.register(files)
     with pytest.raises(NoEmbeddings):
-        bench.vectors.version(dataset.id)
+        bench.vectors.current(dataset.id)
     bench.embed(dataset, files)
-    first = bench.vectors.version(dataset.id)
+    first = bench.vectors.current(dataset.id).version
     bench.reduce(dataset)
-    assert bench.vectors.version(dataset.id) == bench.vectors.read(dataset.id).version == first
+    assert bench.vectors.current(dataset.id).version == first
     bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
-    without_one = bench.vectors.version(dataset.id)
+    without_one = bench.vectors.current(dataset.id).version
     bench.datasets.rescan(bench.scan(files), dataset.id)
-    with_it_again = bench.vectors.version(dataset.id)
+    with_it_again = bench.vectors.current(dataset.id).version
     bench.embed(dataset, files)
-    versions = [first, without_one, with_it_again, bench.vectors.version(dataset.id)]
+    versions = [first, without_one, with_it_again, bench.vectors.current(dataset.id).version]
     assert len(set(versions)) == len(versions)
     with pytest.raises(DatasetNotFound):
-        bench.vectors.version("nope")
+        bench.vectors.current("nope")
 
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 8, 100])
@@ -469,7 +474,7 @@ def test_pages_of_the_export_join_to_the_whole(bench, limit):
     dataset = bench.register(files)
     bench.embed(dataset, [*files[:3], *files[4:], files[3]])
     bench.reduce(dataset)
-    whole = bench.vectors.read(dataset.id)
+    whole = read_now(bench.vectors, dataset.id)
     version = whole.version
     table, sizes = collect(lambda after: bench.vectors.export(dataset.id, version=version, after=after, limit=limit))
     assert table.column_names == ["sample_id", "file_name", "label", "model_name", "vector", "x", "y"]
@@ -490,7 +495,7 @@ def test_pages_of_the_map_join_to_the_whole(bench, limit):
     dataset = bench.register(files)
     bench.embed(dataset, files)
     bench.reduce(dataset)
-    whole = bench.vectors.read(dataset.id)
+    whole = read_now(bench.vectors, dataset.id)
     table, sizes = collect(lambda after: bench.vectors.points(dataset.id, after=after, limit=limit), None)
     assert table.column_names == ["sample_id", "x", "y", "file_name", "label"]
     assert table.column("sample_id").to_pylist() == whole.sample_ids
@@ -544,7 +549,7 @@ def test_an_export_of_replaced_vectors_is_refused(bench):
     files = source_files(2)
     dataset = bench.register(files)
     bench.embed(dataset, files)
-    old = bench.vectors.version(dataset.id)
+    old = bench.vectors.current(dataset.id).version
     bench.embed(dataset, files)
     with pytest.raises(Conflict, match="start it again"):
         bench.vectors.export(dataset.id, version=old, after=-1, limit=5)
@@ -554,7 +559,7 @@ def test_an_export_breaks_off_when_a_rescan_moves_the_samples_of_its_pages(bench
     files = source_files(4)
     dataset = bench.register(files)
     bench.embed(dataset, files)
-    version = bench.vectors.version(dataset.id)
+    version = bench.vectors.current(dataset.id).version
     _, after = bench.vectors.export(dataset.id, version=version, after=-1, limit=2)
     bench.datasets.rescan(bench.scan(files[1:]), dataset.id)
     with pytest.raises(Conflict, match="rescanned"):
@@ -571,7 +576,7 @@ def test_reads_without_vectors_say_so(bench):
         1,
     )
     for call in (
-        lambda: bench.vectors.read(dataset.id),
+        lambda: bench.vectors.current(dataset.id),
         lambda: bench.vectors.export(dataset.id, version="any", after=-1, limit=5),
     ):
         with pytest.raises(NoEmbeddings, match=r"No embeddings found. Generate embeddings first\."):
@@ -581,7 +586,7 @@ def test_reads_without_vectors_say_so(bench):
 def test_reads_of_an_unknown_dataset_name_it(bench):
     for call in (
         lambda: bench.vectors.status("nope"),
-        lambda: bench.vectors.read("nope"),
+        lambda: bench.vectors.current("nope"),
         lambda: bench.vectors.points("nope", after=None, limit=5),
         lambda: bench.vectors.export("nope", version="any", after=-1, limit=5),
     ):

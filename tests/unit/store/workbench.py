@@ -119,7 +119,7 @@ class Workbench:
 
     def reduce(self, dataset, points=None):
         """A whole reduce job."""
-        vectors = self.vectors.read(dataset.id)
+        vectors = self.vectors.current(dataset.id)
         job = self.jobs.create(dataset.id, "reduce")
         claim = self.jobs.claim("runner", holding=[], lease_s=30)
         points = points if points is not None else np.arange(2.0 * job.total).reshape(-1, 2)

@@ -1,0 +1,202 @@
+"""One version of a dataset's vectors as files of this machine: written once, and then mapped into memory.
+
+A folder holds `matrix`, (N, D) float32 in row-major order with rows of length one, in sample order, and `rows.arrow`,
+an uncompressed Arrow IPC file with a row for each of the matrix: sample_id, file_name, label, content_hash, and the
+`length` that the vector had. `set.json` says which version this is and has the checksums of both. A folder gets its
+name when it is complete, and nobody changes it afterwards.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from serve_app.errors import Conflict
+from serve_app.records import VectorArray, VectorSet
+from serve_app.search.similarity import normalised
+
+MATRIX = "matrix"
+ROWS = "rows.arrow"
+ABOUT = "set.json"
+_CHECK_BYTES = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class SetFile:
+    """A mapped set; row i of the matrix belongs to row i of the table. The memory it takes is the kernel's cache."""
+
+    version: str
+    job_id: str
+    space_key: str
+    matrix: VectorArray
+    rows: pa.Table
+
+    @classmethod
+    def open(cls, folder: Path) -> "SetFile | None":
+        """Map a set and compare it with its checksums; None where the files are missing or damaged."""
+        try:
+            about = json.loads((folder / ABOUT).read_text())
+            if about.pop("checksums") != {name: _checksum(folder / name) for name in (MATRIX, ROWS)}:
+                return None
+            rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
+            matrix = _mapped(folder / MATRIX, (rows.num_rows, about.pop("dimension")))
+            return cls(matrix=matrix, rows=rows, **about)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
+            return None
+
+    def row_of(self, sample_id: str) -> int | None:
+        """The row of a sample; None where it has no vector."""
+        row = pa.compute.index(self.rows.column("sample_id"), sample_id).as_py()
+        return None if row < 0 else int(row)
+
+    def contents(self) -> NDArray[np.int32]:
+        """(N,) numbers that are equal where content hashes are equal."""
+        hashes = self.rows.column("content_hash").combine_chunks()
+        contents: NDArray[np.int32] = hashes.dictionary_encode().indices.to_numpy()
+        return contents
+
+    @property
+    def lengths(self) -> NDArray[np.float32]:
+        """(N,) lengths that the vectors had before each was divided by its own."""
+        lengths: NDArray[np.float32] = self.rows.column("length").to_numpy()
+        return lengths
+
+
+class Draft:
+    """A set that is being written, in a folder of its own; `names`, then `start`, `put` and `finish`, in this order.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+
+    def __init__(self, folder: Path, described: VectorSet) -> None:
+        self._folder = folder
+        self._described = described
+        self._names: list[pa.Table] = []
+        self._hashes: list[pa.ChunkedArray] = []
+        self._order: list[NDArray[np.int64]] = []
+        folder.mkdir(mode=0o700, parents=True)
+        self._file = (folder / MATRIX).open("wb+")
+        fcntl.flock(self._file, fcntl.LOCK_EX)  # tells `is_abandoned` that somebody is at work
+
+    def names(self, page: bytes) -> None:
+        """Add a page of `Vectors.names`."""
+        self._names.append(pa.ipc.open_stream(page).read_all())
+
+    def start(self) -> None:
+        """Make room for a row a sample."""
+        self._samples = pa.concat_tables(self._names).combine_chunks()
+        self._row_of = {name: row for row, name in enumerate(self._samples.column("sample_id").to_pylist())}
+        shape = (self._samples.num_rows, self._described.dimension)
+        _allocate(self._file.fileno(), 4 * shape[0] * shape[1])
+        self._matrix = _mapped(self._folder / MATRIX, shape, mode="r+")
+        self._lengths = np.zeros(shape[0], np.float32)
+
+    def put(self, page: bytes) -> None:
+        """Add a page of `Vectors.rows`; vectors of samples that are no longer there are left out."""
+        table = pa.ipc.open_stream(page).read_all()
+        rows = np.array([self._row_of.get(name, -1) for name in table.column("sample_id").to_pylist()], np.int64)
+        vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self._described.dimension)
+        present = rows >= 0
+        rows, vectors = rows[present], vectors[present]
+        self._matrix[rows] = normalised(vectors)
+        self._lengths[rows] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+        self._hashes.append(table.column("content_hash").filter(pa.array(present)))
+        self._order.append(rows)
+
+    def finish(self) -> None:
+        """Close the gaps of samples without a vector, and write the table.
+
+        Raises:
+            Conflict: a vector is missing or came twice, because rows moved while they were read.
+        """
+        order = np.concatenate([np.empty(0, np.int64), *self._order])
+        kept = np.unique(order)
+        if not len(kept) == len(order) == self._described.count:
+            raise Conflict("The vectors were moved while they were read; ask again.")
+        _close_gaps(self._matrix, kept)
+        self._file.truncate(4 * len(kept) * self._described.dimension)
+        hashes = pa.chunked_array(self._hashes, pa.string()).take(pa.array(np.argsort(order)))
+        table = self._samples.take(pa.array(kept)).append_column("content_hash", hashes)
+        table = table.append_column("length", pa.array(self._lengths[kept]))
+        table = table.combine_chunks()
+        with pa.OSFile(str(self._folder / ROWS), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        about = {
+            "version": self._described.version,
+            "job_id": self._described.job_id,
+            "space_key": self._described.space_key,
+            "dimension": self._described.dimension,
+            "checksums": {name: _checksum(self._folder / name) for name in (MATRIX, ROWS)},
+        }
+        (self._folder / ABOUT).write_text(json.dumps(about))
+
+    def publish(self, folder: Path) -> None:
+        """Give the folder its name; where another process was first, its equal work is kept."""
+        try:
+            self._folder.rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files, and delete them unless they were published."""
+        self._file.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether the process that wrote this draft has died."""
+    try:
+        with (folder / MATRIX).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _mapped(path: Path, shape: tuple[int, int], *, mode: str = "c") -> VectorArray:
+    """The file as an (N, D) array. Copies on write by default, since umap's compiled code takes no read-only arrays.
+
+    Raises:
+        ValueError: the file has another size.
+    """
+    if mode == "c" and path.stat().st_size != 4 * shape[0] * shape[1]:
+        raise ValueError("the file has another size")
+    if not shape[0]:
+        return np.empty(shape, np.float32)  # an empty file cannot be mapped
+    return np.asarray(np.memmap(path, np.float32, mode, shape=shape))  # type: ignore[call-overload]
+
+
+def _allocate(file: int, n_bytes: int) -> None:
+    """Give a file its size and, where the system can, its blocks: writing to a map of a full disk ends the process."""
+    if n_bytes and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, 0, n_bytes)
+    else:
+        os.ftruncate(file, n_bytes)
+
+
+def _close_gaps(matrix: VectorArray, kept: NDArray[np.int64]) -> None:
+    """Move the kept rows to the front, in order."""
+    if len(kept) == len(matrix):
+        return
+    for start in range(0, len(kept), 4096):
+        rows = kept[start : start + 4096]
+        matrix[start : start + len(rows)] = matrix[rows]
+
+
+def _checksum(path: Path) -> int:
+    """The CRC-32 of a file; it takes about a second for a gigabyte, in which other threads go on. Raises `OSError`."""
+    value = 0
+    with path.open("rb") as file:
+        while data := file.read(_CHECK_BYTES):
+            value = zlib.crc32(data, value)
+    return value

@@ -1,0 +1,125 @@
+"""The sets that this machine has as files: each is written from pages of the writer when it is first asked for.
+
+The writer answers pages only, so its memory does not grow with a set, and neither does a reader's: what it needs beside
+the map of the file is the list of names. Processes of one machine share the folder.
+"""
+
+import asyncio
+import shutil
+import uuid
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
+
+from serve_app.errors import Conflict, DatasetNotFound, NoEmbeddings, Unavailable
+from serve_app.records import VectorSet
+from serve_app.search.set_file import Draft, SetFile, is_abandoned
+from serve_app.services import Writer
+from serve_app.store.datasets import Datasets
+from serve_app.store.vectors import Vectors
+
+P = ParamSpec("P")
+
+PAGE_BYTES = 2**24
+"""The size of a page of vectors: DuckDB's memory must hold several."""
+NAMES_PAGE_ROWS = 20_000
+MAX_TRIES = 3
+"""How often a set that changes while it is read is read again before the question fails."""
+
+PARTIAL = ".partial"
+
+Page = tuple[bytes, int | None]
+
+
+class SetFiles:
+    """A folder of sets; each dataset's present version is read once, however many callers ask."""
+
+    def __init__(self, folder: Path, writer: Writer) -> None:
+        self._folder = folder
+        self._writer = writer
+        self._open: dict[str, SetFile] = {}
+        self._opening: dict[str, asyncio.Lock] = {}
+
+    async def current(self, dataset_id: str) -> SetFile:
+        """The present vectors of a dataset. Other datasets are answered while this one is read.
+
+        Raises:
+            DatasetNotFound, NoEmbeddings: there are none; their files are removed.
+            Conflict: the vectors changed each time that they were read.
+            Unavailable: the writer is away, or the disk is full.
+        """
+        async with self._opening.setdefault(dataset_id, asyncio.Lock()):
+            for _ in range(MAX_TRIES):
+                try:
+                    return await self._at(await self._writer.ask(Vectors.current, dataset_id))
+                except Conflict as error:
+                    why = error
+                except (DatasetNotFound, NoEmbeddings):
+                    await self.forget(dataset_id)
+                    raise
+            raise why
+
+    async def forget(self, dataset_id: str) -> None:
+        """Remove the files of a dataset."""
+        self._open.pop(dataset_id, None)
+        await asyncio.to_thread(shutil.rmtree, self._folder / dataset_id, ignore_errors=True)
+
+    async def _at(self, described: VectorSet) -> SetFile:
+        """The set of this version: open, on disk, or written now."""
+        found = self._open.get(described.dataset_id)
+        if found is not None and found.version == described.version:
+            return found
+        folder = self._folder / described.dataset_id / described.version
+        found = await asyncio.to_thread(SetFile.open, folder)
+        if found is None or found.version != described.version:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+            await self._sweep(described)
+            found = await self._write(described, folder)
+        self._open[described.dataset_id] = found
+        await self._sweep(described)
+        return found
+
+    async def _write(self, described: VectorSet, folder: Path) -> SetFile:
+        partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{PARTIAL}")
+        try:
+            draft = await asyncio.to_thread(Draft, partial, described)
+            try:
+                async for page in self._pages(Vectors.names, described, NAMES_PAGE_ROWS):
+                    await asyncio.to_thread(draft.names, page)
+                await asyncio.to_thread(draft.start)
+                async for page in self._pages(Vectors.rows, described, max(1, PAGE_BYTES // (4 * described.dimension))):
+                    await asyncio.to_thread(draft.put, page)
+                await asyncio.to_thread(draft.finish)
+                await asyncio.to_thread(draft.publish, folder)
+            finally:
+                draft.close()
+        except OSError as error:
+            raise Unavailable(f"The vectors cannot be kept in a file to search: {error.strerror}.") from error
+        found = await asyncio.to_thread(SetFile.open, folder)
+        if found is None:
+            raise Unavailable("The file of the vectors was damaged while it was written; ask again.")
+        return found
+
+    async def _pages(
+        self, method: Callable[Concatenate[Any, P], Page], described: VectorSet, limit: int
+    ) -> AsyncIterator[bytes]:
+        after: int | None = -1
+        while after is not None:
+            ask: Any = self._writer.ask
+            page, after = await ask(method, described.dataset_id, version=described.version, after=after, limit=limit)
+            yield page
+
+    async def _sweep(self, described: VectorSet) -> None:
+        """Remove older versions of this dataset, datasets that are gone, and drafts whose process died."""
+        known = {dataset.id for dataset in await self._writer.ask(Datasets.all)}
+        await asyncio.to_thread(self._remove_all_but, known, described)
+
+    def _remove_all_but(self, known: set[str], described: VectorSet) -> None:
+        for dataset in self._folder.glob("*"):
+            if dataset.name not in known:
+                self._open.pop(dataset.name, None)
+                shutil.rmtree(dataset, ignore_errors=True)
+        for version in (self._folder / described.dataset_id).glob("*"):
+            is_draft = version.name.endswith(PARTIAL)
+            if is_abandoned(version) if is_draft else version.name != described.version:
+                shutil.rmtree(version, ignore_errors=True)
