@@ -2,13 +2,15 @@ from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import gpu
+from benchmarks import gpu, million
 from benchmarks.autoscaling import plot
 from benchmarks.rows import ROWS, Row
 from serve_app.images.decode import Preprocessing
+from serve_app.jobs.vector_file import VectorFile
 
 SMALL = Preprocessing(resize_px=16, crop_px=14)
 
@@ -52,6 +54,14 @@ def test_the_gpu_ratios_are_over_the_best_forward_and_the_slower_limit():
 )
 def test_a_row_is_reached_or_not_or_says_why_it_was_not_measured(results, mark):
     assert Row("writer", "writer", ("median", "rate"), "≥", 8000).verdict(results)[2] == mark
+
+
+def test_a_large_set_has_a_vector_for_each_listed_file(tmp_path):
+    manifest, vectors = million.write_set(tmp_path, "set", 120, 8)
+    listed, sent = pq.read_table(manifest), VectorFile(vectors.open("rb"))
+    assert (sent.total, sent.dimension) == (120, 8)
+    keys = [key for block in sent.blocks() for key in block.keys]
+    assert keys == listed.column("file_name").to_pylist()
 
 
 def test_every_row_has_a_name_of_its_own():
