@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ class Asked:
             self.results[name] = round(statistics.median(seconds) * scale, 3)
         except httpx.HTTPStatusError as error:
             self.results[name] = f"{error.response.status_code}: {error.response.text[:200]}"
+        print(f"{name}: {self.results[name]}", file=sys.stderr, flush=True)
 
     def ask(self, path: str, **query: object) -> Any:
         """The JSON of an answer. Raises `httpx.HTTPStatusError`."""
