@@ -21,6 +21,7 @@ from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
 from tests.whole_set import read
 
 DIMENSION = 8
