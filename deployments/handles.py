@@ -63,7 +63,8 @@ CRASHES = (RayActorError, NodeDiedError, OutOfMemoryError, WorkerCrashedError)
 """Errors of a call whose process died. Ray raises `OutOfMemoryError` if its memory monitor ended the process."""
 
 EMBED_TIMEOUT_S = 120.0
-SEARCH_TIMEOUT_S = 600.0
+SEARCH_TIMEOUT_S = 3600.0
+"""Comparing all pairs of some hundred thousand images takes longer than ten minutes; it ends with its caller."""
 
 
 @asynccontextmanager

@@ -14,8 +14,9 @@ from serve_app.records import VectorArray
 # 2048 × 2048 scores are 16 MiB: large enough for full matrix-product speed, small enough for the caches.
 TILE_ROWS = 2048
 
-# The number of scores in memory while neighbours are chosen: they take 64 MiB, and `argpartition`'s ranks 128 MiB.
-BLOCK_SCORES = 2**24
+# Rows whose neighbours are looked for together: larger tiles would only take more memory, 64 MiB at this size.
+NEAREST_ROWS = 2048
+NEAREST_COLUMNS = 8192
 
 OnStep = Callable[[int, int], None]
 """A callback with the arguments (steps done, all steps); an exception of the callback ends the work."""
@@ -67,18 +68,60 @@ def nearest(
     n = len(matrix)
     rows = np.empty((n, k), dtype=np.int32)
     scores = np.empty((n, k), dtype=np.float32)
-    starts = range(0, n, max(1, BLOCK_SCORES // max(n, 1)))
+    starts = range(0, n, NEAREST_ROWS)
     for done, start in enumerate(starts, start=1):
-        block = matrix[start : start + starts.step] @ matrix.T
-        if offsets is not None:
-            block -= offsets
-        own = np.arange(len(block))
-        block[own, start + own] = -np.inf
-        found = np.argpartition(block, n - k, axis=1)[:, n - k :]
-        values = np.take_along_axis(block, found, axis=1)
-        order = np.argsort(-values, axis=1, kind="stable")
-        rows[start : start + len(block)] = np.take_along_axis(found, order, axis=1)
-        scores[start : start + len(block)] = np.take_along_axis(values, order, axis=1)
+        block = slice(start, min(n, start + NEAREST_ROWS))
+        rows[block], scores[block] = _nearest_of(matrix, block, k, offsets)
         if on_step is not None:
             on_step(done, len(starts))
     return rows, scores
+
+
+def _nearest_of(
+    matrix: VectorArray, block: slice, k: int, offsets: NDArray[np.float32] | None
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """What `nearest` returns for the rows of the block."""
+    n_rows = block.stop - block.start
+    rows = np.zeros((n_rows, k), dtype=np.int32)
+    scores = np.full((n_rows, k), -np.inf, dtype=np.float32)
+    for start in range(0, len(matrix), NEAREST_COLUMNS):
+        tile = matrix[block] @ matrix[start : start + NEAREST_COLUMNS].T
+        if offsets is not None:
+            tile -= offsets[start : start + NEAREST_COLUMNS]
+        own = np.arange(max(block.start, start), min(block.stop, start + tile.shape[1]))
+        tile[own - block.start, own - start] = -np.inf
+        if start:
+            _improve(rows, scores, tile, start)
+        else:
+            _begin(rows, scores, tile)
+    return rows, scores
+
+
+def _begin(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorArray) -> None:
+    """Put the best of the first tile into the first places, best first."""
+    k = scores.shape[1]
+    first = min(k, tile.shape[1])
+    found = np.argpartition(tile, tile.shape[1] - first, axis=1)[:, tile.shape[1] - first :]
+    values = np.take_along_axis(tile, found, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    rows[:, :first] = np.take_along_axis(found, order, axis=1)
+    scores[:, :first] = np.take_along_axis(values, order, axis=1)
+
+
+def _improve(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorArray, start: int) -> None:
+    """Let the scores of a further tile, whose columns begin at `start`, replace worse ones.
+
+    After the first tiles few scores are good enough, so that one comparison a score is nearly all of the work.
+    """
+    k = scores.shape[1]
+    row, column = np.nonzero(tile > scores[:, -1:])
+    if not len(row):
+        return
+    touched, counts = np.unique(row, return_counts=True)
+    owner = np.concatenate([np.repeat(touched, k), row])
+    value = np.concatenate([scores[touched].ravel(), tile[row, column]])
+    name = np.concatenate([rows[touched].ravel(), (column + start).astype(np.int32)])
+    order = np.lexsort((-value, owner))
+    ends = np.cumsum(counts + k)
+    kept = order[((ends - counts - k)[:, None] + np.arange(k)).ravel()]
+    rows[touched], scores[touched] = name[kept].reshape(-1, k), value[kept].reshape(-1, k)

@@ -17,9 +17,10 @@ def _tile_rows(request, monkeypatch):
     monkeypatch.setattr(pairs, "TILE_ROWS", request.param)
 
 
-@pytest.fixture(params=[1, 300, 2**24], ids=lambda scores: f"blocks of {scores}")
-def _block_scores(request, monkeypatch):
-    monkeypatch.setattr(pairs, "BLOCK_SCORES", request.param)
+@pytest.fixture(params=[(1, 1), (3, 7), (7, 3), (2048, 8192)], ids=lambda shape: "blocks of {} × {}".format(*shape))
+def _block_shape(request, monkeypatch):
+    monkeypatch.setattr(pairs, "NEAREST_ROWS", request.param[0])
+    monkeypatch.setattr(pairs, "NEAREST_COLUMNS", request.param[1])
 
 
 def clustered(n, dimension, seed=0):
@@ -48,7 +49,8 @@ def test_no_rows_have_no_tiles():
 def test_nearest_finds_the_best_scores_among_many_ties(matrix, data):
     k = data.draw(st.integers(1, len(matrix) - 1))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "BLOCK_SCORES", data.draw(st.sampled_from([1, 50, 2**24])))
+        patch.setattr(pairs, "NEAREST_ROWS", data.draw(st.sampled_from([1, 5, 2048])))
+        patch.setattr(pairs, "NEAREST_COLUMNS", data.draw(st.sampled_from([1, 4, 8192])))
         rows, best = nearest(matrix, k)
     scores = matrix @ matrix.T  # of small integers: exact, so that ties are ties
     np.fill_diagonal(scores, -np.inf)
@@ -57,7 +59,7 @@ def test_nearest_finds_the_best_scores_among_many_ties(matrix, data):
     assert all(len(set(row)) == k for row in rows.tolist())
 
 
-@pytest.mark.usefixtures("_block_scores")
+@pytest.mark.usefixtures("_block_shape")
 @pytest.mark.parametrize("k", [1, 9, 59], ids=lambda k: f"k={k}")
 def test_nearest_with_offsets_of_half_squares_finds_the_closest(k):
     matrix = clustered(60, 8)
@@ -78,7 +80,7 @@ def test_nearest_is_repeatable_to_the_last_bit():
 
 def test_every_step_is_reported_and_may_end_the_work(monkeypatch):
     monkeypatch.setattr(pairs, "TILE_ROWS", 10)
-    monkeypatch.setattr(pairs, "BLOCK_SCORES", 350)
+    monkeypatch.setattr(pairs, "NEAREST_ROWS", 10)
     matrix = clustered(35, 2)
     reports = []
     nearest(matrix, 2, on_step=lambda done, total: reports.append((done, total)))
