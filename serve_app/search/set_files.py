@@ -60,9 +60,9 @@ class SetFiles:
             raise why
 
     async def forget(self, dataset_id: str) -> None:
-        """Remove the files of a dataset."""
+        """Remove the files of a dataset; unknown ids are ignored."""
         self._open.pop(dataset_id, None)
-        await asyncio.to_thread(shutil.rmtree, self._folder / dataset_id, ignore_errors=True)
+        await asyncio.to_thread(self._remove, dataset_id)
 
     async def _at(self, described: VectorSet) -> SetFile:
         """The set of this version: open, on disk, or written now."""
@@ -113,6 +113,12 @@ class SetFiles:
         """Remove older versions of this dataset, datasets that are gone, and drafts whose process died."""
         known = {dataset.id for dataset in await self._writer.ask(Datasets.all)}
         await asyncio.to_thread(self._remove_all_but, known, described)
+
+    def _remove(self, dataset_id: str) -> None:
+        # An id may be any text that a client sent, "..", too: only what the folder lists is removed.
+        for folder in self._folder.glob("*"):
+            if folder.name == dataset_id:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _remove_all_but(self, known: set[str], described: VectorSet) -> None:
         for dataset in self._folder.glob("*"):

@@ -190,6 +190,16 @@ async def test_a_forgotten_dataset_has_no_file(writer, folder, dataset, other):
     assert [name.partition("/")[0] for name in kept(folder)] == [other.id]
 
 
+@pytest.mark.parametrize("hostile", ["..", ".", "", "../sets", "/"])
+async def test_an_id_that_is_a_path_removes_nothing(writer, folder, dataset, hostile):
+    neighbours = Neighbours(writer, folder)
+    await neighbours.diverse(dataset.id, 1)
+    before = sorted(folder.parent.rglob("*"))
+    with pytest.raises(DatasetNotFound):
+        await neighbours.diverse(hostile, 1)
+    assert sorted(folder.parent.rglob("*")) == before
+
+
 async def test_what_nobody_asks_for_any_more_goes_when_the_next_file_is_written(writer, folder, bench, dataset, other):
     neighbours = Neighbours(writer, folder)
     await neighbours.diverse(dataset.id, 1)
