@@ -5,7 +5,6 @@ changes between two look-ups (DNS rebinding) therefore gains nothing. This modul
 passes the same checks. It does not use proxies from the environment.
 """
 
-import ipaddress
 import socket
 import tempfile
 import time
@@ -18,6 +17,7 @@ from urllib.parse import urljoin
 import httpcore
 
 from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.sources.addresses import is_public
 from serve_app.sources.files import UNKNOWN, check_size
 from serve_app.sources.remote import change_mark
 from serve_app.sources.roots import Roots, allows
@@ -30,7 +30,6 @@ MAX_REDIRECTS = 5
 MAX_MANIFEST_BYTES = 1 << 30
 POOL = 32
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _PRIVATE = (
     "unreachable: its host is at a private, loopback or link-local address, which the service does not ask; "
     "CONSTELLATE_ALLOW_PRIVATE_URLS=true allows it"
@@ -71,18 +70,6 @@ class PinnedBackend(httpcore.SyncBackend):
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 problem = httpcore.ConnectError(str(error))
         raise problem
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is public; an IPv6 address that contains an IPv4 address is judged by that one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo or (None, None))[1]
-        if ip in _NAT64:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast
 
 
 class Web:
