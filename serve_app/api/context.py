@@ -1,12 +1,12 @@
 """What every route may use: the settings, the services of this replica, and the replica's state in memory."""
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from serve_app.api.image_queue import ImageQueue, Visit
 from serve_app.api.progress_hub import ProgressHub
 from serve_app.api.readiness import Readiness
 from serve_app.api.request_embedder import RequestEmbedder
@@ -15,9 +15,6 @@ from serve_app.config import Settings
 from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.services import Services
 from serve_app.sources.reading import Reader
-
-MAX_THUMBNAILS_AT_ONCE = 4
-"""Each thumbnail decodes an image of up to 50 Mpx, which takes about 150 MB of memory meanwhile."""
 
 
 @dataclass(slots=True)
@@ -35,7 +32,8 @@ class Context:
     request_embedder: RequestEmbedder = field(init=False)
     reader: Reader = field(init=False)
     thumbnails: ThumbnailCache = field(init=False)
-    thumbnail_slots: asyncio.Semaphore = field(init=False)
+    image_queue: ImageQueue = field(init=False)
+    thumbnail_queue: ImageQueue = field(init=False)
 
     def __post_init__(self) -> None:
         self.progress = ProgressHub(self.find_services)
@@ -44,7 +42,8 @@ class Context:
         self.request_embedder = RequestEmbedder(self.find_services)
         self.reader = Reader(self.settings)
         self.thumbnails = ThumbnailCache(self.settings.data_dir / "thumbnails")
-        self.thumbnail_slots = asyncio.Semaphore(MAX_THUMBNAILS_AT_ONCE)
+        self.image_queue = ImageQueue("image")
+        self.thumbnail_queue = ImageQueue("thumbnail")
 
 
 def context_of(request: Request) -> Context:
@@ -58,5 +57,17 @@ def services_of(request: Request) -> Services:
     return context_of(request).find_services()
 
 
+async def _image_visit(request: Request) -> AsyncIterator[Visit]:
+    async for visit in context_of(request).image_queue.entered(request):
+        yield visit
+
+
+async def _thumbnail_visit(request: Request) -> AsyncIterator[Visit]:
+    async for visit in context_of(request).thumbnail_queue.entered(request):
+        yield visit
+
+
 ContextNow = Annotated[Context, Depends(context_of)]
 ServicesNow = Annotated[Services, Depends(services_of)]
+ImageVisit = Annotated[Visit, Depends(_image_visit)]
+ThumbnailVisit = Annotated[Visit, Depends(_thumbnail_visit)]

@@ -3,7 +3,7 @@
 A route looks the sample up in the database and opens only the file named there, beneath the dataset's root.
 """
 
-import asyncio
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -15,13 +15,14 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import Response
 
 from serve_app.api import problems
-from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.context import ContextNow, ImageVisit, ServicesNow, ThumbnailVisit
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import ThumbnailSize
-from serve_app.errors import DatasetNotFound, InvalidImage, RefusedImage, SampleNotFound
+from serve_app.errors import DatasetNotFound, InvalidImage, Overloaded, RefusedImage, SampleNotFound
 from serve_app.images import decode
 from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.records import Dataset, FileStamp, SourceFile
+from serve_app.sources.files import UNKNOWN, Stat
 from serve_app.sources.reading import Reader
 from serve_app.store.datasets import Datasets
 
@@ -38,7 +39,7 @@ def _documented(description: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": description, "content": image},
         304: {"description": "the client has it already"},
-        **problems.documented(DatasetNotFound, SampleNotFound, InvalidImage),
+        **problems.documented(DatasetNotFound, SampleNotFound, InvalidImage, Overloaded),
     }
 
 
@@ -48,17 +49,19 @@ async def get_image(
     sample_id: str,
     services: ServicesNow,
     context: ContextNow,
+    visit: ImageVisit,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Get the image file of a sample."""
     dataset, sample = await services.writer.ask(Datasets.sample, dataset_id, sample_id)
-    headers = _headers(sample, await _tag(context.reader, dataset, sample))
-    if _is_known(headers["ETag"], if_none_match):
-        return Response(status_code=304, headers=headers)
-    data, _ = await asyncio.to_thread(_read, context.reader, dataset, sample)
+    stat = await visit.run(_stat, context.reader, dataset, sample)
+    if stat != UNKNOWN and _is_known(_tag(*stat), if_none_match):
+        return Response(status_code=304, headers=_headers(sample, _tag(*stat)))
+    data, stamp = await visit.run(_read, context.reader, dataset, sample)
     with _naming(sample):
         content_type = decode.sniff_content_type(data)
-    return Response(data, headers=headers, media_type=content_type)
+    tag = _tag(*stat) if stat != UNKNOWN else f'"{stamp.content_hash}"'
+    return Response(visit.hold(data), headers=_headers(sample, tag), media_type=content_type)
 
 
 @router.get("/thumbnail", response_class=Response, responses=_documented("upright, without metadata"))
@@ -67,24 +70,29 @@ async def get_thumbnail(
     sample_id: str,
     services: ServicesNow,
     context: ContextNow,
+    visit: ThumbnailVisit,
     size_px: ThumbnailSize = 256,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """Get a small copy of a sample's image, upright and without metadata."""
     dataset, sample = await services.writer.ask(Datasets.sample, dataset_id, sample_id)
-    headers = _headers(sample, await _tag(context.reader, dataset, sample, str(size_px)))
-    if _is_known(headers["ETag"], if_none_match):
-        return Response(status_code=304, headers=headers)
-    async with context.thumbnail_slots:
-        data = await asyncio.to_thread(_thumbnail, context.reader, context.thumbnails, dataset, sample, size_px)
-    return Response(data, headers=headers, media_type=decode.sniff_content_type(data))
+    stat = await visit.run(_stat, context.reader, dataset, sample)
+    if stat != UNKNOWN and _is_known(_tag(*stat, size_px), if_none_match):
+        return Response(status_code=304, headers=_headers(sample, _tag(*stat, size_px)))
+    data = await visit.run(_thumbnail, context.reader, context.thumbnails, dataset, sample, size_px)
+    tag = _tag(*stat, size_px) if stat != UNKNOWN else f'"{hashlib.sha256(data).hexdigest()}"'
+    return Response(data, headers=_headers(sample, tag), media_type=decode.sniff_content_type(data))
 
 
-async def _tag(reader: Reader, dataset: Dataset, sample: SourceFile, *variant: str) -> str:
-    [(size_bytes, mtime_ns)] = await asyncio.to_thread(reader.examine, dataset.root, [sample])
-    if mtime_ns < 0:
-        raise SampleNotFound(f"{sample.file_name} is gone or cannot be read; rescan the dataset.")
-    return '"' + "-".join((f"{size_bytes:x}", f"{mtime_ns:x}", *variant)) + '"'
+def _stat(reader: Reader, dataset: Dataset, sample: SourceFile) -> Stat:
+    """The size and change mark of a sample's file; `UNKNOWN` for one of the web whose server does not tell them."""
+    [stat] = reader.examine(dataset.root, [sample])
+    return stat
+
+
+def _tag(size_bytes: int, mark: int, *variant: int) -> str:
+    """The entity tag of a file with this size and change mark."""
+    return '"' + "-".join(f"{number:x}" for number in (size_bytes, mark, *variant)) + '"'
 
 
 def _is_known(tag: str, if_none_match: str | None) -> bool:
@@ -120,12 +128,13 @@ def _naming(sample: SourceFile) -> Iterator[None]:
 
 def _thumbnail(reader: Reader, cache: ThumbnailCache, dataset: Dataset, sample: SourceFile, size_px: int) -> bytes:
     """The thumbnail of the file as it is now; it comes from the cache if it was made before."""
-    [(size_bytes, mtime_ns)] = reader.examine(dataset.root, [sample])
-    kept = cache.get(cache.key(dataset.id, sample.sample_id, size_bytes, mtime_ns, size_px))
+    stat = _stat(reader, dataset, sample)
+    kept = cache.get(cache.key(dataset.id, sample.sample_id, *stat, size_px)) if stat != UNKNOWN else None
     if kept is not None:
         return kept
     data, stamp = _read(reader, dataset, sample)
     with _naming(sample):
         made = decode.thumbnail(data, size_px)
-    cache.put(cache.key(dataset.id, sample.sample_id, stamp.size_bytes, stamp.mtime_ns, size_px), made)
+    if stat != UNKNOWN:
+        cache.put(cache.key(dataset.id, sample.sample_id, stamp.size_bytes, stamp.mtime_ns, size_px), made)
     return made

@@ -26,8 +26,12 @@ OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a fifo would wait for a writer.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
-UNKNOWN = (-1, -1)
-"""The size and mtime of anything that is not a readable regular file."""
+Stat = tuple[int, int]
+"""The size of a file in bytes, and its mtime in ns or another number that changes when its content changes."""
+
+UNKNOWN: Stat = (-1, -1)
+"""The size and mtime of anything that is not a readable regular file. A file may have this mtime, but not this size."""
+_MAX_MTIME_NS = (1 << 63) - 1
 _REASONS = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_found",
@@ -114,7 +118,7 @@ def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, File
         os.close(fd)
     if not data:
         raise RefusedImage("empty: the file holds no bytes")
-    return data, FileStamp(hashlib.sha256(data).hexdigest(), found.st_size, found.st_mtime_ns)
+    return data, FileStamp(hashlib.sha256(data).hexdigest(), found.st_size, _mtime_ns(found))
 
 
 def check_size(n_bytes: int, max_bytes: int, *, what: str = "file") -> None:
@@ -153,7 +157,12 @@ def stat_in(folder_fd: int, name: bytes) -> tuple[int, int]:
         found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
         return UNKNOWN
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else UNKNOWN
+    return (found.st_size, _mtime_ns(found)) if stat.S_ISREG(found.st_mode) else UNKNOWN
+
+
+def _mtime_ns(found: os.stat_result) -> int:
+    """The mtime as the database can store it; one that is centuries away becomes the nearest that it can."""
+    return min(max(found.st_mtime_ns, -_MAX_MTIME_NS), _MAX_MTIME_NS)
 
 
 def _parts(file_name: str) -> list[bytes]:

@@ -5,7 +5,9 @@ from urllib.parse import quote, unquote
 import pytest
 from PIL import Image
 
+from serve_app.api.image_queue import ImageQueue
 from serve_app.images import decode
+from serve_app.sources.files import UNKNOWN
 from tests.unit.api.asgi import opened
 from tests.unit.api.conftest import png
 
@@ -47,6 +49,44 @@ async def test_a_client_that_has_it_is_told_so_until_the_file_changes(client, da
     assert changed.status_code == 200
     assert changed.headers["etag"] != tag
     assert changed.content != first.content
+
+
+@pytest.mark.parametrize("kind", ["image", "thumbnail"])
+@pytest.mark.parametrize("mtime_ns", [-1, -86_400 * 10**9, 2**63 * 1000, -(2**63) * 1000])
+async def test_a_file_from_before_1970_or_after_2262_is_served_as_any_other(client, root, kind, mtime_ns):
+    (root / "old").mkdir()
+    (root / "old" / "a.png").write_bytes(png())
+    os.utime(root / "old" / "a.png", ns=(0, mtime_ns))
+    answer = await client.post("/datasets", json={"name": "old", "root": str(root / "old")})
+    assert answer.status_code == 201, answer.text
+    first = await client.get(url(answer.json(), "a.png", kind))
+    assert first.status_code == 200, first.text
+    again = await client.get(url(answer.json(), "a.png", kind), headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304
+
+
+@pytest.mark.parametrize("kind", ["image", "thumbnail"])
+async def test_an_image_whose_server_tells_no_time_of_change_is_served_and_tagged_by_its_content(
+    client, app, dataset, kind, monkeypatch
+):
+    """As it is with images of the web without entity tag: their listing knows neither size nor time."""
+    monkeypatch.setattr(app.state.context.reader, "examine", lambda root, listed: [UNKNOWN])
+    first = await client.get(url(dataset, "rose/a.png", kind))
+    again = await client.get(url(dataset, "rose/a.png", kind), headers={"If-None-Match": "*"})
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.headers["etag"] == again.headers["etag"]
+    other = await client.get(url(dataset, "rose/b.png", kind))
+    assert other.headers["etag"] != first.headers["etag"]
+
+
+async def test_images_that_nobody_receives_leave_no_room_for_more(client, app, dataset):
+    app.state.context.image_queue = ImageQueue("image", max_held_bytes=1)
+    refused = await client.get(url(dataset, "rose/a.png"))
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert "retry-after" in refused.headers
+    app.state.context.image_queue = ImageQueue("image", max_held_bytes=100)
+    answers = [await client.get(url(dataset, name)) for name in ("rose/a.png", "rose/b.png")]
+    assert [answer.status_code for answer in answers] == [200, 200]
 
 
 async def test_a_file_that_is_no_image_is_never_served(client, dataset, root):
