@@ -18,6 +18,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.sources.files import UNKNOWN, check_size, decode_name, encode_name
 from serve_app.sources.listing import MAX_DEPTH, is_left_out
 from serve_app.sources.remote import FAILURES, change_mark, reading, unreadable, unusable
+from serve_app.sources.shortage import raise_shortage
 from serve_app.urls import Url
 
 CONNECT_S = 10.0
@@ -121,11 +122,16 @@ class Bucket:
                 yield Found(encode_name(below), *_stat(info))
 
     def stat(self, names: list[str]) -> list[tuple[int, int]]:
-        """The size and change mark of each object; both are -1 if the object is missing or cannot be examined."""
+        """The size and change mark of each object; both are -1 if the object is missing or cannot be examined.
+
+        Raises:
+            MemoryError, Unavailable: this process has not got enough memory or descriptors.
+        """
         try:
             system = _file_system(self._url.scheme, self._url.host)
             return [_stat(info) for info in system.get_file_info([self._path(name) for name in names])]
-        except FAILURES:
+        except FAILURES as error:
+            raise_shortage(error)
             return [UNKNOWN] * len(names)
 
     def read(self, name: str, *, start: int = 0, n_bytes: int | None = None, max_bytes: int) -> bytes:
@@ -148,8 +154,8 @@ class Bucket:
         Raises:
             InvalidRequest: the object cannot be opened.
         """
-        system = _file_system(self._url.scheme, self._url.host)
         try:
+            system = _file_system(self._url.scheme, self._url.host)
             return reading(lambda: system.open_input_file(self._path(name)))
         except FAILURES as error:
             raise unusable(error, repr(name)) from None

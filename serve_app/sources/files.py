@@ -16,8 +16,9 @@ import stat
 from itertools import groupby
 from urllib.parse import quote, unquote_to_bytes
 
-from serve_app.errors import RefusedImage, Unavailable
+from serve_app.errors import RefusedImage
 from serve_app.records import FileStamp
+from serve_app.sources.shortage import raise_shortage
 
 ESCAPE = "bytes:"
 READ_BYTES = 1 << 20
@@ -90,7 +91,7 @@ def open_beneath(root: str, file_name: str) -> int:
     try:
         fd = os.open(last, _OPEN_FILE, dir_fd=folder_fd)
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     finally:
         os.close(folder_fd)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -113,12 +114,28 @@ def read_file(root: str, file_name: str, *, max_bytes: int) -> tuple[bytes, File
         found = os.fstat(fd)
         data = _read_all(fd, expected_bytes=found.st_size, max_bytes=max_bytes)
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     finally:
         os.close(fd)
     if not data:
         raise RefusedImage("empty: the file holds no bytes")
     return data, FileStamp(hashlib.sha256(data).hexdigest(), found.st_size, _mtime_ns(found))
+
+
+def read_part(root: str, file_name: str, start: int, n_bytes: int) -> bytes:
+    """The `n_bytes` of a file from `start` on; fewer if the file ends before.
+
+    Raises:
+        RefusedImage: as for `open_beneath`.
+        Unavailable: this process has too many files open.
+    """
+    fd = open_beneath(root, file_name)
+    try:
+        return os.pread(fd, n_bytes, start)
+    except OSError as error:
+        raise unreadable(error) from None
+    finally:
+        os.close(fd)
 
 
 def check_size(n_bytes: int, max_bytes: int, *, what: str = "file") -> None:
@@ -152,10 +169,15 @@ def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
 
 
 def stat_in(folder_fd: int, name: bytes) -> tuple[int, int]:
-    """The size in bytes and mtime in ns of a regular file in an open folder; both are -1 for anything else."""
+    """The size in bytes and mtime in ns of a regular file in an open folder; both are -1 for anything else.
+
+    Raises:
+        Unavailable: the kernel has not got enough memory.
+    """
     try:
         found = os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
-    except OSError:
+    except OSError as error:
+        raise_shortage(error)
         return UNKNOWN
     return (found.st_size, _mtime_ns(found)) if stat.S_ISREG(found.st_mode) else UNKNOWN
 
@@ -186,13 +208,13 @@ def _open_folder(root: str, folders: list[bytes]) -> int:
     try:
         fd = os.open(root, OPEN_FOLDER)
     except OSError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     for folder in folders:
         try:
             inner = os.open(folder, OPEN_FOLDER, dir_fd=fd)
         except OSError as error:
             # On Linux, opening a symbolic link with these flags fails with ENOTDIR, as a file in its place does.
-            raise (_refused("symlink") if _is_symlink(fd, folder) else _unreadable(error)) from None
+            raise (_refused("symlink") if _is_symlink(fd, folder) else unreadable(error)) from None
         finally:
             os.close(fd)
         fd = inner
@@ -223,12 +245,14 @@ def _refused(reason: str) -> RefusedImage:
     return RefusedImage(f"{reason}: {_DETAILS[reason]}")
 
 
-def _unreadable(error: OSError) -> RefusedImage | Unavailable:
-    """The error to raise for a failed system call."""
+def unreadable(error: OSError) -> RefusedImage:
+    """The refusal for a system call that failed: permission_denied, io_error, not_found, ….
+
+    Raises:
+        Unavailable: this process has too many files open, or the kernel has not got enough memory.
+    """
+    raise_shortage(error)
     code = error.errno or errno.EIO
-    if code in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-        # This error says nothing about the file, so skipping the file would be wrong.
-        return Unavailable(f"files cannot be opened now: {os.strerror(code).lower()}")
     if code in _REASONS:
         return _refused(_REASONS[code])
     return RefusedImage(f"io_error: {os.strerror(code).lower()}")

@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.sources.files import unreadable
 from serve_app.sources.listing import LABEL_COLUMNS, label_text
+from serve_app.sources.shortage import raise_shortage
 
 SUFFIXES = frozenset({b".parquet"})
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content")
@@ -155,7 +157,10 @@ def _image_group(open_file: Callable[[], IO[bytes]], group: int) -> pa.ChunkedAr
             found = table.read_row_group(group, columns=[columns.image], use_threads=False).column(0)
         except RefusedImage:
             raise
-        except (pa.ArrowException, InvalidRequest, OSError):
+        except (pa.ArrowException, InvalidRequest, OSError) as error:
+            raise_shortage(error)
+            if isinstance(error, OSError) and error.errno:  # pyarrow's own OSErrors, for damaged files, have no number
+                raise unreadable(error) from None
             raise RefusedImage("corrupt: its Parquet file cannot be read") from None
     if not pa.types.is_struct(found.type):
         return found

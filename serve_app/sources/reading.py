@@ -144,11 +144,9 @@ def _member(root: str, place: Place, max_bytes: int) -> bytes:
     if is_url(root):
         both = _bucket(root).read(place.container, start=start, n_bytes=n_bytes, max_bytes=n_bytes)
     else:
-        fd = files.open_beneath(root, place.container)
-        try:
-            both = os.pread(fd, n_bytes, start)
-        finally:
-            os.close(fd)
+        both = files.read_part(root, place.container, start, n_bytes)
+    if len(both) < n_bytes:
+        raise RefusedImage("changed: its tar is shorter than when it was listed; rescan the dataset")
     check_header(both[:TAR_HEADER_BYTES], place.within)
     return both[TAR_HEADER_BYTES:]
 

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import httpx
 import pyarrow as pa
 
 from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.sources.shortage import raise_shortage
 
 READ_AHEAD_BYTES = 1 << 20
 FAILURES = (OSError, pa.ArrowException, httpx.HTTPError)
@@ -18,7 +20,9 @@ _PERMISSION = (
     *("ACCESS_DENIED", "SIGNATURE_DOES_NOT_MATCH", "INVALID_ACCESS_KEY_ID", "HTTP STATUS 403", "HTTP STATUS 401"),
     *("PERMISSION_DENIED", "UNAUTHENTICATED", "AUTHORIZATIONPERMISSION", "FORBIDDEN"),
 )
-_MISSING = ("NO_SUCH_BUCKET", "NO_SUCH_KEY", "RESOURCE_NOT_FOUND", "NOT_FOUND", "HTTP STATUS 404")
+_MISSING = ("NO_SUCH_BUCKET", "NO_SUCH_KEY", "NOT_FOUND", "NOT FOUND", "HTTP STATUS 404")
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+"""The names of buckets and objects in an error's text; they may contain any of the marks above."""
 _DETAILS = {
     "not_found": "it is not there",
     "permission_denied": "the service may not read it; give its credentials the right to, in its environment",
@@ -83,8 +87,15 @@ class RawFile(io.RawIOBase):
 
 
 def reason_of(error: Exception) -> str:
-    """The skip reason for an error of a storage library."""
-    text = str(error).upper()
+    """The skip reason for an error of a storage library.
+
+    Raises:
+        MemoryError, Unavailable: the error comes from a lack in this process, see `raise_shortage`.
+    """
+    raise_shortage(error)
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    message = str(error).rpartition("AWS Error ")[2]
+    text = f"{_QUOTED.sub('', message)} HTTP status {status}".upper()
     if isinstance(error, FileNotFoundError) or any(mark in text for mark in _MISSING):
         return "not_found"
     refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM)
@@ -94,13 +105,21 @@ def reason_of(error: Exception) -> str:
 
 
 def unreadable(error: Exception) -> RefusedImage:
-    """The `RefusedImage` for a file's error; it hides the library's text, which names hosts and request ids."""
+    """The `RefusedImage` for a file's error; it hides the library's text, which names hosts and request ids.
+
+    Raises:
+        MemoryError, Unavailable: see `reason_of`.
+    """
     reason = reason_of(error)
     return RefusedImage(f"{reason}: {_DETAILS[reason]}")
 
 
 def unusable(error: Exception, what: str) -> InvalidRequest:
-    """The `InvalidRequest` for an error of a folder or annotation file at registration."""
+    """The `InvalidRequest` for an error of a folder or annotation file at registration.
+
+    Raises:
+        MemoryError, Unavailable: see `reason_of`.
+    """
     return InvalidRequest(f"{what} cannot be read: {_DETAILS[reason_of(error)]}")
 
 

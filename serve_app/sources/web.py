@@ -5,22 +5,25 @@ changes between two look-ups (DNS rebinding) therefore gains nothing. This modul
 passes the same checks. It does not use proxies from the environment.
 """
 
+import errno
+import os
 import socket
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
 from urllib.parse import urljoin
 
 import httpcore
 
-from serve_app.errors import InvalidRequest, RefusedImage
+from serve_app.errors import InvalidRequest, RefusedImage, Unavailable
 from serve_app.sources.addresses import is_public
 from serve_app.sources.files import UNKNOWN, check_size
 from serve_app.sources.remote import change_mark
 from serve_app.sources.roots import Roots, allows
+from serve_app.sources.shortage import raise_shortage
 from serve_app.urls import Url, parse
 
 CONNECT_S = 10.0
@@ -54,21 +57,21 @@ class PinnedBackend(httpcore.SyncBackend):
 
         Raises:
             RefusedImage: one of the addresses is not allowed.
-            httpcore.ConnectError: the host has no address, or no address answers.
+            httpcore.ConnectError, httpcore.ConnectTimeout: the host has no address, or no address answers.
         """
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise httpcore.ConnectError(str(error)) from None
+            raise httpcore.ConnectError(str(error)) from error
         addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
         if not self._allow_private and not all(map(is_public, addresses)):
             raise RefusedImage(_PRIVATE)
-        problem = httpcore.ConnectError("no address")
+        problem: Exception = httpcore.ConnectError("no address")
         for address in addresses:
             try:
                 return super().connect_tcp(address, port, timeout, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                problem = httpcore.ConnectError(str(error))
+                problem = error
         raise problem
 
 
@@ -95,6 +98,7 @@ class Web:
 
         Raises:
             RefusedImage: the reason is not_found, permission_denied, unreachable or too_large.
+            Unavailable: this process has too many files open.
         """
         with self._response("GET", url) as response:
             return b"".join(_limited(response, max_bytes))
@@ -104,15 +108,21 @@ class Web:
 
         Raises:
             InvalidRequest: the file cannot be fetched, or has more than `MAX_MANIFEST_BYTES`.
+            Unavailable: this machine has no room for it, or too many files are open.
         """
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-        try:
-            with self._response("GET", url) as response:
-                file.writelines(_limited(response, MAX_MANIFEST_BYTES))
-        except RefusedImage as error:
-            file.close()
-            raise InvalidRequest(f"{url.name!r} cannot be fetched: {error.detail}") from None
-        file.seek(0)
+        with ExitStack() as opened:
+            try:
+                file = opened.enter_context(tempfile.TemporaryFile())
+                with self._response("GET", url) as response:
+                    file.writelines(_limited(response, MAX_MANIFEST_BYTES))
+                file.seek(0)
+            except RefusedImage as error:
+                raise InvalidRequest(f"{url.name!r} cannot be fetched: {error.detail}") from None
+            except OSError as error:
+                raise_shortage(error)
+                problem = os.strerror(error.errno or errno.EIO).lower()
+                raise Unavailable(f"{url.name!r} cannot be copied to this machine: {problem}") from None
+            opened.pop_all()
         return file
 
     def stat(self, url: Url) -> tuple[int, int]:
@@ -145,6 +155,7 @@ class Web:
                     url = _next(url, _header(response, b"location"))
                     headers["Host"] = url.host
             except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+                raise_shortage(error)
                 raise RefusedImage(f"unreachable: the server does not answer ({type(error).__name__})") from None
         raise RefusedImage(f"unreachable: more than {MAX_REDIRECTS} redirects")
 
