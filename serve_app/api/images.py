@@ -18,7 +18,7 @@ from serve_app.api import problems
 from serve_app.api.context import ContextNow, ImageVisit, ServicesNow, ThumbnailVisit
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import ThumbnailSize
-from serve_app.errors import DatasetNotFound, InvalidImage, Overloaded, RefusedImage, SampleNotFound
+from serve_app.errors import DatasetNotFound, InvalidImage, OutsideRoots, Overloaded, RefusedImage, SampleNotFound
 from serve_app.images import decode
 from serve_app.images.thumbnails import ThumbnailCache
 from serve_app.records import Dataset, FileStamp, SourceFile
@@ -39,7 +39,7 @@ def _documented(description: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {"description": description, "content": image},
         304: {"description": "the client has it already"},
-        **problems.documented(DatasetNotFound, SampleNotFound, InvalidImage, Overloaded),
+        **problems.documented(DatasetNotFound, SampleNotFound, OutsideRoots, InvalidImage, Overloaded),
     }
 
 

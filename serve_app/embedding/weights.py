@@ -5,10 +5,13 @@ A checkpoint is a folder as `save_pretrained` writes it, with JSON files for a D
 """
 
 import difflib
+import errno
 import functools
 import hashlib
 import json
+import os
 import queue
+import stat
 import threading
 from pathlib import Path
 
@@ -26,6 +29,8 @@ REPOSITORIES = {f"dinov2-{size}": f"facebook/dinov2-{size}" for size in SIZES} |
 
 ARCHITECTURES = ("dinov2", "dinov2_with_registers")
 FILES = ["*.json", "*.safetensors"]
+MAX_CONFIG_BYTES = 1 << 20
+SYSTEM_FOLDERS = tuple(map(Path, ("/proc", "/sys", "/dev")))
 PROBE_TIMEOUT_S = 4.0
 """The service detects an unreachable hub within this time; the hub's own client would retry for minutes."""
 
@@ -33,7 +38,8 @@ PROBE_TIMEOUT_S = 4.0
 def resolve(name: str) -> str:
     """The canonical name of a model: a known name, or the absolute path of a folder with a DINOv2 `config.json`.
 
-    It reads no file but `config.json`; `locate` looks for weights.
+    It reads no file but `config.json`, and that only if it is a regular file of at most `MAX_CONFIG_BYTES` outside the
+    folders of the system; `locate` looks for weights.
 
     Raises:
         UnknownModel: the name is neither; the message suggests the nearest known name.
@@ -42,14 +48,38 @@ def resolve(name: str) -> str:
         return name
     try:
         directory = Path(name).expanduser().resolve()
-        architecture = json.loads((directory / "config.json").read_bytes()).get("model_type")
-    except (OSError, ValueError, RuntimeError, AttributeError):
+        architecture = json.loads(_configuration(directory)).get("model_type")
+    except (OSError, ValueError, RuntimeError, AttributeError):  # RuntimeError: links in a loop, brackets too deep
         architecture = None
     if architecture in ARCHITECTURES:
         return str(directory)
     near = difflib.get_close_matches(name, REPOSITORIES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(REPOSITORIES)}"
     raise UnknownModel(f"{name!r} is neither a known model nor a folder with a DINOv2 checkpoint; {hint}")
+
+
+def _configuration(directory: Path) -> bytes:
+    """The content of a folder's `config.json`; clients name the folder, so the file may be anything.
+
+    The cache of the hub has a link in place of the file, so links are followed.
+
+    Raises:
+        OSError: the file cannot be read, is not regular, is too large, or lies in a folder of the system.
+    """
+    file = (directory / "config.json").resolve()
+    if any(file.is_relative_to(folder) for folder in SYSTEM_FOLDERS):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    # A pipe is found out before it is opened, and one that takes the file's place meanwhile does not hold the thread.
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as opened:
+        found = os.fstat(opened.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        content = opened.read(MAX_CONFIG_BYTES + 1)
+    if len(content) > MAX_CONFIG_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
 
 
 def locate(name: str) -> Path:

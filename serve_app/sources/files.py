@@ -2,8 +2,9 @@
 
 File names are `/`-separated paths relative to the root, spelled by `encode_name`. They come from clients' annotation
 files and from folders that other people write to, so this module does not trust them. It opens every folder on the way
-from the folder above and follows no symbolic link, not even one that appears between two calls (a check of `realpath`
-would leave that gap). Hard links cannot be distinguished from files.
+from the folder above, beginning with the top of the file system, and follows no symbolic link, not even one that
+appears between two calls (a check of `realpath` would leave that gap). The paths of datasets and annotation files are
+real paths, so a link in one was put there later. Hard links cannot be distinguished from files.
 
 A `RefusedImage` of this module has one of the reasons not_found, permission_denied, not_regular, symlink, empty,
 too_large, io_error, unsafe_name.
@@ -14,6 +15,7 @@ import hashlib
 import os
 import stat
 from itertools import groupby
+from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 from serve_app.errors import RefusedImage
@@ -24,6 +26,8 @@ ESCAPE = "bytes:"
 READ_BYTES = 1 << 20
 
 OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Passing through a folder needs the right to enter it, and not the right to list it, where the system has O_PATH.
+_ENTER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Without O_NONBLOCK, opening a fifo would wait for a writer.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -77,6 +81,24 @@ def decode_name(text: str) -> bytes:
     if text.startswith(ESCAPE) and encode_name(raw) != text:
         raise RefusedImage("unsafe_name: the name begins with 'bytes:' and is not a percent-quoted name")
     return raw
+
+
+def open_real(path: Path, flags: int = _OPEN_FILE) -> int:
+    """Open a file, or with `OPEN_FOLDER` a folder, by its absolute path, and return its descriptor.
+
+    A file may be anything but a symbolic link; opening a fifo does not wait.
+
+    Raises:
+        OSError: it cannot be opened, or the path leads through a symbolic link (ENOTDIR or ELOOP).
+    """
+    folder, *folders, last = (os.fsencode(part) for part in (path.parts if len(path.parts) > 1 else (*path.parts, ".")))
+    fd = os.open(folder, _ENTER)
+    for name in folders:
+        fd = _entered(fd, name)
+    try:
+        return os.open(last, flags, dir_fd=fd)
+    finally:
+        os.close(fd)
 
 
 def open_beneath(root: str, file_name: str) -> int:
@@ -206,12 +228,12 @@ def _parts_or_none(file_name: str) -> list[bytes] | None:
 def _open_folder(root: str, folders: list[bytes]) -> int:
     """Open the folder that lies `folders` below the root."""
     try:
-        fd = os.open(root, OPEN_FOLDER)
+        fd = open_real(Path(root), _ENTER)
     except OSError as error:
         raise unreadable(error) from None
     for folder in folders:
         try:
-            inner = os.open(folder, OPEN_FOLDER, dir_fd=fd)
+            inner = os.open(folder, _ENTER, dir_fd=fd)
         except OSError as error:
             # On Linux, opening a symbolic link with these flags fails with ENOTDIR, as a file in its place does.
             raise (_refused("symlink") if _is_symlink(fd, folder) else unreadable(error)) from None
@@ -219,6 +241,14 @@ def _open_folder(root: str, folders: list[bytes]) -> int:
             os.close(fd)
         fd = inner
     return fd
+
+
+def _entered(folder_fd: int, name: bytes) -> int:
+    """Open a folder in an open folder, which is closed in any case. Raises `OSError`."""
+    try:
+        return os.open(name, _ENTER, dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)
 
 
 def _is_symlink(folder_fd: int, name: bytes) -> bool:

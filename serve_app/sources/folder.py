@@ -12,8 +12,9 @@ from pathlib import Path
 
 from serve_app.errors import InvalidRequest
 from serve_app.records import SourceFile
-from serve_app.sources.files import OPEN_FOLDER, encode_name, stat_in
+from serve_app.sources.files import OPEN_FOLDER, encode_name, open_real, stat_in
 from serve_app.sources.listing import MAX_DEPTH, MAX_IMAGES, is_left_out, too_many_images
+from serve_app.sources.shortage import raise_shortage
 
 EXTENSIONS = frozenset({b".jpg", b".jpeg", b".jpe", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".avif"})
 
@@ -30,8 +31,9 @@ def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[Sour
             an error, because otherwise a rescan would treat all its images as deleted.
     """
     try:
-        root_fd = os.open(root, OPEN_FOLDER)
+        root_fd = open_real(root, OPEN_FOLDER)
     except OSError as error:
+        raise_shortage(error)
         raise InvalidRequest(f"the dataset's folder cannot be opened: {_reason(error)}") from None
     yield from _walk(root_fd, b"", suffixes, depth=0)
 

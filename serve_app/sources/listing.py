@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import IO
 
 from serve_app.errors import InvalidRequest, RefusedImage
-from serve_app.sources.files import decode_name, encode_name
+from serve_app.sources.files import decode_name, encode_name, open_real
+from serve_app.sources.shortage import raise_shortage
 
 UTF8_BOM = b"\xef\xbb\xbf"
 MAX_IMAGES = 1_000_000
@@ -67,9 +68,10 @@ def open_listing(path: Path) -> BufferedReader:
         InvalidRequest: the file cannot be opened, or is not a regular file any more.
     """
     try:
-        # Registration checked the path, but a fifo may have taken its place before a rescan.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        # Registration checked the path, but a link or a fifo may have taken its place since.
+        file = os.fdopen(open_real(path), "rb")
     except OSError as error:
+        raise_shortage(error)
         reason = os.strerror(error.errno or 0).lower()
         raise InvalidRequest(f"annotation file {path.name!r} cannot be opened: {reason}") from None
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

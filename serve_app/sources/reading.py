@@ -19,6 +19,7 @@ from serve_app.sources import files
 from serve_app.sources.cloud import Bucket
 from serve_app.sources.files import UNKNOWN
 from serve_app.sources.image_table import RowGroups
+from serve_app.sources.roots import require_root
 from serve_app.sources.web import Web
 from serve_app.sources.webdataset import check_header
 from serve_app.urls import WEB, Url, is_url, parse
@@ -52,6 +53,7 @@ class Reader:
     """Reads images. A process shares one among its threads, because it keeps connections and row groups."""
 
     def __init__(self, settings: Settings) -> None:
+        self._roots = settings.dataset_roots
         self._web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
         self._row_groups = RowGroups()
 
@@ -60,8 +62,10 @@ class Reader:
 
         Raises:
             RefusedImage: the image cannot be read; see `RefusedImage` for the reasons.
+            OutsideRoots: the dataset is not below the roots any more.
             Unavailable: this process has too many files open.
         """
+        require_root(root, self._roots)
         if file.place is None and not is_url(root) and not is_url(file.file_name):
             return files.read_file(root, file.file_name, max_bytes=max_bytes)
         data = self._bytes(root, file, max_bytes)
@@ -72,7 +76,13 @@ class Reader:
         return data, FileStamp(hashlib.sha256(data).hexdigest(), size_bytes, file.mtime_ns)
 
     def examine(self, root: str, listed: Sequence[SourceFile]) -> list[tuple[int, int]]:
-        """The size and change mark of each file: the present ones for files in folders, the listed ones for others."""
+        """The size and change mark of each file: the present ones for files in folders, the listed ones for others.
+
+        Raises:
+            OutsideRoots: the dataset is not below the roots any more.
+            Unavailable: this process has too many files open.
+        """
+        require_root(root, self._roots)
         if is_url(root):
             return [(file.size_bytes, file.mtime_ns) for file in listed]
         own = [file.place is None and not is_url(file.file_name) for file in listed]
@@ -84,7 +94,12 @@ class Reader:
         ]
 
     def is_any_there(self, root: str, listed: Sequence[SourceFile]) -> bool:
-        """Ask the storage whether at least one of the files, or its container, can be examined now."""
+        """Ask the storage whether at least one of the files, or its container, can be examined now.
+
+        Raises:
+            OutsideRoots: the dataset is not below the roots any more.
+        """
+        require_root(root, self._roots)
         names = {Place.parse(file.place).container if file.place else file.file_name for file in listed}
         below = sorted(name for name in names if not is_url(name))
         there = _stat_below(root, below, self._web)

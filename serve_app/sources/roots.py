@@ -9,6 +9,8 @@ import stat
 from pathlib import Path
 
 from serve_app.errors import InvalidRequest, OutsideRoots
+from serve_app.sources.files import OPEN_FOLDER, open_real
+from serve_app.sources.shortage import raise_shortage
 from serve_app.urls import Url, is_url, parse
 
 Roots = tuple[Path | str, ...]
@@ -29,6 +31,16 @@ def allows(url: Url, roots: Roots) -> bool:
     return any(url.is_below(parse(str(root))) for root in roots if is_url(str(root)))
 
 
+def require_root(root: str, roots: Roots) -> None:
+    """Make sure that a dataset's root, a real path or a URL, is still below the roots; nothing is looked up on disk.
+
+    Raises:
+        OutsideRoots: it is not, because the setting was changed since the dataset was registered.
+    """
+    if not (allows(parse(root), roots) if is_url(root) else _is_below(Path(root), roots)):
+        raise OutsideRoots(_OUTSIDE)
+
+
 def check_root(path: str, roots: Roots) -> Path | Url:
     """The real path or the URL of a folder that may become a dataset.
 
@@ -46,8 +58,12 @@ def check_root(path: str, roots: Roots) -> Path | Url:
         return _allowed(path, roots)
     real = _real_path(path, _first_folder(roots), roots)
     try:
-        # Opening the dot needs the right to enter the folder; listing needs the right to read it.
-        os.scandir(os.path.join(real, ".")).close()
+        # Opening the folder needs the right to list it, and opening the dot in it the right to enter it.
+        folder_fd = open_real(real, OPEN_FOLDER)
+        try:
+            os.close(os.open(".", OPEN_FOLDER, dir_fd=folder_fd))
+        finally:
+            os.close(folder_fd)
     except OSError as error:
         raise InvalidRequest(f"root {path!r} {_problem(error, wanted='folder')}") from None
     return real
@@ -66,7 +82,7 @@ def check_annotations(path: str, root: Path | Url, roots: Roots) -> Path | Url:
         return _allowed(f"{root}/{path}", roots)
     real = _real_path(path, root, roots)
     try:
-        fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = open_real(real)
     except OSError as error:
         raise InvalidRequest(f"annotations {path!r} {_problem(error, wanted='file')}") from None
     is_file = stat.S_ISREG(os.fstat(fd).st_mode)
@@ -99,16 +115,22 @@ def _real_path(path: str, base: Path, roots: Roots) -> Path:
             f"a path has 1 to {MAX_PATH_CHARS} characters, all of them valid Unicode, none of them NUL"
         )
     real = Path(os.path.realpath(base / path))
-    if not any(real.is_relative_to(root) for root in roots if isinstance(root, Path)):
-        raise OutsideRoots(_OUTSIDE)
-    if real == Path("/") or any(real.is_relative_to(never) for never in _NEVER):
+    if not _is_below(real, roots):
         raise OutsideRoots(_OUTSIDE)
     if not _is_unicode(str(real)):
         raise InvalidRequest(f"{path!r} leads to a folder whose name is not UTF-8; rename it")
     return real
 
 
+def _is_below(real: Path, roots: Roots) -> bool:
+    """Whether a real path is below a folder among the roots, and is no folder of the system."""
+    if real == Path("/") or any(real.is_relative_to(never) for never in _NEVER):
+        return False
+    return any(real.is_relative_to(root) for root in roots if isinstance(root, Path))
+
+
 def _problem(error: OSError, *, wanted: str) -> str:
+    raise_shortage(error)
     if error.errno == errno.ENOENT:
         return "does not exist"
     if error.errno == errno.ENOTDIR:

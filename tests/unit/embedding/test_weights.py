@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import threading
 
 import httpx
@@ -83,6 +84,70 @@ def test_a_folder_of_something_else_is_an_unknown_model(tmp_path, config):
     (tmp_path / "config.json").write_text(config, encoding="latin-1")
     with pytest.raises(UnknownModel):
         weights.resolve(str(tmp_path))
+
+
+def test_a_configuration_behind_a_link_counts_as_it_does_in_the_cache_of_the_hub(tmp_path):
+    blob = write_checkpoint(tmp_path / "blobs")
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "config.json").symlink_to(blob / "config.json")
+    assert weights.resolve(str(tmp_path / "snapshot")) == str(tmp_path / "snapshot")
+
+
+def place_pipe(file):
+    os.mkfifo(file)
+
+
+def place_link_to_zeros(file):
+    file.symlink_to("/dev/zero")
+
+
+def place_link_to_own_environment(file):
+    file.symlink_to("/proc/self/environ")
+
+
+def place_loop(file):
+    file.symlink_to(file)
+
+
+def place_huge_file(file):
+    file.write_text(json.dumps({"model_type": "dinov2", "padding": " " * weights.MAX_CONFIG_BYTES}))
+
+
+def place_brackets(file):
+    file.write_text("[" * 500_000)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        place_pipe, place_link_to_zeros, place_link_to_own_environment, place_loop, place_huge_file, place_brackets,
+    ],
+)  # fmt: skip
+def test_what_is_no_small_regular_file_is_no_configuration_and_holds_nobody_up(tmp_path, place):
+    """A pipe would hold the thread for ever, and /dev/zero would take all memory."""
+    place(tmp_path / "config.json")
+    with pytest.raises(UnknownModel):
+        weights.resolve(str(tmp_path))
+
+
+def test_a_pipe_that_takes_the_place_of_the_configuration_holds_nobody_up(tmp_path, monkeypatch):
+    write_checkpoint(tmp_path)
+    real_open = os.open
+
+    def swap_then_open(path, *args, **options):
+        (tmp_path / "config.json").unlink()
+        os.mkfifo(tmp_path / "config.json")
+        return real_open(path, *args, **options)
+
+    monkeypatch.setattr(weights.os, "open", swap_then_open)
+    with pytest.raises(UnknownModel):
+        weights.resolve(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["/proc/self/cwd", "/proc/self/root/etc", "/dev/fd/0", "/sys"])
+def test_folders_of_the_system_are_no_models(name):
+    with pytest.raises(UnknownModel):
+        weights.resolve(name)
 
 
 # Folders

@@ -108,7 +108,7 @@ class World:
             writer or self.store,
             embedder,
             projector or FakeProjector(),
-            reader=Reader(Settings()),
+            reader=Reader(Settings(dataset_roots=(Path("/"),))),
             window=4,
             chunk_images=4,
         )

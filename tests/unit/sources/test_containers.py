@@ -279,7 +279,7 @@ def test_rows_without_a_usable_image_are_skipped_with_a_reason(root, reader, mon
     assert reader.read(str(root), good, max_bytes=5)[0] == b"y"
     monkeypatch.setattr(image_table, "MAX_GROUP_BYTES", 10)
     with pytest.raises(RefusedImage, match="smaller row groups"):
-        Reader(Settings()).read(str(root), good, max_bytes=5)
+        Reader(Settings(dataset_roots=(root,))).read(str(root), good, max_bytes=5)
 
 
 def test_a_file_that_became_shorter_or_broken_is_a_skip(root, reader):
@@ -291,7 +291,7 @@ def test_a_file_that_became_shorter_or_broken_is_a_skip(root, reader):
             reader.read(str(root), file, max_bytes=MAX_BYTES)
     (root / "a.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(RefusedImage) as caught:
-        Reader(Settings()).read(str(root), files[0], max_bytes=MAX_BYTES)
+        Reader(Settings(dataset_roots=(root,))).read(str(root), files[0], max_bytes=MAX_BYTES)
     assert caught.value.reason == "corrupt"
 
 

@@ -8,6 +8,7 @@ import pickle
 import shutil
 import socket
 import tempfile
+import threading
 import unicodedata
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,9 +18,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serve_app.errors import RefusedImage, Unavailable
-from serve_app.sources import files
+from serve_app.errors import InvalidRequest, RefusedImage, Unavailable
+from serve_app.sources import files, folder
 from serve_app.sources.files import decode_name, encode_name, open_beneath, read_file, stat_files
+from serve_app.sources.listing import open_listing
 
 NOBODY = 65534
 MAX_BYTES = 1 << 20
@@ -187,6 +189,74 @@ def test_a_root_that_became_a_link_is_not_followed(root):
     moved = root.rename(root.parent / "moved")
     root.symlink_to(moved)
     assert reason_of(root, "a.jpg") == "not_found"
+
+
+@pytest.mark.parametrize("above", [0, 1, 2])
+def test_a_folder_above_the_files_that_became_a_link_is_not_followed(root, above):
+    """The registered path is a real one; whoever puts a link into it leads to the same name elsewhere."""
+    inner = root / "cats" / "tabbies"
+    inner.mkdir()
+    (inner / "b.jpg").write_bytes(b"tabby")
+    replaced = (inner, *inner.parents)[above]
+    shutil.copytree(replaced, root.parent / "elsewhere")
+    assert content_of(inner, "b.jpg") == b"tabby"
+    replaced.rename(root.parent / "moved")
+    replaced.symlink_to(root.parent / "elsewhere")
+    assert reason_of(inner, "b.jpg") == "not_found"
+    assert stat_files(str(inner), ["b.jpg"]) == [(-1, -1)]
+    with pytest.raises(InvalidRequest, match="cannot be opened"):
+        list(folder.images(inner))
+    with pytest.raises(InvalidRequest, match="cannot be opened"):
+        open_listing(inner / "b.jpg")
+
+
+def test_folders_on_the_way_need_not_be_readable(open_root):
+    """Entering a folder is enough; listing it is not needed."""
+    (open_root / "cats" / "tabbies").mkdir(parents=True)
+    (open_root / "cats" / "tabbies" / "b.jpg").write_bytes(b"tabby")
+    for path in (open_root, open_root / "cats"):
+        path.chmod(0o711)
+    with without_rights():
+        assert content_of(open_root / "cats", "tabbies/b.jpg") == b"tabby"
+        assert stat_files(str(open_root), ["cats/tabbies/b.jpg"])[0][0] == 5
+
+
+def test_an_annotation_file_that_became_a_link_or_a_pipe_is_not_opened(root):
+    listing = root / "labels.csv"
+    listing.symlink_to(root.parent / "secret.jpg")
+    with pytest.raises(InvalidRequest, match="cannot be opened"):
+        open_listing(listing)
+    listing.unlink()
+    os.mkfifo(listing)
+    with pytest.raises(InvalidRequest, match="not a regular file"):
+        open_listing(listing)
+
+
+def test_an_annotation_file_that_flips_between_file_and_link_never_shows_what_lies_outside(root):
+    """Each name is tried while another thread swaps it for a link, hundreds of times."""
+    listing, link, secret = root / "labels.csv", root / "link", root.parent / "secret.csv"
+    secret.write_text("secret,column\n")
+    link.symlink_to(secret)
+    (root / "good").write_text("file_name\na.jpg\n")
+    done, seen = threading.Event(), set()
+
+    def flip():
+        while not done.is_set():
+            for other in (link, root / "good"):
+                os.link(other, root / "next", follow_symlinks=False)
+                os.replace(root / "next", listing)
+
+    os.link(root / "good", listing)
+    thread = threading.Thread(target=flip)
+    thread.start()
+    try:
+        for _ in range(500):
+            with suppress(InvalidRequest), open_listing(listing) as opened:
+                seen.add(opened.read())
+    finally:
+        done.set()
+        thread.join()
+    assert seen <= {b"file_name\na.jpg\n"}
 
 
 def test_a_folder_swapped_for_a_link_while_a_name_is_walked_leads_nowhere(root, monkeypatch):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from serve_app.config import Settings
 from serve_app.errors import InvalidRequest, OutsideRoots
+from serve_app.records import SourceFile
+from serve_app.sources.reading import Reader
 from serve_app.sources.roots import check_annotations, check_root
 
 NOBODY = 65534
@@ -172,3 +175,41 @@ def test_unusable_annotations_are_refused_with_the_reason(house, roots, path, pr
     os.mkfifo(house / "data/fifo.csv")
     with pytest.raises(InvalidRequest, match=problem):
         check_annotations(path, house / "data", roots)
+
+
+@pytest.mark.parametrize("root", ["data/cats", "more"])
+def test_roots_that_were_narrowed_stop_reads_of_the_datasets_outside(house, root):
+    image = SourceFile("a.jpg", "a.jpg")
+    (house / root / "a.jpg").write_bytes(b"picture")
+    before = Reader(Settings(dataset_roots=(house / "data", house / "more")))
+    assert before.read(str(house / root), image, max_bytes=99)[0] == b"picture"
+    after = Reader(Settings(dataset_roots=(house / "data-secret", house / "data" / "cats" / "a.jpg")))
+    for ask in (
+        lambda: after.read(str(house / root), image, max_bytes=99),
+        lambda: after.examine(str(house / root), [image]),
+        lambda: after.is_any_there(str(house / root), [image]),
+    ):
+        with pytest.raises(OutsideRoots, match="CONSTELLATE_DATASET_ROOTS"):
+            ask()
+
+
+@pytest.mark.parametrize("root", ["s3://bucket/other", "gs://bucket/mine", "https://example.org"])
+def test_buckets_and_pages_outside_narrowed_roots_are_not_asked(root):
+    narrow = Reader(Settings(dataset_roots=("s3://bucket/mine", "https://example.org/mine")))
+    with pytest.raises(OutsideRoots):
+        narrow.read(root, SourceFile("a.jpg", "a.jpg"), max_bytes=99)
+
+
+def test_a_folder_swapped_for_a_link_after_its_path_was_checked_is_refused(house, roots, monkeypatch):
+    (house / "elsewhere/cats").mkdir()
+    real = os.path.realpath
+
+    def swapped(path, **options):
+        found = real(path, **options)
+        (house / "data").rename(house / "moved")
+        (house / "data").symlink_to(house / "elsewhere")
+        return found
+
+    monkeypatch.setattr(os.path, "realpath", swapped)
+    with pytest.raises(InvalidRequest, match="is not a folder"):
+        check_root(str(house / "data/cats"), roots)
