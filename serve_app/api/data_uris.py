@@ -13,6 +13,8 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 def decode(text: str) -> bytes:
     """The bytes of an image's data URI. The media type is ignored, because the bytes themselves show the format.
 
+    The base64 may lack its padding and may be broken into lines, as many programs write it.
+
     Raises:
         InvalidRequest: the text is not a base64 data URI of an image; the message says what it is.
     """
@@ -20,7 +22,9 @@ def decode(text: str) -> bytes:
     if head is None:
         raise InvalidRequest(_what_it_is(text))
     try:
-        return base64.b64decode(memoryview(text.encode("ascii"))[head.end() :], validate=True)
+        content = text[head.end() :].encode("ascii").translate(None, b" \t\r\n")
+        padding = b"" if content.endswith(b"=") else b"=" * (-len(content) % 4)
+        return base64.b64decode(content + padding, validate=True)
     except (UnicodeEncodeError, binascii.Error):
         raise InvalidRequest("the data URI's content is not base64") from None
 

@@ -10,7 +10,7 @@ A `RefusedImage` has one of these reasons (`serve_app.sources.files` lists those
     empty               there are no bytes
     too_large           there are more bytes than `ImageLimits.max_bytes`
     unidentified        the bytes are not an image of a known format
-    format_not_allowed  the image has a format that this service does not decode
+    format_not_allowed  the image has a format, or as a TIFF a kind of pixels, that this service does not decode
     too_many_pixels     there are more pixels, or a longer side, than `ImageLimits` allows; found before decoding
     too_much_memory     decoding would take more than `ImageLimits.max_memory_bytes`; found before decoding
     too_much_work       decoding would take too long, or the file is in too many pieces; found before decoding
@@ -36,10 +36,11 @@ from PIL import Image, UnidentifiedImageError
 from serve_app.errors import InvalidRequest, ModelUnavailable, RefusedImage
 from serve_app.images.formats import ALLOWED_FORMATS, signature_of
 from serve_app.images.orientation import turn_of
+from serve_app.images.png import without_long_metadata
 from serve_app.images.resampling import Box, resample
-from serve_app.images.work import CountedFile, TiffLayout, TooManyParts, count_scans, tiff_layout
+from serve_app.images.work import CountedFile, TiffLayout, TooManyParts, count_scans, tiff_layout, unsupported_pixels
 
-PREPROCESSING_VERSION = 1
+PREPROCESSING_VERSION = 2
 """A number that grows whenever the same bytes give different pixels; it is part of every `space_key`."""
 
 
@@ -72,6 +73,8 @@ _PEAK_BYTES = 10.6
 _TILE_BYTES = 8  # bytes per pixel of one TIFF tile, in addition, because TIFFs are decoded tile by tile
 _PEAK_BYTES_OF_MODE = {"CMYK": 12.2, "LA": 13.7}
 _PEAK_BYTES_OF_FORMAT = {("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7, ("AVIF", "RGBA"): 14.3}
+
+_SPARE_BYTES = 32 * 2**20
 
 MAX_THUMBNAIL_PX = 512
 THUMBNAIL_QUALITY = 80
@@ -219,7 +222,7 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
     layout = tiff_layout(data)
     if layout is not None and layout.parts > limits.max_strips:
         raise RefusedImage(f"too_much_work: {layout.parts} strips, at most {limits.max_strips} are decoded")
-    image = Image.open(CountedFile(data, limits.max_parts), formats=ALLOWED_FORMATS)
+    image = Image.open(CountedFile(without_long_metadata(data), limits.max_parts), formats=ALLOWED_FORMATS)
     width, height = image.size
     if width * height > limits.max_pixels or max(width, height) > limits.max_side_px:
         raise RefusedImage(
@@ -238,7 +241,12 @@ def _load(data: bytes, limits: ImageLimits = DEFAULT_LIMITS, *, at_least_px: int
         )
     _hold_to_time(data, image, layout, limits)
     image.load()
-    return image
+    return image.convert("RGB") if image.format == "BMP" and _is_transparent_throughout(image) else image
+
+
+def _is_transparent_throughout(image: Image.Image) -> bool:
+    """Whether every pixel is invisible; in a BMP that means that its writer left the fourth byte empty."""
+    return image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
 
 
 def _hold_to_time(data: bytes, image: Image.Image, layout: TiffLayout | None, limits: ImageLimits) -> None:
@@ -272,7 +280,16 @@ def _rejecting(data: bytes) -> Iterator[None]:
     except UnidentifiedImageError:
         raise _unopened(data) from None
     except Exception as error:
+        _require_memory(error)
         raise RefusedImage(f"{_damage(error, data)}: {str(error) or type(error).__name__}") from None
+
+
+def _require_memory(error: Exception) -> None:
+    """Raise `MemoryError` if a decoder failed while memory was short; decoders report that as damage of the file."""
+    try:
+        np.empty(_SPARE_BYTES, np.uint8)
+    except MemoryError:
+        raise MemoryError(str(error)) from None
 
 
 def _damage(error: Exception, data: bytes) -> str:
@@ -301,4 +318,6 @@ def _unopened(data: bytes) -> RefusedImage:
         return RefusedImage("unidentified: not an image of a known format")
     if signature.content_type is None:
         return RefusedImage(f"format_not_allowed: {signature.name}; accepted are {', '.join(ALLOWED_FORMATS)}")
+    if (pixels := unsupported_pixels(data)) is not None:
+        return RefusedImage(f"format_not_allowed: a TIFF with this kind of pixels is not supported: {pixels}")
     return RefusedImage(f"corrupt: begins like {signature.name}, but its header is damaged or cut off")

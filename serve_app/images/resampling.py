@@ -7,13 +7,17 @@ The result equals that of an image converted to 8-bit RGB first. Each mode is tr
     with transparency           are laid on white
     I;16 and its byte orders    are divided by 257 (Pillow's own conversion would clip to white)
     I, F                        are stretched from the image's lowest to its highest value, because they have
-                                no fixed range; a flat image becomes black
+                                no fixed range; a flat image becomes black, and pixels without a
+                                measurement get the mean of the others (`nodata`)
+    BMP whose alpha is all zero is opaque: programs leave the fourth byte empty
 """
 
 import math
 
 import numpy as np
 from PIL import Image
+
+from serve_app.images.nodata import without_nodata
 
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom in pixels; fractions are allowed."""
@@ -40,6 +44,8 @@ def resample(image: Image.Image, size: tuple[int, int], box: Box, *, vertical_fi
     Raises:
         ValueError: the pixels hold infinities or NaN.
     """
+    if image.mode in UNBOUNDED:
+        image = without_nodata(image)
     left, top, right, bottom = seen = _seen(image, size, box)
     part = image.crop(seen)
     box = box[0] - left, box[1] - top, min(box[2], right) - left, min(box[3], bottom) - top

@@ -121,6 +121,22 @@ def tiff_layout(data: bytes) -> TiffLayout | None:
     return TiffLayout(parts, sides.get(_TILE_WIDTH), sides.get(_TILE_LENGTH))
 
 
+def unsupported_pixels(data: bytes) -> str | None:
+    """The kind of pixels of a TIFF with a sound directory, which Pillow could not open; None for any other file."""
+    try:
+        if tiff_layout(data) is None:
+            return None
+        order, is_big = (">" if data.startswith(b"MM") else "<"), data[2:3] == b"+"
+        fields = _tiff_fields(data, order, is_big)
+        found = {tag: _number(data, order, kind, value, count) for tag, kind, count, value in fields}
+    except (struct.error, EOFError, ValueError):
+        return None
+    if not (found.get(256) and found.get(257)):
+        return None
+    kinds = {1: "unsigned integers", 2: "signed integers", 3: "floats"}
+    return f"{found.get(277, 1)} band(s) of {found.get(258, 1)}-bit {kinds.get(found.get(339, 1), 'values')}"
+
+
 def _tiff_fields(data: bytes, order: str, is_big: bool) -> Iterator[tuple[int, int, int, bytes]]:
     """The fields as tag, type, number of values, and the value or its place."""
     (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
@@ -131,12 +147,12 @@ def _tiff_fields(data: bytes, order: str, is_big: bool) -> Iterator[tuple[int, i
         yield entry.unpack_from(data, start + index * entry.size)
 
 
-def _number(data: bytes, order: str, kind: int, value: bytes) -> int:
+def _number(data: bytes, order: str, kind: int, value: bytes, count: int = 1) -> int:
     """The first value of a field, read from its place if it is stored elsewhere; 0 if its type cannot be a size."""
     if kind not in _TIFF_TYPES:
         return 0
     form = order + _TIFF_TYPES[kind]
     place = 0
-    if struct.calcsize(form) > len(value):
-        value, place = data, *struct.unpack(order + "I", value)
+    if struct.calcsize(form) * count > len(value):
+        value, place = data, *struct.unpack(order + ("Q" if len(value) == 8 else "I"), value)
     return int(struct.unpack_from(form, value, place)[0])

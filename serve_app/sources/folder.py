@@ -16,7 +16,14 @@ from serve_app.sources.files import OPEN_FOLDER, encode_name, open_real, stat_in
 from serve_app.sources.listing import MAX_DEPTH, MAX_IMAGES, is_left_out, too_many_images
 from serve_app.sources.shortage import raise_shortage
 
-EXTENSIONS = frozenset({b".jpg", b".jpeg", b".jpe", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".avif"})
+EXTENSIONS = frozenset(
+    {
+        *(b".jpg", b".jpeg", b".jpe", b".png", b".webp", b".gif", b".bmp", b".tif", b".tiff", b".avif"),
+        *(b".heic", b".heif", b".hif", b".jxl", b".jp2"),
+    }
+)
+"""Suffixes of images, also of formats that are not decoded: their files are listed and skipped with the reason, and
+not left out without a word."""
 
 
 def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[SourceFile]:

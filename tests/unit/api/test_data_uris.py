@@ -21,6 +21,14 @@ def test_the_scheme_has_no_case_and_an_unknown_type_may_be_an_image(head):
     assert decode(head + "AQID") == b"\1\2\3"
 
 
+@given(st.binary(max_size=300), st.sampled_from(["\n", "\r\n", " ", "\t"]), st.integers(1, 80), st.booleans())
+def test_base64_may_be_broken_into_lines_and_lack_its_padding(data, line_break, line_chars, is_padded):
+    text = base64.b64encode(data).decode()
+    text = text if is_padded else text.rstrip("=")
+    lines = [text[start : start + line_chars] for start in range(0, len(text), line_chars)]
+    assert decode("data:image/png;base64," + line_break.join([*lines, ""])) == data
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -33,8 +41,9 @@ def test_the_scheme_has_no_case_and_an_unknown_type_may_be_an_image(head):
         ("data:text/plain;base64,AQID", "not a data URI of another kind"),
         ("data:image/png,%89PNG", "not a data URI of another kind"),
         ("data:audio/wav;base64,AQID", "not a data URI of another kind"),
-        ("data:image/png;base64,AQI", "not base64"),
-        ("data:image/png;base64,AQ\nID", "not base64"),
+        ("data:image/png;base64,A", "not base64"),
+        ("data:image/png;base64,AQI==", "not base64"),
+        ("data:image/png;base64,AQ\0ID", "not base64"),
         ("data:image/png;base64,AQ-_", "not base64"),
         ("data:image/png;base64,é", "not base64"),
     ],

@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -206,6 +207,121 @@ def test_the_first_of_many_frames_counts(image_format):
     assert blue < 10
 
 
+# Pictures with much or odd beside their pixels
+
+LONG = bytes(3_000_000)
+METADATA = {
+    "colour profile": [(b"iCCP", b"x\0\0" + zlib.compress(LONG))],
+    "damaged colour profile": [(b"iCCP", b"x\0\0" + b"no profile")],
+    "XMP": [(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + b"<x/>" * 700_000)],
+    "packed XMP": [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(LONG))],
+    "text": [(b"tEXt", b"x\0" + b"a" * 3_000_000)],
+    "packed text": [(b"zTXt", b"x\0\0" + zlib.compress(LONG))],
+    "many texts": [(b"zTXt", b"x%d\0\0" % i + zlib.compress(bytes(900_000))) for i in range(90)],
+}
+
+
+@pytest.mark.parametrize("kind", METADATA)
+@pytest.mark.parametrize("before", [b"IDAT", b"IEND"])
+def test_a_png_with_much_metadata_is_the_picture_without_it(kind, before):
+    png = encode(photo(90, 60))
+    cut = png.index(before) - 4
+    long = png[:cut] + b"".join(png_chunk(*chunk) for chunk in METADATA[kind]) + png[cut:]
+    assert np.array_equal(decode(long, SMALL), decode(png, SMALL))
+
+
+def test_a_png_with_a_colour_profile_keeps_the_orientation_in_its_texts():
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="3"/></x:xmpmeta>'
+    png = encode(photo(90, 60))
+    cut = png.index(b"IDAT") - 4
+    chunks = [(b"iCCP", b"x\0\0" + zlib.compress(LONG)), (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)]
+    turned = png[:cut] + b"".join(png_chunk(*chunk) for chunk in chunks) + png[cut:]
+    assert np.array_equal(decode(turned, SMALL), decode(encode(photo(90, 60).rotate(180)), SMALL))
+
+
+def bmp_with_empty_alpha(header_bytes, alpha=0):
+    """A BMP of 32 bits with masks for four channels, as several programs write it."""
+    blue, green, red = (np.asarray(channel)[::-1] for channel in reversed(photo(90, 60).split()))
+    pixels = np.stack([blue, green, red, np.full_like(red, alpha)], axis=-1).tobytes()
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", header_bytes, 90, 60, 1, 32, 3, len(pixels), 0, 0, 0, 0) + masks
+    start = 14 + header_bytes
+    return struct.pack("<2sIII", b"BM", start + len(pixels), 0, start) + head.ljust(header_bytes, b"\0") + pixels
+
+
+@pytest.mark.parametrize("header_bytes", [56, 108, 124])
+def test_a_bmp_whose_alpha_is_zero_throughout_is_opaque(header_bytes):
+    opaque = decode(encode(photo(90, 60)), SMALL)
+    assert np.array_equal(decode(bmp_with_empty_alpha(header_bytes), SMALL), opaque)
+    assert decode(bmp_with_empty_alpha(header_bytes, alpha=1), SMALL).min() > 250
+
+
+NO_DATA = [-9999.0, -32768.0, -3.4028234663852886e38, 3.4028234663852886e38, 1e20]
+
+
+@pytest.mark.parametrize("value", NO_DATA)
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_without_a_measurement_do_not_wash_the_others_out(value, kind):
+    heights = (_full_range_grey() + 200).astype(kind)
+    if kind is np.int32 and abs(value) >= 2**31:
+        pytest.skip("no integer holds it")
+    with_gaps = heights.copy()
+    with_gaps[20:24, 30:34] = value
+    seen = decode(encode(Image.fromarray(with_gaps), "TIFF"), SMALL).astype(int)
+    whole = decode(encode(Image.fromarray(heights), "TIFF"), SMALL).astype(int)
+    assert np.abs(seen - whole).mean() < 3
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "nan", "255"])
+def test_the_value_that_a_geotiff_names_for_no_measurement_is_believed(value):
+    heights = (_full_range_grey() / 4 + 100).astype(np.float32)
+    with_gaps = heights.copy()
+    with_gaps[20:24, 30:34] = float(value)
+    seen = decode(encode(Image.fromarray(with_gaps), "TIFF", tiffinfo={42113: value}), SMALL).astype(int)
+    whole = decode(encode(Image.fromarray(heights), "TIFF"), SMALL).astype(int)
+    assert np.abs(seen - whole).mean() < 3
+
+
+def test_an_ordinary_extreme_is_no_gap():
+    values = np.linspace(-9999, 9000, 90 * 60, dtype=np.float32).reshape(60, 90)
+    assert decode(encode(Image.fromarray(values), "TIFF"), SMALL).min() < 30
+    two = np.full((60, 90), 5, np.float32)
+    two[:, 45:] = -9999
+    assert set(np.unique(decode(encode(Image.fromarray(two), "TIFF"), SMALL)[:, [3, 24]])) == {0, 255}
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({258: 64, 339: 3}, r"1 band\(s\) of 64-bit floats"),
+        ({258: [32] * 3, 339: [3] * 3, 277: 3, 262: 2}, r"3 band\(s\) of 32-bit floats"),
+        ({258: [16] * 5, 277: 5}, r"5 band\(s\) of 16-bit unsigned integers"),
+        ({258: [16] * 2, 277: 2, 338: 2}, r"2 band\(s\) of 16-bit unsigned integers"),
+    ],
+)
+def test_a_tiff_of_a_kind_of_pixels_that_is_not_supported_says_so(fields, says):
+    error = rejection(tiff({256: 4, 257: 4, 278: 4, 273: 400, 279: 16} | fields, bytes(16)))
+    assert error.reason == "format_not_allowed"
+    assert re.search(says, error.detail)
+
+
+def test_a_decoder_that_fails_for_want_of_memory_does_not_blame_the_file(monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("out of memory when reading image file")
+
+    data = encode(photo(90, 60))
+    monkeypatch.setattr(Image.Image, "load", fail)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    assert rejection(data).reason == "corrupt"
+
+    def no_memory(*args, **kwargs):
+        raise MemoryError
+
+    monkeypatch.setattr("serve_app.images.decode.np.empty", no_memory)
+    with pytest.raises(MemoryError):
+        decode(data, SMALL)
+
+
 # Orientation
 
 
@@ -250,12 +366,6 @@ def png_bomb(side_px):
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
 
 
-def png_with_text_bomb(*, after_pixels):
-    png = encode(photo(90, 60))
-    cut = png.index(b"IEND") - 4 if after_pixels else png.index(b"IDAT") - 4
-    return png[:cut] + png_chunk(b"zTXt", b"x\0\0" + zlib.compress(b"a" * 5_000_000)) + png[cut:]
-
-
 def png_with_flipped_byte():
     png = bytearray(encode(photo(90, 60)))
     png[len(png) // 2] ^= 0xFF
@@ -278,8 +388,6 @@ def png_with_flipped_byte():
         pytest.param(encode(photo(9, 6), "PPM"), "format_not_allowed", id="PNM"),
         pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 60, "format_not_allowed", id="HEIC"),
         pytest.param(png_with_flipped_byte(), "corrupt", id="PNG with a flipped byte"),
-        pytest.param(png_with_text_bomb(after_pixels=False), "corrupt", id="PNG text bomb"),
-        pytest.param(png_with_text_bomb(after_pixels=True), "corrupt", id="PNG text bomb after the pixels"),
         pytest.param(encode(photo(90, 60), "AVIF")[:-40], "truncated", id="cut AVIF"),
         pytest.param(b"\x89PNG\r\n\x1a\n", "corrupt", id="PNG signature alone"),
         pytest.param(b"\xff\xd8\xff\xe0", "corrupt", id="JPEG signature alone"),

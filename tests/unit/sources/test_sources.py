@@ -97,7 +97,14 @@ def test_a_listed_file_carries_id_size_and_mtime(root):
 
 def test_extensions_of_any_case_make_candidates_and_others_do_not(root):
     images = ["a.jpg", "b.JPEG", "c.Jpe", "d.PNG", "e.webp", "f.gif", "g.bmp", "h.tif", "i.TIFF", "j.avif"]
-    touch(root, *images, "k.txt", "l", "jpg", "m.jpg.txt", "n.svg", "o.heic")
+    touch(root, *images, "k.txt", "l", "jpg", "m.jpg.txt", "n.svg")
+    assert [file.file_name for file in listed(root)] == images
+
+
+def test_images_of_formats_that_are_not_decoded_are_listed_so_that_they_can_be_skipped_with_a_reason(root):
+    """A folder of photographs of a telephone would otherwise be a dataset of nothing, without a word."""
+    images = ["IMG_1.HEIC", "b.heif", "c.hif", "d.jxl", "e.jp2"]
+    touch(root, *images)
     assert [file.file_name for file in listed(root)] == images
 
 
