@@ -6,12 +6,15 @@ passes the same checks. It does not use proxies from the environment.
 """
 
 import errno
+import math
 import os
 import socket
+import ssl
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from typing import IO, Any
 from urllib.parse import urljoin
@@ -37,6 +40,47 @@ _PRIVATE = (
     "unreachable: its host is at a private, loopback or link-local address, which the service does not ask; "
     "CONSTELLATE_ALLOW_PRIVATE_URLS=true allows it"
 )
+
+
+_deadline: ContextVar[float] = ContextVar("deadline", default=math.inf)
+"""The end of the time of the request that this thread makes; connections outlive requests and are shared by threads."""
+
+
+def _left_s(timeout: float | None, expired: type[Exception]) -> float:
+    """The seconds that a step may take: its own limit, or what the request has left. Raises `expired` if nothing is."""
+    left = _deadline.get() - time.monotonic()
+    if left <= 0:
+        raise expired("the request took too long")
+    return min(left, READ_S if timeout is None else timeout)
+
+
+class PunctualStream(httpcore.NetworkStream):
+    """A connection whose every step ends with the time of its request.
+
+    httpcore's own limits count from the last byte. A server that sends a byte of a header now and then, or answers 103
+    for ever, keeps each of them.
+    """
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: D102
+        return self._stream.read(max_bytes, _left_s(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: D102
+        self._stream.write(buffer, _left_s(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:  # noqa: D102
+        self._stream.close()
+
+    def start_tls(  # noqa: D102
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left_s = _left_s(timeout, httpcore.ConnectTimeout)
+        return PunctualStream(self._stream.start_tls(ssl_context, server_hostname, left_s))
+
+    def get_extra_info(self, info: str) -> Any:  # noqa: D102
+        return self._stream.get_extra_info(info)
 
 
 class PinnedBackend(httpcore.SyncBackend):
@@ -69,7 +113,8 @@ class PinnedBackend(httpcore.SyncBackend):
         problem: Exception = httpcore.ConnectError("no address")
         for address in addresses:
             try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+                left_s = _left_s(timeout, httpcore.ConnectTimeout)
+                return PunctualStream(super().connect_tcp(address, port, left_s, local_address, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 problem = error
         raise problem
@@ -81,10 +126,12 @@ class Web:
     Args:
         roots: the setting; each hop of a redirect must be below a root.
         allow_private: whether to connect to addresses that are not public.
+        total_s: the time for one request with all its redirects, whatever the server does.
     """
 
-    def __init__(self, roots: Roots, *, allow_private: bool) -> None:
+    def __init__(self, roots: Roots, *, allow_private: bool, total_s: float = TOTAL_S) -> None:
         self._roots = roots
+        self._total_s = total_s
         self._pool = httpcore.ConnectionPool(
             max_connections=POOL, keepalive_expiry=15, network_backend=PinnedBackend(allow_private=allow_private)
         )
@@ -137,8 +184,17 @@ class Web:
 
     @contextmanager
     def _response(self, method: str, url: Url) -> Iterator[httpcore.Response]:
-        """Follow redirects, and yield the final answer, which has status 200."""
-        timeouts = {"connect": CONNECT_S, "read": READ_S, "write": READ_S, "pool": TOTAL_S}
+        """Follow redirects, and yield the final answer, which has status 200; the time runs until its body is read."""
+        before = _deadline.set(time.monotonic() + self._total_s)
+        try:
+            with self._final(method, url) as response:
+                yield response
+        finally:
+            _deadline.reset(before)
+
+    @contextmanager
+    def _final(self, method: str, url: Url) -> Iterator[httpcore.Response]:
+        timeouts = {"connect": CONNECT_S, "read": READ_S, "write": READ_S, "pool": self._total_s}
         headers = {"Host": url.host, "Accept-Encoding": "identity", "User-Agent": "constellate"}
         for _ in range(MAX_REDIRECTS + 1):
             if not self.allows(url):
@@ -161,9 +217,8 @@ class Web:
 
 
 def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
-    """The pieces of the body; a body that is too large or takes too long is refused."""
+    """The pieces of the body; a body that is too large is refused."""
     n_bytes = 0
-    deadline = time.monotonic() + TOTAL_S
     declared = _header(response, b"content-length") or "0"
     if declared.isdigit():
         check_size(int(declared), max_bytes)
@@ -171,8 +226,6 @@ def _limited(response: httpcore.Response, max_bytes: int) -> Iterator[bytes]:
         n_bytes += len(piece)
         if n_bytes > max_bytes:
             raise RefusedImage(f"too_large: the file has more than {max_bytes:,} bytes")
-        if time.monotonic() > deadline:
-            raise RefusedImage(f"unreachable: the server took more than {TOTAL_S:.0f} s")
         yield piece
 
 

@@ -1,5 +1,6 @@
 """Images and manifests of the web: what is fetched, and what the service will not be made to ask."""
 
+import contextlib
 import http.server
 import socket
 import threading
@@ -140,6 +141,59 @@ def test_private_addresses_are_not_asked(server, pages):
         with pytest.raises(RefusedImage) as caught:
             everything.read(parse(f"http://{host}:{port}/a.jpg"), max_bytes=MAX_BYTES)
         assert "CONSTELLATE_ALLOW_PRIVATE_URLS" in caught.value.detail
+    assert server.asked == []
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+def dripping():
+    """Starts servers that send a beginning and then the same bytes again and again, until their client has gone."""
+    listeners, threads, let_go = [], [], threading.Event()
+
+    def serve(listener, beginning, drop):
+        client, _ = listener.accept()
+        with client, contextlib.suppress(OSError):
+            client.sendall(beginning)
+            while not let_go.wait(0.01):
+                client.sendall(drop)
+
+    def start(beginning, drop):
+        listeners.append(socket.create_server(("127.0.0.1", 0)))
+        threads.append(threading.Thread(target=serve, args=(listeners[-1], beginning, drop)))
+        threads[-1].start()
+        return f"http://127.0.0.1:{listeners[-1].getsockname()[1]}"
+
+    yield start, threads
+    let_go.set()
+    for listener, thread in zip(listeners, threads, strict=True):
+        thread.join()
+        listener.close()
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drop"),
+    [
+        pytest.param(HEAD + b"X-Drip: ", b"x", id="a header that never ends"),
+        pytest.param(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", id="endless 103s"),
+        pytest.param(HEAD + b"Content-Length: 900\r\n\r\n", b"x", id="a body, byte by byte"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n", id="a chunked body"),
+    ],
+)
+def test_a_server_that_drips_holds_a_thread_for_the_time_of_one_request_only(dripping, beginning, drop):
+    """Each piece comes well within the limit of one read, and the server would go on until its client leaves."""
+    start, threads = dripping
+    url = start(beginning, drop)
+    slow = Web((url,), allow_private=True, total_s=0.4)
+    assert refusal(lambda: slow.read(parse(url + "/a.jpg"), max_bytes=MAX_BYTES)) == "unreachable"
+    threads[0].join(60)
+    assert not threads[0].is_alive()
+
+
+def test_redirects_share_the_time_of_their_request(server, pages):
+    pages["/a.jpg"] = (302, {"Location": "a.jpg"}, b"")
+    assert refusal(lambda: image(server, Web((server.url,), allow_private=True, total_s=0.0))) == "unreachable"
     assert server.asked == []
 
 
