@@ -6,7 +6,7 @@ This package uses neither Ray nor SQL: all its work goes through `serve_app.serv
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from serve_app.api import (
     datasets,
@@ -35,6 +35,17 @@ NOUNS = (datasets, images, embeddings, imports, streams, search, jobs, lightly, 
 DESCRIPTION = "Image embeddings as a service: register a folder, generate, follow the progress, search, export."
 
 
+def _with_every_noun() -> APIRouter:
+    router = APIRouter(responses=problems.ANY_PROBLEM, generate_unique_id_function=lambda route: route.name)
+    for noun in NOUNS:
+        router.include_router(noun.router)
+    return router
+
+
+_ROUTER = _with_every_noun()
+"""The routes, which know no application: FastAPI works each one out at its first request, for all applications."""
+
+
 class _Api(FastAPI):
     """FastAPI with a complete OpenAPI document."""
 
@@ -59,15 +70,12 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
         # The stock documentation pages load scripts from another host.
         docs_url=None,
         redoc_url=None,
-        responses=problems.ANY_PROBLEM,
-        generate_unique_id_function=lambda route: route.name,
+        routes=_ROUTER.routes,
     )
     app.state.context = Context(settings, find_services)
     app.state.routes = [route for noun in NOUNS for route in noun.router.routes]
     problems.install(app)
     for guard in (BodyGuard, Gate, Envelope):  # the last one added is the outermost
         app.add_middleware(guard, **({"settings": settings} if guard is Gate else {}))
-    for noun in NOUNS:
-        app.include_router(noun.router)
     app.mount("/static", pages.PageFiles(), name="static")
     return app
