@@ -17,6 +17,9 @@ USAGE = 2
 UNAVAILABLE = 3
 INTERRUPTED = 130
 
+INSTALL_SERVICE = "pip install 'constellate[service]'"
+"""`pip install constellate` installs the client and what the commands need to ask a running service."""
+
 ADDRESS = ("host", "port", "api_key", "data_dir")
 """The settings that identify the service to use."""
 
@@ -55,8 +58,11 @@ def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: s
         except BrokenPipeError:
             raise  # the reader of our output has closed it; typer then ends without a message
         except (*_FORESEEN, OSError) as error:
-            Console(stderr=True, soft_wrap=True).print(f"constellate: {error}", markup=False, highlight=False)
+            _say(str(error))
             raise typer.Exit(exit_code(error)) from None
+        except ModuleNotFoundError as missing:
+            _say(f"this needs {missing.name}, which comes with the service: {INSTALL_SERVICE}")
+            raise typer.Exit(UNAVAILABLE) from None
 
     own = list(inspect.signature(run, eval_str=True).parameters.values())[1:]
     settings = [_setting_flag(flag) for flag in flags]
@@ -65,6 +71,10 @@ def add_command(app: typer.Typer, run: Callable[..., None], *flags: str, name: s
     command.__signature__ = inspect.Signature([*positional, *optional, *settings])  # type: ignore[attr-defined]
     command.__doc__ = run.__doc__
     app.command(name or run.__name__, epilog=EPILOG)(command)
+
+
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"constellate: {message}", markup=False, highlight=False)
 
 
 def exit_code(error: Exception) -> int:

@@ -76,6 +76,6 @@ def test_everything_the_image_copies_is_there_and_not_ignored():
 
 
 def test_the_image_installs_what_setup_installs_and_runs_as_nobody_special():
-    assert "--constraint constraints.txt --editable ." in DOCKERFILE
+    assert "--constraint /src/constraints.txt '/src[service]'" in DOCKERFILE
     assert re.search(r"^USER 1000$", DOCKERFILE, re.M)
     assert re.search(r'^ENTRYPOINT \["tini", "--"\]$', DOCKERFILE, re.M)

@@ -159,6 +159,17 @@ def test_a_service_that_cannot_start_exits_3_with_its_reason(run, composition_ro
     assert (shown.exit_code, shown.stderr) == (3, "constellate: cannot listen on 127.0.0.1:8000\n")
 
 
+def test_where_the_client_alone_is_installed_serve_exits_3_and_says_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "serve_app.main", raising=False)
+    monkeypatch.delattr("serve_app.main", raising=False)
+    shown = run("serve")
+    assert (shown.exit_code, shown.stderr) == (
+        3,
+        "constellate: this needs ray, which comes with the service: pip install 'constellate[service]'\n",
+    )
+
+
 @pytest.mark.parametrize(("was_there", "text"), [(True, "Stopped."), (False, "No service is deployed on the cluster.")])
 def test_down_on_a_cluster_asks_the_composition_root(run, composition_root, was_there, text):
     composition_root.down = lambda settings: was_there
