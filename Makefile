@@ -40,7 +40,9 @@ demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of y
 # The kinds of test run one after another, because each keeps two cores busy: two at a time took longer than in turn.
 # Each kind has its own cluster, which others on the machine do not find.
 KINDS := unit faults ray browser e2e
-UNIT := --numprocesses=2 --dist=loadfile tests/fuzz tests/unit
+# The files that take longest come first: by itself xdist starts those with the fewest tests last, and one core waits.
+LONGEST := tests/fuzz tests/unit/store/test_crash_points.py tests/unit/cli/test_interrupts.py
+UNIT := --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests/unit
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
 
 test: setup ## the whole suite; what CI runs
