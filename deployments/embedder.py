@@ -23,6 +23,7 @@ from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
 from deployments.cluster import choose_policy
+from deployments.loopback import keep_replica_here
 from deployments.metrics import ReplicaMetrics
 from serve_app import logs
 from serve_app.config import Settings
@@ -70,6 +71,7 @@ class DinoV2:
 
     def __init__(self, settings: Settings, model_name: str, policy: Policy, load: LoadModel = load_model) -> None:
         logs.to_stderr(DEPLOYMENT)
+        keep_replica_here()
         self._settings = settings
         self._model_name = model_name
         self._policy = policy

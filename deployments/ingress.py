@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge
 
 from deployments.handles import EmbedderHandle, RunnerHandle, SearcherHandle, WriterHandle
+from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.api import create_app
 from serve_app.config import Settings
@@ -22,6 +23,7 @@ class Ingress:
         self, settings: Settings, policy: Policy, runner: DeploymentHandle[Any], searcher: DeploymentHandle[Any]
     ) -> None:
         logs.to_stderr("Ingress")
+        keep_replica_here()
         self.services = Services(
             settings=settings,
             policy=policy,

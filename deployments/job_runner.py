@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments import writer
 from deployments.handles import EmbedderHandle, ReducerHandle, WriterHandle
+from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.jobs.loop import JobLoop
@@ -24,6 +25,7 @@ class JobRunner:
         self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any]
     ) -> None:
         logs.to_stderr("JobRunner")
+        keep_replica_here()
         await asyncio.to_thread(writer.hand_over, settings)
         self._loop = JobLoop(
             WriterHandle(settings),

@@ -1,18 +1,24 @@
-"""Removes headers from requests before the code of Serve's HTTP proxy reads them, and drops clients that read nothing.
+"""What Serve's HTTP proxy must not do itself: obey any client, answer for the service, wait for clients for ever.
 
 The proxy obeys two headers that are meant for its operator. One ends any request after a time that the sender chooses,
 the other keeps a request running after its client has left. Clients of this service must not control either.
+
+The proxy answers two paths before any check of the ingress. One lists the applications, and is closed. And a proxy that
+has just been started knows no routes yet: it answers 404, which to a client means that the dataset is gone.
 
 The proxy also waits without limit for a client that stays connected and reads nothing. Such a client would keep the
 place of a stream or of a request.
 """
 
+import json
 import socket
 import sys
 from typing import Any
 
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve_app.errors import NotFound, ServiceError, Unavailable
 
 CALLBACK = {"RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}.middlewares"}
 """The environment variable that makes a proxy call `middlewares` when it starts."""
@@ -39,6 +45,64 @@ class Stripped:
             headers = [(name, value) for name, value in scope["headers"] if name.lower() not in _OPERATORS_ONLY]
             scope = {**scope, "headers": headers}
         await self._app(scope, receive, send)
+
+
+ROUTES_PATH = "/-/routes"
+RETRY_AFTER_S = 2
+
+
+class Silenced:
+    """The proxy without its list of applications, and with 503 in place of its 404 while it knows no routes.
+
+    The application `api` takes every path, so there is no other reason for a 404 of the proxy's own.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"] == ROUTES_PATH:
+            await _answer(NotFound("There is nothing at this path."), send)
+        else:
+            await self._app(scope, receive, _without_missing_routes(send))
+
+
+def _without_missing_routes(send: Send) -> Send:
+    held: list[Message] = []
+
+    async def send_or_replace(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] == NotFound.status:
+            held.append(message)  # its body tells whose answer it is
+            return
+        if held:
+            start = held.pop()
+            if _is_of_proxy(message.get("body", b"")):
+                await _answer(Unavailable("The service is starting; try again."), send)
+                return
+            await send(start)
+        await send(message)
+
+    return send_or_replace
+
+
+def _is_of_proxy(body: bytes) -> bool:
+    return body.startswith(b"Path '") and ROUTES_PATH.encode() in body
+
+
+async def _answer(error: ServiceError, send: Send) -> None:
+    """Answer with a problem as `serve_app.api.problems` writes it; the proxy's process does not load the routes."""
+    titles = {NotFound.status: "Not Found", Unavailable.status: "Service Unavailable"}
+    problem = {"type": "about:blank", "title": titles[error.status], "status": error.status}
+    content = json.dumps(problem | {"detail": error.detail, "code": error.code}).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"cache-control", b"no-store")]
+    if isinstance(error, Unavailable):
+        headers.append((b"retry-after", str(RETRY_AFTER_S).encode()))
+    headers.append((b"content-length", str(len(content)).encode()))
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
 
 
 class Undelivered:
@@ -81,4 +145,4 @@ def _give_up_after(send: Send, timeout_s: float) -> None:
 
 def middlewares() -> list[Middleware]:
     """The middlewares that Serve wraps around its proxy. The outermost comes last: it needs uvicorn's own `send`."""
-    return [Middleware(Stripped), Middleware(Undelivered)]
+    return [Middleware(Stripped), Middleware(Silenced), Middleware(Undelivered)]

@@ -5,6 +5,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from deployments.handles import WriterHandle
+from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
@@ -23,6 +24,7 @@ class Reducer:
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Reducer")
+        keep_replica_here()
         os.nice(NICENESS)
         self._writer = PatientWriter(WriterHandle(settings))
         self._sets = SetFiles(settings.sets_path, self._writer)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from deployments.handles import WriterHandle
+from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
@@ -14,6 +15,7 @@ class Searcher:
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Searcher")
+        keep_replica_here()
         self._searcher = LocalSearcher(WriterHandle(settings), settings.sets_path)
 
     async def ask(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -62,6 +62,7 @@ class DuckDBWriter:
         from serve_app.store.executor import StoreExecutor
 
         logs.to_stderr(NAME)
+        os.umask(0o077)  # DuckDB makes its log beside the database with the mode that the umask leaves
         self._version = version
         self._metrics = WriterMetrics()
         self._executor = StoreExecutor(Database(database_path), on_write=self._on_write)

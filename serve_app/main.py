@@ -26,6 +26,7 @@ from deployments.bulk import Bulk, BulkState
 from deployments.cluster import choose_policy
 from deployments.ingress import ingress_class
 from deployments.job_runner import JobRunner
+from deployments.loopback import keep_ray_here, use_token_of
 from deployments.reducer import Reducer
 from deployments.searcher import Searcher
 from serve_app import preflight
@@ -128,9 +129,11 @@ def serve(settings: Settings) -> None:
     stop = threading.Event()
     preflight.check_data_dir(settings)
     preflight.await_port(settings)
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    preflight.make_private(settings)
     preflight.raise_file_limit()
     os.environ.update({name: os.environ.get(name, value) for name, value in (RAY_TIME_LIMITS | proxy.CALLBACK).items()})
+    if not os.environ.get("RAY_ADDRESS"):
+        keep_ray_here()
     _set_on_signals(stop)
     started = time.monotonic()
     try:
@@ -146,7 +149,7 @@ def serve(settings: Settings) -> None:
         deploy(settings)
         record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
         record.write(settings.data_dir)
-        _announce(settings, context.dashboard_url, time.monotonic() - started)
+        _announce(settings, record, context.dashboard_url, time.monotonic() - started)
         _watch_ray(stop)
         print("Stopping …", flush=True)
         record.remove(settings.data_dir)
@@ -206,9 +209,14 @@ def bulk(
         InvalidRequest, Unavailable: see `Bulk.run`.
     """
     record = ServiceRecord.read(settings.data_dir)
+    address = record.ray_address if record else os.environ.get("RAY_ADDRESS")
+    if address:
+        use_token_of(address)
+    else:
+        keep_ray_here()
     preflight.raise_file_limit()
     ray.init(
-        address=record.ray_address if record else os.environ.get("RAY_ADDRESS"),
+        address=address,
         namespace=writer.NAMESPACE,
         log_to_driver=False,
         logging_level=logging.ERROR,
@@ -229,6 +237,7 @@ def bulk(
 
 def backup(settings: Settings, ray_address: str) -> Backup:
     """Make the writer on this cluster copy its database; jobs continue meanwhile. Raises `ServiceError`."""
+    use_token_of(ray_address)
     ray.init(address=ray_address, namespace=writer.NAMESPACE, logging_level=logging.WARNING)
     try:
         actor: Any = writer.find_or_start(settings)
@@ -262,11 +271,12 @@ def _stop() -> None:
     print("Stopped.", flush=True)
 
 
-def _announce(settings: Settings, dashboard_url: str | None, seconds: float) -> None:
+def _announce(settings: Settings, record: ServiceRecord, dashboard_url: str | None, seconds: float) -> None:
     print(f"Constellate is up after {seconds:.0f} s.")
     print(f"  map            {settings.url}/")
     print(f"  API            {settings.url}/openapi.json")
     if dashboard_url:
         print(f"  Ray dashboard  http://{dashboard_url}/ (token: `ray get-auth-token`)")
+    print(f"  Ray            RAY_ADDRESS='{record.ray_address}' RAY_AUTH_MODE=token (for other jobs on this machine)")
     print(f"  data           {settings.data_dir}")
     print("Press Ctrl-C to stop.", flush=True)

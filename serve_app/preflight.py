@@ -1,14 +1,19 @@
-"""Checks before a service starts: a free data directory, a free port, and enough open files."""
+"""Checks before a service starts: a free and private data directory, a free port, and enough open files."""
 
+import logging
 import resource
 import socket
+import stat
 import time
 
 from serve_app.config import Settings
 from serve_app.errors import Unavailable
 from serve_app.service_record import FILE_NAME, ServiceRecord
 
+log = logging.getLogger("constellate.preflight")
+
 KILLED_PORT_S = 15.0
+FOR_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def check_data_dir(settings: Settings) -> None:
@@ -19,6 +24,20 @@ def check_data_dir(settings: Settings) -> None:
             f"the data directory is in use by the service at {other.url} (pid {other.pid}); "
             "stop it with `constellate down` or choose another directory with --data-dir"
         )
+
+
+def make_private(settings: Settings) -> None:
+    """Make the data directory, and keep other users of this machine from the database in it and its log.
+
+    A directory that is there already keeps its mode, because it may hold other things; a warning says what it lets in.
+    """
+    folder = settings.data_dir
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if mode := folder.stat().st_mode & FOR_OTHERS:
+        log.warning("%s is open to other users (mode %03o): chmod 700 keeps them out", folder, 0o700 | mode)
+    for path in folder.glob(f"{settings.database_path.name}*"):
+        if path.is_file() and path.stat().st_mode & FOR_OTHERS:
+            path.chmod(0o600)
 
 
 def await_port(settings: Settings) -> None:
