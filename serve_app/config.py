@@ -51,7 +51,7 @@ class Settings(BaseModel):
         False, description="keep the database on a node with the Ray resource duckdb_writer, and wait for that node"
     )
     api_key: str | None = Field(
-        None, min_length=1, description="when set, every route but /healthz wants Authorization: Bearer"
+        None, min_length=1, repr=False, description="when set, every route but /healthz wants Authorization: Bearer"
     )
 
     @field_validator("dataset_roots", mode="before")
@@ -70,6 +70,13 @@ class Settings(BaseModel):
             )
         except InvalidRequest as error:
             raise ValueError(error.detail) from None
+
+    @field_validator("api_key", mode="after")
+    @classmethod
+    def _fits_a_header(cls, value: str | None) -> str | None:
+        if value is not None and (value != value.strip() or not value.isprintable()):
+            raise ValueError("the key has white space at an end or a control character, which no header can carry")
+        return value
 
     @field_validator("data_dir", mode="after")
     @classmethod

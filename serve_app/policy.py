@@ -65,10 +65,11 @@ class Policy:
         """
         cores = max(1, math.floor(n_cpus))
         # Both settings together ask for GPUs, even those of nodes that the cluster starts only on a replica's demand.
+        may_use_gpus = settings.device in ("auto", "cuda") and settings.gpus_per_replica != 0
         expects_gpus = settings.device == "cuda" and bool(settings.gpus_per_replica)
-        if expects_gpus or (n_gpus >= 1 and settings.device in ("auto", "cuda")):
+        if expects_gpus or (n_gpus >= 1 and may_use_gpus):
             share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
-            replicas = settings.max_replicas or max(1, math.floor(n_gpus / share) if share else int(n_gpus))
+            replicas = settings.max_replicas or max(1, math.floor(n_gpus / share))
             decode_threads = max(2, cores // replicas)
             return cls(
                 max_replicas=replicas,

@@ -25,7 +25,7 @@ from serve_app.api import (
 )
 from serve_app.api.context import Context
 from serve_app.api.envelope import Envelope
-from serve_app.api.guards import BodyGuard, Gate
+from serve_app.api.guards import BodyGuard, Gate, Head
 from serve_app.config import Settings
 from serve_app.services import Services
 
@@ -75,7 +75,7 @@ def create_app(settings: Settings, find_services: Callable[[], Services]) -> Fas
     app.state.context = Context(settings, find_services)
     app.state.routes = [route for noun in NOUNS for route in noun.router.routes]
     problems.install(app)
-    for guard in (BodyGuard, Gate, Envelope):  # the last one added is the outermost
+    for guard in (Head, BodyGuard, Gate, Envelope):  # the last one added is the outermost
         app.add_middleware(guard, **({"settings": settings} if guard is Gate else {}))
     app.mount("/static", pages.PageFiles(), name="static")
     return app

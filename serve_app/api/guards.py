@@ -58,6 +58,8 @@ BODY_RULES = (
 )
 """The first rule whose path matches applies."""
 
+CHECKED_AT_ONCE_BYTES = 64 * 1024
+"""Longer JSON is checked in a thread, so that other requests are answered meanwhile."""
 MAX_HELD_BYTES = 512 * MIB
 MAX_SPOOLED_BYTES = 2 * IMPORT_LIMIT_BYTES
 BODY_IDLE_TIMEOUT_S = 15.0
@@ -171,7 +173,10 @@ class BodyGuard:
             body = _counted(receive, rule.limit_bytes)
             if rule.media_types == JSON:
                 content = await _read(body)
-                strict_json.check(content)
+                if len(content) > CHECKED_AT_ONCE_BYTES:
+                    await asyncio.to_thread(strict_json.check, content)
+                else:
+                    strict_json.check(content)
                 body = _replayed(content, receive)
             await self.app(scope, body, send)
 
@@ -194,6 +199,37 @@ class BodyGuard:
             yield
         finally:
             self._held_bytes -= n_bytes
+
+
+class Head:
+    """Answers HEAD as GET without the body (RFC 9110, 9.3.2); a stream or a download ends after its headers."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        started = asyncio.Event()
+
+        async def send_start(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                started.set()
+
+        work = asyncio.ensure_future(self.app({**scope, "method": "GET"}, receive, send_start))
+        waiting = asyncio.ensure_future(started.wait())
+        try:
+            await asyncio.wait({work, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done() and not started.is_set():
+                await work
+        finally:
+            for task in (work, waiting):
+                task.cancel()
+            await asyncio.gather(work, waiting, return_exceptions=True)
+        await send({"type": "http.response.body", "body": b""})
 
 
 def _has_body(headers: Headers) -> bool:

@@ -15,6 +15,7 @@ from serve_app.api.guards import TABLES
 from serve_app.api.schemas import JobStarted
 from serve_app.errors import (
     DatasetNotFound,
+    DiskFull,
     InvalidRequest,
     JobRunning,
     Saturated,
@@ -69,6 +70,7 @@ _ACCEPTED: dict[int | str, dict[str, Any]] = {
     | problems.documented(
         InvalidRequest,
         DatasetNotFound,
+        DiskFull,
         JobRunning,
         StaleAttempt,
         TooLarge,

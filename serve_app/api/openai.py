@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from fastapi import APIRouter
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, StringConstraints, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, WithJsonSchema
 from starlette.responses import StreamingResponse
 
 from serve_app.api import data_uris, problems
@@ -22,8 +22,19 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
 _DATA_URI = {"type": "string", "pattern": "^data:image/[a-z]+;base64,[A-Za-z0-9+/]*={0,2}$"}
+
+
+def _only_texts(value: object) -> object:
+    """Refuse what OpenAI takes besides texts, with one error and not with one for each element."""
+    if not isinstance(value, str | list) or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
+        raise ValueError("only images are taken, each as data:image/…;base64,…, and no token ids")
+    return value
+
+
 Input = Annotated[
-    str | list[str], WithJsonSchema({"anyOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "minItems": 1}]})
+    str | list[str],
+    BeforeValidator(_only_texts),
+    WithJsonSchema({"anyOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "minItems": 1}]}),
 ]
 """One or more data URIs; `data_uris` checks them, because its messages are clearer than those of a pattern."""
 

@@ -21,7 +21,7 @@ from serve_app.api import dialects
 from serve_app.errors import InvalidRequest, JobRunning, NameTaken, ServiceError, TooLarge, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
-MAX_FIELD_ERRORS = 20
+MAX_FIELD_ERRORS = 10
 REQUEST_ID = "request_id"
 """The key of the ASGI scope under which `envelope.Envelope` stores the request's id."""
 
@@ -137,7 +137,8 @@ def _not_allowed(request: Request) -> HTTPException:
     """The error with every method of the path; the router lists the methods of only one route."""
     routes: list[Route] = request.app.state.routes
     fitting = [route.methods or set() for route in routes if route.path_regex.match(request.scope["path"])]
-    allowed = ", ".join(sorted(set().union(*fitting) or {"GET", "HEAD"}))  # no route: a file of the page
+    methods = set().union(*fitting) or {"GET"}  # no route: a file of the page
+    allowed = ", ".join(sorted(methods | {"HEAD"} if "GET" in methods else methods))
     return HTTPException(405, f"This path takes {allowed}.", {"Allow": allowed})
 
 

@@ -8,7 +8,10 @@ import json
 import math
 from typing import NoReturn
 
-from serve_app.errors import MalformedJson
+from serve_app.errors import InvalidRequest, MalformedJson
+
+MAX_VALUES = 5000
+"""No route takes more than some thousand values; a parser, and above all a list of errors, costs time for each."""
 
 
 def check(body: bytes) -> None:
@@ -16,7 +19,10 @@ def check(body: bytes) -> None:
 
     Raises:
         MalformedJson: the body is not strict JSON; the message says why.
+        InvalidRequest: the body may hold more than `MAX_VALUES` values; it is not parsed.
     """
+    if body.count(b",") > MAX_VALUES:
+        raise InvalidRequest(f"The body holds more than {MAX_VALUES} values.")
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -103,8 +103,8 @@ class LocalService:
             try:
                 self.client.check()
                 return self.client.ready()
-            except Unreachable:
-                pass
+            except Unreachable as unreachable:
+                reason = str(unreachable)
             except Refused as refused:
                 raise_if_model_unavailable(refused.problem.get("components", {}).get("model", ""))
                 say(reason := str(refused))

@@ -56,3 +56,9 @@ def test_gpus_that_are_still_to_come_are_counted_on_when_both_settings_say_so():
     policy = Policy.choose(Settings(device="cuda", gpus_per_replica=1, max_replicas=8), n_cpus=4, n_gpus=0)
     assert (policy.max_replicas, policy.gpus_per_replica, policy.batch_images) == (8, 1.0, 128)
     assert Policy.choose(Settings(device="cuda", max_replicas=8), n_cpus=4, n_gpus=0).gpus_per_replica == 0
+
+
+def test_no_share_of_a_gpu_means_the_policy_of_a_cpu():
+    """With a share of 0, 32 cores and 4 GPUs got four replicas of one thread each."""
+    settings = Settings(gpus_per_replica=0)
+    assert Policy.choose(settings, n_cpus=32, n_gpus=4) == Policy.choose(settings, n_cpus=32, n_gpus=0)

@@ -178,3 +178,31 @@ async def test_the_answer_is_the_one_the_document_promises(client, app):
     assert sorted(body) == sorted(schemas["EmbeddingList"]["required"] + ["object"])
     assert sorted(body["data"][0]) == sorted(schemas["Embedding"]["properties"])
     assert json.dumps(body)
+
+
+@pytest.mark.parametrize(
+    "tokens", [[1, 2], [[57668, 53901]], ["text", 1], [0] * 2000], ids=["flat", "nested", "mixed", "many"]
+)
+async def test_token_ids_are_refused_with_one_error_that_says_what_is_taken(client, tokens):
+    answer = await create(client, input=tokens)
+    assert_refused(answer, 422, "invalid_request", "only images are taken")
+    assert len(answer.json()["errors"]) == 1
+
+
+async def test_a_list_of_half_a_million_numbers_is_refused_unparsed(client, monkeypatch):
+    """One error was built for each element: 5.8 s and 800 MiB for one MiB."""
+    parsed = []
+    monkeypatch.setattr(json, "loads", lambda *args, **kwargs: parsed.append(args))
+    body = b'{"model": "m", "input": [' + b"0," * 500_000 + b"0]}"
+
+    answer = await client.post(ROUTE, content=body, headers={"Content-Type": "application/json"})
+
+    monkeypatch.undo()
+    assert_refused(answer, 422, "invalid_request", "more than 5000 values")
+    assert not parsed
+
+
+async def test_many_unknown_keys_get_ten_errors_at_most(client):
+    answer = await create(client, **{f"k{i}": i for i in range(1000)})
+    assert answer.status_code == 422
+    assert len(answer.json()["errors"]) == 10

@@ -37,7 +37,7 @@ async def test_unknown_paths_and_methods_are_problems(client):
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     wrong = await client.put("/datasets")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
-    assert wrong.headers["allow"] == "GET, POST"
+    assert wrong.headers["allow"] == "GET, HEAD, POST"
     assert (await client.options("/static/app.js")).headers["allow"] == "GET, HEAD"
     for answer in (missing, wrong):
         assert answer.headers["content-type"] == "application/problem+json"
