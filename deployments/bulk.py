@@ -165,9 +165,10 @@ class Bulk:
         """Embed the missing parts; Ray must be connected to the service's cluster.
 
         Raises:
-            InvalidRequest: the source has no images, or a table lacks the column.
+            InvalidRequest: the source has no images, a table lacks the column, or `out` holds what other runs wrote.
             Unavailable: the service does not answer; finished parts stay.
         """
+        self._check_out()
         self._found = Source.find(self.source)
         self._card = EmbeddingClient().describe()
         self.out.mkdir(parents=True, exist_ok=True)
@@ -183,13 +184,33 @@ class Bulk:
             on_part(state)
         return state
 
+    def _mark(self, part: Part) -> dict[str, str]:
+        return part.mark(self._card, self.column) | {"source": self.source}
+
+    def _check_out(self) -> None:
+        """Refuse a folder in which this run would replace or remove what no run over the same source has written."""
+        source = Path(self.source)
+        if "://" not in self.source and (self.out == source or source in self.out.parents):
+            raise InvalidRequest(f"{self.out} is in the source {self.source}: choose a folder outside it")
+        for path in sorted(self.out.glob("part-*.parquet")):
+            if not self._is_ours(path):
+                raise InvalidRequest(f"{path} was not written from {self.source}: choose another folder")
+
+    def _is_ours(self, path: Path) -> bool:
+        """Whether an earlier run over this source wrote the file; each says so in its metadata."""
+        try:
+            metadata = pq.read_schema(path).metadata or {}
+        except (OSError, pa.ArrowException):
+            return False
+        return b"inputs" in metadata and metadata.get(b"source") == self.source.encode()
+
     def _is_done(self, part: Part) -> bool:
         """Whether the part's file exists and was made from the same inputs by the same model."""
         try:
             metadata = pq.read_schema(self._path(part.name)).metadata or {}
         except (OSError, pa.ArrowException):
             return False
-        wanted = part.mark(self._card, self.column)
+        wanted = self._mark(part)
         return all(metadata.get(name.encode()) == value.encode() for name, value in wanted.items())
 
     def _embed(self, part: Part, state: BulkState) -> None:
@@ -201,7 +222,7 @@ class Bulk:
             with skips.open("w", encoding="utf-8", errors="backslashreplace") as list_of_skips:
                 for table, refused in self._batches(part):
                     if writer is None:
-                        schema = table.schema.with_metadata(part.mark(self._card, self.column))
+                        schema = table.schema.with_metadata(self._mark(part))
                         writer = pq.ParquetWriter(unfinished, schema, compression="zstd")
                     writer.write_table(table.cast(schema))
                     list_of_skips.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in refused)
@@ -257,7 +278,8 @@ class Bulk:
 
     def _remove_stale(self, wanted: set[str]) -> None:
         """Remove parts of an earlier, longer listing, because their images may also be in the parts of this one."""
-        for path in self.out.glob("part-[0-9][0-9][0-9][0-9][0-9].*"):
-            if path.name.partition(".")[0] not in wanted:
+        for path in self.out.glob("part-*.parquet"):  # each is ours, see `_check_out`
+            if path.stem not in wanted:
                 log.info("removing %s: the source has no such part any more", path.name)
                 path.unlink()
+                path.with_name(f"{path.stem}.skipped.jsonl").unlink(missing_ok=True)

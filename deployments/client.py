@@ -42,6 +42,9 @@ Rows of tables may also be dictionaries whose `bytes` are a file's (Hugging Face
 
 WHO = "the embedder"
 
+_PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+"""The modes that a PNG keeps as they are; the others (CMYK, YCbCr, LAB, HSV, F, I) become RGB."""
+
 
 class EmbeddingClient:
     """A client of the default model of the service on this Ray cluster. A client is cheap to make and can be pickled.
@@ -157,9 +160,15 @@ def _encoded(image: Picture) -> bytes:
         return image
     if isinstance(image, str | PathLike):
         return Path(image).read_bytes()
-    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     buffer = io.BytesIO()
-    ImageOps.exif_transpose(picture).save(buffer, "PNG", compress_level=1)
+    try:
+        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        upright = ImageOps.exif_transpose(picture)
+        if upright.mode not in _PNG_MODES:
+            upright = upright.convert("RGB")
+        upright.save(buffer, "PNG", compress_level=1)
+    except (OSError, TypeError, ValueError, SyntaxError):
+        return b""  # the replica refuses it, as any other image that cannot be decoded
     return buffer.getvalue()
 
 
