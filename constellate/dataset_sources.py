@@ -8,7 +8,7 @@ import httpx
 
 from constellate.records import DatasetInfo
 
-FILE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".tar"})
+FILE_SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".tar"})
 """The suffixes of files that can be the source of a dataset."""
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 TERMINAL = frozenset({"complete", "error", "cancelled"})
 JobKind = Literal["embed", "reduce", "import"]
@@ -17,6 +17,8 @@ class DatasetInfo(TypedDict):
     format: str
     annotations: str | None
     sample_count: int
+    notices: NotRequired[list[str]]
+    """What the listing left out, and why; only in the answer to the request that made it."""
 
 
 class JobInfo(TypedDict):

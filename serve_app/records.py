@@ -48,7 +48,11 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A registered dataset. `root` is the real path of a folder or a URL; `annotations` is a file or URL, or None."""
+    """A registered dataset. `root` is the real path of a folder or a URL; `annotations` is a file or URL, or None.
+
+    `notices` says what the listing left out or set aside, and why. Only the answer to the request that made the listing
+    has them; elsewhere they are empty.
+    """
 
     id: str
     name: str
@@ -57,6 +61,7 @@ class Dataset:
     annotations: str | None
     sample_count: int
     created_at: datetime
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +75,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ScanChange:
-    """The numbers of samples that a rescan added, changed and removed."""
+    """The numbers of samples that a rescan added, changed and removed, and what it left out (`Dataset.notices`)."""
 
     added: int
     changed: int
     removed: int
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,11 @@ async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
         await asyncio.wait_for(services.searcher.ask(Neighbours.forget, dataset_id), FORGET_S)
 
 
-@router.post("/{dataset_id}/rescan", responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots))
+@router.post(
+    "/{dataset_id}/rescan",
+    response_model_exclude_defaults=True,
+    responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots),
+)
 async def rescan_dataset(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
     """List the dataset's files again; its vectors stay until the next embed job."""
     dataset = await services.writer.ask(Datasets.get, dataset_id)

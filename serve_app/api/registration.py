@@ -4,11 +4,13 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from serve_app import sources
 from serve_app.config import Settings
-from serve_app.errors import ServiceError
+from serve_app.errors import InvalidRequest, ServiceError
 from serve_app.records import Dataset, DatasetFormat, ScanChange
 from serve_app.services import Writer
 from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
@@ -16,6 +18,15 @@ from serve_app.sources.roots import check_annotations, check_root
 from serve_app.sources.web import Web
 from serve_app.store.datasets import Datasets
 from serve_app.urls import Url, is_url
+
+MAX_NOTICES = 20
+
+
+class Scan(NamedTuple):
+    """A finished listing in the store: its id there, and the number of files that it lists."""
+
+    id: str
+    n_files: int
 
 
 async def register(
@@ -28,22 +39,26 @@ async def register(
     Raises:
         NameTaken: a dataset has this name; the message is its id.
         OutsideRoots: the folder or the annotation file is not below a configured root.
-        InvalidRequest: the folder or the annotation file cannot be used.
+        InvalidRequest: the folder or the annotation file cannot be used, or everything in it was left out.
     """
     if annotations is None:
         root, annotations = _split_file(root)
     web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
     folder, file = await asyncio.to_thread(_checked, settings, root, annotations)
-    found, file = await asyncio.to_thread(sources.detect, folder, file, format, web)
-    async with _scanned(writer, folder, found, file, web) as scan_id:
-        return await writer.ask(
+    notices: list[str] = []
+    found, file = await asyncio.to_thread(sources.detect, folder, file, format, web, notices)
+    async with _scanned(writer, folder, found, file, web, notices) as scan:
+        if notices and not scan.n_files:
+            raise InvalidRequest(f"no images were found; {'; '.join(notices[:MAX_NOTICES])}")
+        dataset = await writer.ask(
             Datasets.register,
-            scan_id,
+            scan.id,
             name=name,
             root=str(folder),
             format=found,
             annotations=str(file) if file is not None else None,
         )
+    return replace(dataset, notices=_told(notices, scan.n_files - dataset.sample_count))
 
 
 async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanChange:
@@ -56,8 +71,17 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
     """
     folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
     web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
-    async with _scanned(writer, folder, dataset.format, file, web) as scan_id:
-        return await writer.ask(Datasets.rescan, scan_id, dataset.id)
+    notices: list[str] = []
+    async with _scanned(writer, folder, dataset.format, file, web, notices) as scan:
+        change = await writer.ask(Datasets.rescan, scan.id, dataset.id)
+    return replace(change, notices=_told(notices))
+
+
+def _told(notices: list[str], n_repeated: int = 0) -> tuple[str, ...]:
+    """The first notices, each once, for the answer."""
+    if n_repeated > 0:
+        notices.append(f"left out: {n_repeated:,} entries name an image that an entry before them names")
+    return tuple(list(dict.fromkeys(notices))[:MAX_NOTICES])
 
 
 def _split_file(root: str) -> tuple[str, str | None]:
@@ -76,17 +100,23 @@ def _checked(settings: Settings, root: str, annotations: str | None) -> tuple[Pa
 
 @asynccontextmanager
 async def _scanned(
-    writer: Writer, root: Path | Url, format: DatasetFormat, annotations: Path | Url | None, web: Web
-) -> AsyncIterator[str]:
+    writer: Writer,
+    root: Path | Url,
+    format: DatasetFormat,
+    annotations: Path | Url | None,
+    web: Web,
+    notices: list[str],
+) -> AsyncIterator[Scan]:
     """Scan the folder for the block; the scan is dropped if the block fails."""
     scan_id = await writer.ask(Datasets.begin_scan)
     try:
-        pages = sources.scan(root, format, annotations, web=web)
-        number = 0
+        pages = sources.scan(root, format, annotations, web=web, notices=notices)
+        number = n_files = 0
         while page := await asyncio.to_thread(next, pages, None):
             await writer.ask(Datasets.put_scan, scan_id, number, page)
             number += 1
-        yield scan_id
+            n_files += len(page)
+        yield Scan(scan_id, n_files)
     except BaseException:
         # A client that leaves cancels this task, but its scan must still be dropped. If the store is away, the next
         # writer drops the scan.

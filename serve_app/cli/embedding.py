@@ -73,9 +73,12 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
     if change is None:
         told = f"Registered {dataset['name']!r}: {counted(dataset['sample_count'])}"
     else:
-        changes = ", ".join(f"{count} {what}" for what, count in change.items() if count) or "nothing changed"
+        counts = {what: count for what, count in change.items() if what != "notices"}
+        changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing changed"
         told = f"Rescanned {dataset['name']!r}: {changes}"
     console.print(told, markup=False, highlight=False)
+    for notice in dataset.get("notices", ()):
+        console.print(f"  {notice}", markup=False, highlight=False)
     return dataset
 
 

@@ -1,8 +1,9 @@
 """Finds out the format of the dataset below a root from the names and contents of its files."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Literal, cast
@@ -23,8 +24,22 @@ COCO_NAMES = (
     "_annotations.coco.json",
     "instances*.json",
     "annotations/instances*.json",
+    "labels.json",
+    "*/_annotations.coco.json",
 )
-MANIFEST_NAMES = ("manifest.csv", "manifest.parquet", "metadata.csv", "metadata.parquet")
+MANIFEST_NAMES = (
+    "manifest.csv",
+    "manifest.tsv",
+    "manifest.jsonl",
+    "manifest.parquet",
+    "metadata.csv",
+    "metadata.tsv",
+    "metadata.jsonl",
+    "metadata.parquet",
+)
+MAX_CANDIDATES = 20
+MAX_TABLES = 20
+MANY_IMAGES = 1000
 CONTAINERS: dict[DatasetFormat, frozenset[bytes]] = {
     "webdataset": webdataset.SUFFIXES,
     "parquet": image_table.SUFFIXES,
@@ -34,18 +49,24 @@ FILE_SUFFIXES = frozenset({".tar", *manifest.SUFFIXES})
 
 
 def detect(
-    root: Path | Url, annotations: Path | Url | None, wanted: WantedFormat = "auto", web: Web = NO_WEB
+    root: Path | Url,
+    annotations: Path | Url | None,
+    wanted: WantedFormat = "auto",
+    web: Web = NO_WEB,
+    notices: list[str] | None = None,
 ) -> tuple[DatasetFormat, Path | Url | None]:
     """Find out a dataset's format and its annotation file, or check those that the caller gives.
 
     Without an annotation file, the function looks in `root` for the names of `COCO_NAMES` and then `MANIFEST_NAMES`, in
-    this order. A file with such a name counts only if it is COCO or has a column of file names. If there is no such
-    file, the dataset is a folder of images. If the folder has no images but has tars, or Parquet files with a column of
-    images, the dataset consists of them.
+    this order. A file with such a name counts only if it is COCO or has a column of file names; otherwise it is set
+    aside, and `notices` gets a sentence that says why. If there is no such file, the dataset is a folder of images. If
+    the folder has no images but has tars, or Parquet files with a column of images, the dataset consists of them.
 
     Raises:
-        InvalidRequest: the annotation file fits no format, is missing, or is one of several.
+        InvalidRequest: the annotation file fits no format, is missing, or is one of several; or tars or Parquet files
+            hold more images than lie beside them, so that it is not clear which are meant.
     """
+    aside: list[str] = []
     if wanted == "folder":
         if annotations is not None:
             raise InvalidRequest("format 'folder' takes no annotations; leave them out, or use format 'auto'")
@@ -54,14 +75,23 @@ def detect(
         return (wanted if wanted != "auto" else _format_of(annotations, web)), annotations
     if wanted in CONTAINERS:
         return cast(DatasetFormat, wanted), None
-    if wanted in ("auto", "coco") and isinstance(root, Path) and (coco_file := _well_known_coco(root)):
-        return "coco", coco_file
-    if wanted in ("auto", "manifest") and (manifest_file := _well_known_manifest(root, web)):
-        return "manifest", manifest_file
+    if wanted in ("auto", "coco") and isinstance(root, Path) and (coco_file := _well_known_coco(root, aside)):
+        return _noticed("coco", coco_file, aside, notices)
+    if wanted in ("auto", "manifest") and (manifest_file := _well_known_manifest(root, web, aside)):
+        return _noticed("manifest", manifest_file, aside, notices)
     if wanted == "auto":
-        return _contents(root), None
-    names = COCO_NAMES if wanted == "coco" else MANIFEST_NAMES
-    raise InvalidRequest(f"no {wanted} file in the folder (looked for {', '.join(names)}); name it in 'annotations'")
+        return _noticed(_contents(root, aside), None, aside, notices)
+    names = ", ".join(COCO_NAMES if wanted == "coco" else MANIFEST_NAMES)
+    found = "".join(f"; {sentence}" for sentence in aside)
+    raise InvalidRequest(f"no {wanted} file in the folder (looked for {names}){found}; name it in 'annotations'")
+
+
+def _noticed(
+    format: DatasetFormat, annotations: Path | Url | None, aside: list[str], notices: list[str] | None
+) -> tuple[DatasetFormat, Path | Url | None]:
+    if notices is not None:
+        notices.extend(aside)
+    return format, annotations
 
 
 def open_manifest(annotations: Path | Url, web: Web) -> IO[bytes]:
@@ -82,71 +112,127 @@ def _format_of(annotations: Path | Url, web: Web) -> DatasetFormat:
     if suffix == ".tar":
         return "webdataset"
     if suffix == ".parquet":
-        return "parquet" if _has_images(lambda: open_manifest(annotations, web), annotations.name) else "manifest"
+        return "parquet" if _has_images(annotations, web) else "manifest"
     if suffix in manifest.SUFFIXES:
         return "manifest"
     raise InvalidRequest(
-        f"cannot tell the format of {annotations.name!r}: a COCO file ends in .json, a manifest in .csv, .tsv or "
-        ".parquet; rename it, or say which it is in 'format'"
+        f"cannot tell the format of {annotations.name!r}: a COCO file ends in .json, a manifest in .csv, .tsv, "
+        ".jsonl or .parquet; rename it, or say which it is in 'format'"
     )
 
 
-def _contents(root: Path | Url) -> DatasetFormat:
+def _contents(root: Path | Url, aside: list[str]) -> DatasetFormat:
     """The format of a root without annotation file: a folder of images, else tars, else Parquet with images."""
     if isinstance(root, Url) and root.scheme in WEB:
         raise InvalidRequest("folders of the web cannot be listed; name a CSV or Parquet manifest there")
-    if _first(root, folder.EXTENSIONS) is not None:
+    n_images, tars, tables = _tally(root)
+    held = _held(root, tars, tables, aside)
+    if held is None:
         return "folder"
-    if _first(root, webdataset.SUFFIXES) is not None:
-        return "webdataset"
-    table = _first(root, image_table.SUFFIXES)
-    if table is not None and _has_images(lambda: open_container(root, table), table):
-        return "parquet"
-    return "folder"
+    format, name, images = held
+    if n_images and sum(1 for _ in islice(images, n_images + 1)) > n_images:
+        raise InvalidRequest(
+            f"the folder has {n_images:,} images, and more of them are in files like {name!r}; say in 'format' which "
+            f"are meant, 'folder' or {format!r}, or register the folder or file that holds them"
+        )
+    return "folder" if n_images else format
 
 
-def _first(root: Path | Url, suffixes: frozenset[bytes]) -> str | None:
-    """The first file below the root whose name has one of the suffixes."""
-    if isinstance(root, Path):
-        return next((file.file_name for file in islice(folder.images(root, suffixes), 1)), None)
-    return next((found.name for found in Bucket(root).walk(suffixes)), None)
+def _tally(root: Path | Url) -> tuple[int, list[str], list[str]]:
+    """The number of images below the root, up to a limit, and the first tars and Parquet files."""
+    n_images, tars, tables = 0, list[str](), list[str]()
+    for name in _names(root, folder.EXTENSIONS.union(*CONTAINERS.values())):
+        suffix = os.path.splitext(os.fsencode(name))[1].lower()
+        if suffix in webdataset.SUFFIXES:
+            tars.append(name)
+        elif suffix in image_table.SUFFIXES:
+            tables.append(name)
+        else:
+            n_images += 1
+        if n_images > MANY_IMAGES or len(tars) > MAX_TABLES or len(tables) > MAX_TABLES:
+            break  # whatever comes later, this is enough to know
+    return n_images, tars, tables
 
 
-def _has_images(open_file: Callable[[], IO[bytes]], name: str) -> bool:
+Held = tuple[DatasetFormat, str, Iterator[object]]
+"""The format of files that hold images, the first of them, and its images."""
+
+
+def _held(root: Path | Url, tars: list[str], tables: list[str], aside: list[str]) -> Held | None:
+    """The tars, or else the Parquet files, if there are any that hold images."""
+    if tars:
+        return "webdataset", tars[0], _listed(root, tars[0], webdataset.members)
+    for name in tables:
+        try:
+            with closing(open_container(root, name)) as file:
+                image_table.check(file, name)
+        except InvalidRequest as error:
+            aside.append(f"set aside: {error.detail}")
+            continue
+        return "parquet", name, _listed(root, name, image_table.rows)
+    return None
+
+
+def _listed(root: Path | Url, name: str, images: Callable[[IO[bytes], str], Iterator[object]]) -> Iterator[object]:
+    """The images in a file; none if it is damaged, since then the folder's images do not depend on it."""
     try:
-        with closing(open_file()) as file:
-            return image_table.columns_of(file, name) is not None
+        with closing(open_container(root, name)) as file:
+            yield from images(file, name)
+    except InvalidRequest:
+        return
+
+
+def _names(root: Path | Url, suffixes: frozenset[bytes]) -> Iterator[str]:
+    if isinstance(root, Path):
+        return (file.file_name for file in folder.images(root, suffixes))
+    return (found.name for found in Bucket(root).walk(suffixes))
+
+
+def _has_images(annotations: Path | Url, web: Web) -> bool:
+    """Whether a Parquet file has images; one that cannot be read is listed, and so refused, as a manifest."""
+    try:
+        with closing(open_manifest(annotations, web)) as file:
+            return image_table.columns_of(file, annotations.name) is not None
     except InvalidRequest:
         return False
 
 
-def _well_known_coco(root: Path) -> Path | None:
+def _well_known_coco(root: Path, aside: list[str]) -> Path | None:
     for pattern in COCO_NAMES:
-        found = [path for path in sorted(root.glob(pattern)) if _is_file(path) and coco.is_coco(path)]
+        candidates = [path for path in sorted(islice(root.glob(pattern), MAX_CANDIDATES)) if _is_file(path)]
+        found = [path for path in candidates if _is_usable(partial(coco.check, path), aside)]
         if len(found) > 1:
             names = ", ".join(str(path.relative_to(root)) for path in found)
             raise InvalidRequest(f"several COCO files are in the folder ({names}); name one in 'annotations'")
-        if found:
+        if found and found[0].parent != root and pattern.startswith("*"):
+            aside.append(f"{str(found[0].relative_to(root))!r} was not read; name it in 'annotations' for its labels")
+        elif found:
             return found[0]
     return None
 
 
-def _well_known_manifest(root: Path | Url, web: Web) -> Path | Url | None:
+def _well_known_manifest(root: Path | Url, web: Web, aside: list[str]) -> Path | Url | None:
     if isinstance(root, Path):
-        found = (root / name for name in MANIFEST_NAMES)
-        return next((path for path in found if _is_file(path) and manifest.is_manifest(path)), None)
-    if root.scheme in WEB:
+        there: list[Path | Url] = [root / name for name in MANIFEST_NAMES if _is_file(root / name)]
+    elif root.scheme in WEB:
         return None
-    there = Bucket(root).stat(list(MANIFEST_NAMES))
-    urls = [root.child(name) for name, (size_bytes, _) in zip(MANIFEST_NAMES, there, strict=True) if size_bytes >= 0]
-    return next((url for url in urls if _is_manifest(url, web)), None)
+    else:
+        stats = zip(MANIFEST_NAMES, Bucket(root).stat(list(MANIFEST_NAMES)), strict=True)
+        there = [root.child(name) for name, (size_bytes, _) in stats if size_bytes >= 0]
+    return next((path for path in there if _is_usable(partial(_check_manifest, path, web), aside)), None)
 
 
-def _is_manifest(url: Url, web: Web) -> bool:
+def _check_manifest(path: Path | Url, web: Web) -> None:
+    with closing(open_manifest(path, web)) as file:
+        manifest.check(file, path.name)
+
+
+def _is_usable(check: Callable[[], None], aside: list[str]) -> bool:
+    """Whether a check passes; if not, the reason is kept for the person who registers."""
     try:
-        with closing(open_manifest(url, web)) as file:
-            manifest.names_images(file, url.name)
-    except InvalidRequest:
+        check()
+    except InvalidRequest as error:
+        aside.append(f"set aside: {error.detail}")
         return False
     return True
 

@@ -7,7 +7,7 @@ named like an image is listed. If it is a link, a pipe or not readable, the embe
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from serve_app.errors import InvalidRequest
@@ -26,12 +26,15 @@ EXTENSIONS = frozenset(
 not left out without a word."""
 
 
-def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[SourceFile]:
+def images(
+    root: Path, suffixes: frozenset[bytes] = EXTENSIONS, linked: Callable[[str], None] = lambda name: None
+) -> Iterator[SourceFile]:
     """Every image below `root`, in the order of their paths' bytes; memory grows with the largest folder.
 
     Args:
         root: the folder.
         suffixes: the lower-case suffixes of files to list, by default those of images.
+        linked: is told of each symbolic link to a folder; such a name ends in a slash.
 
     Raises:
         InvalidRequest: a folder cannot be read, or folders nest deeper than `MAX_DEPTH`. An unreadable sub-folder is
@@ -42,14 +45,16 @@ def images(root: Path, suffixes: frozenset[bytes] = EXTENSIONS) -> Iterator[Sour
     except OSError as error:
         raise_shortage(error)
         raise InvalidRequest(f"the dataset's folder cannot be opened: {_reason(error)}") from None
-    yield from _walk(root_fd, b"", suffixes, depth=0)
+    yield from _walk(root_fd, b"", suffixes, linked, depth=0)
 
 
-def _walk(folder_fd: int, folder: bytes, suffixes: frozenset[bytes], *, depth: int) -> Iterator[SourceFile]:
+def _walk(
+    folder_fd: int, folder: bytes, suffixes: frozenset[bytes], linked: Callable[[str], None], *, depth: int
+) -> Iterator[SourceFile]:
     """List and close an open folder; `folder` is its path below the root."""
     try:
         label = encode_name(folder) or None
-        for name in _entries(folder_fd, folder, suffixes):
+        for name in _entries(folder_fd, folder, suffixes, linked):
             path = folder + b"/" + name if folder else name
             if not name.endswith(b"/"):
                 file_name = encode_name(path)
@@ -57,12 +62,12 @@ def _walk(folder_fd: int, folder: bytes, suffixes: frozenset[bytes], *, depth: i
                 continue
             inner_fd = _enter(folder_fd, path[:-1], depth=depth + 1)
             if inner_fd is not None:
-                yield from _walk(inner_fd, path[:-1], suffixes, depth=depth + 1)
+                yield from _walk(inner_fd, path[:-1], suffixes, linked, depth=depth + 1)
     finally:
         os.close(folder_fd)
 
 
-def _entries(folder_fd: int, folder: bytes, suffixes: frozenset[bytes]) -> list[bytes]:
+def _entries(folder_fd: int, folder: bytes, suffixes: frozenset[bytes], linked: Callable[[str], None]) -> list[bytes]:
     """The names of a folder's images and sub-folders; names of sub-folders end in a slash.
 
     Because of the slash, sorting each folder sorts the whole listing by path.
@@ -78,6 +83,8 @@ def _entries(folder_fd: int, folder: bytes, suffixes: frozenset[bytes]) -> list[
                     names.append(name + b"/")
                 elif os.path.splitext(name)[1].lower() in suffixes:
                     names.append(name)
+                elif entry.is_symlink() and entry.is_dir():
+                    linked(encode_name(folder + b"/" + name if folder else name) + "/")
                 if len(names) > MAX_IMAGES:
                     raise too_many_images()
     except OSError as error:

@@ -18,12 +18,13 @@ import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest, RefusedImage
 from serve_app.sources.files import unreadable
-from serve_app.sources.listing import LABEL_COLUMNS, label_text
+from serve_app.sources.listing import LABEL_COLUMNS, MAX_IMAGES, label_text
+from serve_app.sources.parquet_table import Table, can_be_cells, read_footer, refusing
 from serve_app.sources.shortage import raise_shortage
 
 SUFFIXES = frozenset({b".parquet"})
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "image_bytes", "bytes", "content")
-BATCH_ROWS = 2000
+MAX_COLUMNS_CHARS = 200
 MAX_GROUP_BYTES = 1 << 29
 KEPT_GROUPS = 2
 
@@ -50,44 +51,35 @@ def columns_of(file: IO[bytes], name: str) -> ImageColumns | None:
 
     Raises:
         InvalidRequest: the file is not Parquet.
+        Unavailable: there is not enough memory.
     """
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidRequest(f"{name!r} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
-    features = _features(schema)
-    image = _image_column(schema, features)
-    if image is None:
-        return None
-    classes = [key for key, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    known = [key for key in (*LABEL_COLUMNS, "labels", *classes) if key in schema.names]
-    label = next((key for key in known if _can_label(schema.field(key).type)), None)
-    names = features.get(label, {}).get("names") if label else None
-    return ImageColumns(image, label, names if isinstance(names, list) else None)
+    return _columns(Table(file, name).schema)
 
 
-def rows(file: IO[bytes], name: str) -> Iterator[Row]:
+def check(file: IO[bytes], name: str) -> None:
+    """Make sure that a Parquet file has a column of images. Raises `InvalidRequest`, which says what it has instead."""
+    _require_images(Table(file, name).schema, name)
+
+
+def rows(file: IO[bytes], name: str, notices: list[str] | None = None) -> Iterator[Row]:
     """The rows of a Parquet file, in its order; only the column of labels is read.
 
     Raises:
         InvalidRequest: the file is not Parquet, has no column of images, or is damaged.
+        Unavailable: there is not enough memory.
     """
-    columns = columns_of(file, name)
-    if columns is None:
-        raise InvalidRequest(f"{name!r} has no column of images: a struct with 'bytes', or binary named 'image'")
+    table = Table(file, name)
+    columns = _require_images(table.schema, name)
+    if notices is not None:
+        notices.extend(_unread_labels(table.schema, columns, name))
     number = 0
-    try:
-        table = pq.ParquetFile(file)
-        for group in range(table.metadata.num_row_groups):
-            n_rows = table.metadata.row_group(group).num_rows
-            labels = _labels(table, group, columns) if columns.label else repeat(None)
-            for row, label in zip(range(n_rows), labels, strict=False):
+    for group in range(table.metadata.num_row_groups):
+        n_rows = table.metadata.row_group(group).num_rows
+        labels = _labels(table, group, columns) if columns.label else repeat(None, n_rows)
+        with refusing(name):
+            for row, label in zip(range(n_rows), labels, strict=True):
                 yield Row(number, label, group, row)
                 number += 1
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidRequest(
-            f"{name!r} cannot be read as Parquet after row {number}: {str(error).splitlines()[0]}"
-        ) from None
 
 
 class RowGroups:
@@ -97,7 +89,7 @@ class RowGroups:
         self._lock = Lock()
         self._kept: OrderedDict[object, Future[pa.ChunkedArray]] = OrderedDict()
 
-    def image(self, key: object, open_file: Callable[[], IO[bytes]], group: int, row: int) -> bytes:
+    def image(self, key: object, open_file: Callable[[], IO[bytes]], group: int, row: int, mark: str = "") -> bytes:
         """The encoded image of a row.
 
         Args:
@@ -105,10 +97,14 @@ class RowGroups:
             open_file: opens the file; it is called only if the group is not kept.
             group: the number of the group in the file.
             row: the number of the row in the group.
+            mark: `mark_of` the file as it was listed; nothing if that is unknown.
 
         Raises:
-            RefusedImage: the row or group is missing (changed), the row is empty, or the group is too_large or corrupt.
+            RefusedImage: the file is another one than listed (changed), the row is empty, or the group is too_large or
+                corrupt.
+            Unavailable: there is not enough memory.
         """
+        key = (key, mark)
         with self._lock:
             future = self._kept.get((key, group))
             is_mine = future is None
@@ -119,7 +115,7 @@ class RowGroups:
             else:
                 self._kept.move_to_end((key, group))
         if is_mine:
-            self._fill(future, (key, group), open_file)
+            self._fill(future, (key, group), open_file, mark)
         column = future.result()
         if row >= len(column):
             raise RefusedImage("changed: its file was replaced since it was listed; rescan the dataset")
@@ -129,35 +125,37 @@ class RowGroups:
         return bytes(data)
 
     def _fill(
-        self, future: "Future[pa.ChunkedArray]", kept: tuple[Any, int], open_file: Callable[[], IO[bytes]]
+        self, future: "Future[pa.ChunkedArray]", kept: tuple[Any, int], open_file: Callable[[], IO[bytes]], mark: str
     ) -> None:
         try:
-            future.set_result(_image_group(open_file, kept[1]))
+            future.set_result(_image_group(open_file, kept[1], mark))
         except BaseException as error:
             with self._lock:
                 self._kept.pop(kept, None)  # the next caller tries again
             future.set_exception(error)
 
 
-def _image_group(open_file: Callable[[], IO[bytes]], group: int) -> pa.ChunkedArray:
+def mark_of(file: IO[bytes], name: str) -> str:
+    """A text that tells a Parquet file from one that takes its place. Raises `InvalidRequest` if it is not Parquet."""
+    return f"{read_footer(file, name):08x}"
+
+
+def _image_group(open_file: Callable[[], IO[bytes]], group: int, mark: str) -> pa.ChunkedArray:
     with open_file() as file:
         try:
+            if mark and mark_of(file, "the file") != mark:
+                raise _changed()
             columns = columns_of(file, "the file")
-            table = pq.ParquetFile(file)
-            if columns is None or group >= table.metadata.num_row_groups:
-                raise RefusedImage("changed: its file was replaced since it was listed; rescan the dataset")
-            about = table.metadata.row_group(group)
-            parts = [about.column(i) for i in range(about.num_columns)]
-            size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == columns.image)
-            if size > MAX_GROUP_BYTES:
-                raise RefusedImage(
-                    f"too_large: its row group has {size:,} bytes of images, more than {MAX_GROUP_BYTES:,}; "
-                    "write the file with smaller row groups"
-                )
+            metadata = pq.read_metadata(file)
+            if columns is None or group >= metadata.num_row_groups:
+                raise _changed()
+            _require_small(metadata.row_group(group), columns.image)
+            # Images of equal bytes are stored once as a dictionary, and stay so in memory.
+            table = pq.ParquetFile(file, metadata=metadata, read_dictionary=[columns.image])
             found = table.read_row_group(group, columns=[columns.image], use_threads=False).column(0)
         except RefusedImage:
             raise
-        except (pa.ArrowException, InvalidRequest, OSError) as error:
+        except (pa.ArrowException, InvalidRequest, OSError, ValueError, KeyError) as error:
             raise_shortage(error)
             if isinstance(error, OSError) and error.errno:  # pyarrow's own OSErrors, for damaged files, have no number
                 raise unreadable(error) from None
@@ -167,24 +165,85 @@ def _image_group(open_file: Callable[[], IO[bytes]], group: int) -> pa.ChunkedAr
     return pa.chunked_array([chunk.field("bytes") for chunk in found.chunks], found.type.field("bytes").type)
 
 
-def _labels(table: pq.ParquetFile, group: int, columns: ImageColumns) -> Iterator[str | None]:
-    for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], columns=[columns.label], use_threads=False):
-        for value in batch.column(0).to_pylist():
+def _changed() -> RefusedImage:
+    return RefusedImage("changed: its file was replaced since it was listed; rescan the dataset")
+
+
+def _require_small(group: pq.RowGroupMetaData, image: str) -> None:
+    parts = [group.column(i) for i in range(group.num_columns)]
+    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == image)
+    if size > MAX_GROUP_BYTES or group.num_rows > MAX_IMAGES:
+        raise RefusedImage(
+            f"too_large: its row group has {size:,} bytes of images in {group.num_rows:,} rows, more than "
+            f"{MAX_GROUP_BYTES:,} or {MAX_IMAGES:,}; write the file with smaller row groups"
+        )
+
+
+def _labels(table: Table, group: int, columns: ImageColumns) -> Iterator[str | None]:
+    assert columns.label is not None
+    for [cells] in table.batches([columns.label], [group]):
+        for value in cells:
             names = columns.class_names
             if names is not None and isinstance(value, int) and 0 <= value < len(names):
-                yield str(names[value])
+                yield label_text(str(names[value]))
             else:
                 yield label_text(value)
+
+
+def _columns(schema: pa.Schema) -> ImageColumns | None:
+    features = _features(schema)
+    image = _image_column(schema, features)
+    if image is None:
+        return None
+    label = next((key for key in _label_columns(schema, features) if can_be_cells(schema.field(key).type)), None)
+    names = features.get(label, {}).get("names") if label else None
+    return ImageColumns(image, label, names if isinstance(names, list) else None)
+
+
+def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> list[str]:
+    classes = [key for key, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    return [key for key in (*LABEL_COLUMNS, *classes) if schema.names.count(key) == 1]
+
+
+def _unread_labels(schema: pa.Schema, columns: ImageColumns, name: str) -> Iterator[str]:
+    """A sentence if columns look like labels, but none of them could be read."""
+    named = [key for key in LABEL_COLUMNS if key in schema.names]
+    if columns.label is None and named:
+        problem = (
+            f"is of type {str(schema.field(named[0]).type)[:100]}"
+            if schema.names.count(named[0]) == 1
+            else "is there twice"
+        )
+        yield f"the column {named[0]!r} of {name!r} {problem}, so its images have no labels"
+
+
+def _require_images(schema: pa.Schema, name: str) -> ImageColumns:
+    columns = _columns(schema)
+    if columns is not None:
+        return columns
+    lists = next((column for column in schema.names if _holds_lists_of_images(schema, column)), None)
+    if lists is not None:
+        raise InvalidRequest(f"the column {lists!r} of {name!r} holds lists of images; write one image in each row")
+    found = ", ".join(schema.names)[:MAX_COLUMNS_CHARS] or "none"
+    raise InvalidRequest(
+        f"{name!r} has no column of images: a struct with 'bytes', or binary named 'image' (columns found: {found})"
+    )
+
+
+def _holds_lists_of_images(schema: pa.Schema, column: str) -> bool:
+    kind = schema.field(schema.get_field_index(column)).type if schema.names.count(column) == 1 else pa.null()
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(is_list and _has_bytes(kind.value_type))
 
 
 def _image_column(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> str | None:
     declared = [key for key, feature in features.items() if feature.get("_type") == "Image"]
     named = [name for name in schema.names if name.casefold() in IMAGE_COLUMNS]
     for name in (*declared, *named, *schema.names):
-        if name not in schema.names:
+        if schema.names.count(name) != 1:
             continue
         kind = schema.field(name).type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0 and _is_binary(kind.field("bytes").type):
+        if _has_bytes(kind):
             return f"{name}.bytes"
         if _is_binary(kind) and (name in declared or name in named):
             return str(name)
@@ -195,9 +254,10 @@ def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _can_label(kind: pa.DataType) -> bool:
-    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_dictionary)
-    return any(is_kind(kind) for is_kind in (*texts, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean))
+def _has_bytes(kind: pa.DataType) -> bool:
+    """Whether the values are structs with encoded images in `bytes`."""
+    at = kind.get_field_index("bytes") if pa.types.is_struct(kind) else -1
+    return bool(at >= 0 and _is_binary(kind.field(at).type))
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:

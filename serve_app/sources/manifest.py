@@ -1,26 +1,54 @@
-"""Reads a manifest as a dataset: CSV or Parquet with a column of file names and optionally a column of labels."""
+"""Reads a manifest as a dataset: CSV, JSON Lines or Parquet with file names and optionally labels."""
 
+import base64
 import csv
+import json
+import re
 from collections.abc import Callable, Iterator
-from itertools import chain, count, repeat
+from itertools import chain, repeat
 from pathlib import Path
-from typing import IO, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import IO, Any, NamedTuple
 
 from serve_app.errors import InvalidRequest
 from serve_app.records import SourceFile
-from serve_app.sources.listing import LABEL_COLUMNS, image_path, label_text, open_listing
+from serve_app.sources.listing import LABEL_COLUMNS, image_path, label_text
+from serve_app.sources.parquet_table import Table
+from serve_app.sources.text_lines import lines
 from serve_app.urls import Url, is_url, parse
 
-NAME_COLUMNS = ("file_name", "filename", "file_path", "path", "image")
-SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+NAME_COLUMNS = (
+    "file_name",
+    "filename",
+    "file_path",
+    "path",
+    "image",
+    "filepath",
+    "image_path",
+    "image_file",
+    "image_name",
+    "img_path",
+    "img",
+    "file",
+    "relative_path",
+)
+SUFFIXES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"})
 DELIMITERS = (",", ";", "\t")
-MAX_LINE_BYTES = 1 << 20
-BATCH_ROWS = 2000
 PARQUET_MAGIC = b"PAR1"
 MAX_COLUMNS_CHARS = 200
+BASE64 = re.compile(r"[A-Za-z0-9+/_-]{24}[A-Za-z0-9+/_\s-]*={0,2}\s*")
+BASE64_HEAD = 24
+MIN_BASE64_CHARS = 40
+IMAGE_MAGICS = (
+    b"\x89PNG",
+    b"\xff\xd8\xff",
+    b"GIF8",
+    b"RIFF",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"\0\0\0\x1cftyp",
+    b"\0\0\0 ftyp",
+)
 
 
 class NameColumns(NamedTuple):
@@ -34,36 +62,42 @@ Row = tuple[str, object, object]
 """The place in the manifest (for messages), and the unchanged file name and label."""
 
 
-def is_manifest(path: Path) -> bool:
-    """Whether a file can be read and has a column of file names."""
-    try:
-        with open_listing(path) as file:
-            names_images(file, path.name)
-    except InvalidRequest:
-        return False
-    return True
-
-
-def names_images(file: IO[bytes], name: str) -> None:
+def check(file: IO[bytes], name: str) -> None:
     """Make sure that an open file has a column of file names. Raises `InvalidRequest`."""
-    next(_rows(file, name), None)
+    next(_rows(file, name, []), None)
 
 
-def images(file: IO[bytes], manifest: str, allows: Callable[[Url], bool] = lambda url: False) -> Iterator[SourceFile]:
+def images(
+    file: IO[bytes],
+    manifest: str,
+    allows: Callable[[Url], bool] = lambda url: False,
+    *,
+    root: Path | None = None,
+    base: bytes = b"",
+    notices: list[str] | None = None,
+) -> Iterator[SourceFile]:
     """The images that a manifest names, in its order; `sample_id` is the file name.
 
     Args:
         file: the open manifest.
         manifest: the manifest's name, for messages.
         allows: tells whether the service may read a URL.
+        root: the dataset's folder, if it is one of this machine.
+        base: the manifest's folder below the root.
+        notices: gets a sentence if no column holds labels.
 
     Raises:
-        InvalidRequest: the file is not CSV or Parquet, has no column of file names, or has an unusable row.
+        InvalidRequest: the file has another format, has no column of file names, or has an unusable row.
     """
-    for place, name, label in _rows(file, manifest):
+    for place, name, label in _rows(file, manifest, [] if notices is None else notices):
         if not isinstance(name, str):
             raise InvalidRequest(f"{place}: the file name must be a text, not {type(name).__name__}")
-        file_name = _url(name, place, allows) if is_url(name) else image_path(name, place)
+        if _is_image_text(name):
+            raise InvalidRequest(
+                f"{place}: this is an image as base64 text, not a file name; write the image's bytes into a binary "
+                "column of a Parquet file, or into a file of its own"
+            )
+        file_name = _url(name, place, allows) if is_url(name) else image_path(name, place, root=root, base=base)
         yield SourceFile(file_name, file_name, _label(label, place))
 
 
@@ -77,37 +111,68 @@ def _url(text: str, place: str, allows: Callable[[Url], bool]) -> str:
     return str(url)
 
 
-def _rows(file: IO[bytes], name: str) -> Iterator[Row]:
+def _rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Row]:
     start = file.tell()
     is_parquet = name.lower().endswith(".parquet") or file.read(len(PARQUET_MAGIC)) == PARQUET_MAGIC
     file.seek(start)
-    return _parquet_rows(file, name) if is_parquet else _csv_rows(file, name)
+    if is_parquet:
+        return _parquet_rows(file, name, notices)
+    if name.lower().endswith((".jsonl", ".ndjson")):
+        return _json_rows(file, name, notices)
+    return _csv_rows(file, name, notices)
 
 
-def _csv_rows(file: IO[bytes], name: str) -> Iterator[Row]:
-    lines = _lines(file, name)
-    header = next(lines, "")
-    reader = csv.reader(chain([header], lines), delimiter=_delimiter(header), strict=True)
+def _csv_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Row]:
+    rest, n_before = lines(file, name), 0
+    header = next(rest, "")
+    delimiter = _stated_delimiter(header)
+    if delimiter is not None:
+        header, n_before = next(rest, ""), 1
+    reader = csv.reader(chain([header], rest), delimiter=delimiter or _delimiter(header), strict=True)
     try:
-        columns = _columns(next(reader, []), name)
+        columns = _columns(next(reader, []), name, notices)
         for row in reader:
             if row:
-                yield f"line {reader.line_num} of {name!r}", _cell(row, columns.name), _cell(row, columns.label)
+                line = reader.line_num + n_before
+                yield f"line {line} of {name!r}", _cell(row, columns.name), _cell(row, columns.label)
     except csv.Error as error:
-        raise InvalidRequest(f"line {reader.line_num} of {name!r} is not CSV: {error}") from None
+        raise InvalidRequest(f"line {reader.line_num + n_before} of {name!r} is not CSV: {error}") from None
 
 
-def _lines(file: IO[bytes], name: str) -> Iterator[str]:
-    for number in count(1):
-        line = file.readline(MAX_LINE_BYTES)
-        if not line:
-            return
-        if len(line) == MAX_LINE_BYTES:
-            raise InvalidRequest(f"line {number} of {name!r} has over {MAX_LINE_BYTES:,} bytes; is the file CSV?")
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"line {number} of {name!r} is not UTF-8; save the file as 'CSV UTF-8'") from None
+def _json_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Row]:
+    """Rows of JSON Lines: an object in each line, whose keys are the columns."""
+    keys: list[str] = []
+    has_labels = False
+    for number, line in enumerate(lines(file, name), 1):
+        if not line.strip():
+            continue
+        row = _json_object(line, f"line {number} of {name!r}")
+        keys = keys or list(row)
+        columns = _columns(list(row), name, [])
+        has_labels = has_labels or columns.label is not None
+        cells = list(row.values())
+        yield f"line {number} of {name!r}", cells[columns.name], None if columns.label is None else cells[columns.label]
+    if not keys:
+        raise InvalidRequest(f"{name!r} has no rows")
+    if not has_labels:
+        _columns(keys, name, notices)
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        problem = error.msg if isinstance(error, json.JSONDecodeError) else "it holds too long a number or nests deeply"
+        raise InvalidRequest(f"{place} is not JSON: {problem}") from None
+    if not isinstance(row, dict):
+        raise InvalidRequest(f"{place} is not a JSON object")
+    return row
+
+
+def _stated_delimiter(header: str) -> str | None:
+    """The delimiter that Excel writes into a line of its own before the header."""
+    stated = header.rstrip("\r\n")
+    return stated[4] if len(stated) == 5 and stated.lower().startswith("sep=") else None
 
 
 def _delimiter(header: str) -> str:
@@ -115,7 +180,7 @@ def _delimiter(header: str) -> str:
 
     def score(delimiter: str) -> tuple[bool, int]:
         cells = header.rstrip("\r\n").replace('"', "").split(delimiter)
-        return _position(cells, NAME_COLUMNS) is not None, len(cells)
+        return any(_plain(cell) in NAME_COLUMNS for cell in cells), len(cells)
 
     return max(DELIMITERS, key=score)
 
@@ -125,38 +190,42 @@ def _cell(row: list[str], position: int | None) -> str | None:
     return row[position] if position is not None and position < len(row) else None
 
 
-def _parquet_rows(file: IO[bytes], name: str) -> Iterator[Row]:
+def _parquet_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Row]:
+    table = Table(file, name)
+    columns = _columns(table.schema.names, name, notices)
+    wanted = [table.schema.names[position] for position in columns if position is not None]
     number = 0
-    try:
-        parquet = pq.ParquetFile(file)
-        found = parquet.schema_arrow.names
-        columns = _columns(found, name)
-        wanted = [found[position] for position in columns if position is not None]
-        for batch in parquet.iter_batches(BATCH_ROWS, columns=wanted, use_threads=False):
-            names = batch.column(wanted[0]).to_pylist()
-            labels = batch.column(wanted[1]).to_pylist() if len(wanted) > 1 else repeat(None)
-            for name_cell, label in zip(names, labels, strict=False):
-                number += 1
-                yield f"row {number} of {name!r}", name_cell, label
-    except (pa.ArrowException, OSError, KeyError, UnicodeDecodeError) as error:
-        problem = str(error).splitlines()[0]
-        raise InvalidRequest(f"{name!r} cannot be read as Parquet after row {number}: {problem}") from None
+    for batch in table.batches(wanted):
+        for name_cell, label in zip(batch[0], batch[1] if len(batch) > 1 else repeat(None), strict=False):
+            number += 1
+            yield f"row {number} of {name!r}", name_cell, label
 
 
-def _columns(found: list[str], name: str) -> NameColumns:
-    position = _position(found, NAME_COLUMNS)
+def _columns(found: list[str], name: str, notices: list[str]) -> NameColumns:
+    columns = f"columns found: {', '.join(found)[:MAX_COLUMNS_CHARS] or 'none'}"
+    position = _position(found, NAME_COLUMNS, name)
     if position is None:
         raise InvalidRequest(
-            f"{name!r} has no column 'file_name' (columns found: {', '.join(found)[:MAX_COLUMNS_CHARS] or 'none'}); "
+            f"{name!r} has no column 'file_name' ({columns}); "
             "add one with the paths of the images relative to the dataset's folder"
         )
-    return NameColumns(position, _position(found, LABEL_COLUMNS))
+    label = _position(found, LABEL_COLUMNS, name)
+    if label is None and len(found) > 1:
+        notices.append(f"{name!r} has no column 'label' ({columns}), so its images have no labels")
+    return NameColumns(position, label)
 
 
-def _position(found: list[str], known: tuple[str, ...]) -> int | None:
-    """The position of the first known column; case and blanks around a name do not matter."""
-    names = [column.strip().casefold() for column in found]
-    return next((names.index(column) for column in known if column in names), None)
+def _position(found: list[str], known: tuple[str, ...], name: str) -> int | None:
+    """The position of the first known column; case, and blanks in and around a name, do not matter."""
+    names = [_plain(column) for column in found]
+    column = next((column for column in known if column in names), None)
+    if column is not None and names.count(column) > 1:
+        raise InvalidRequest(f"{name!r} has two columns {column!r}; rename one of them")
+    return None if column is None else names.index(column)
+
+
+def _plain(column: str) -> str:
+    return column.strip().casefold().replace(" ", "_").replace("-", "_")
 
 
 def _label(value: object, place: str) -> str | None:
@@ -164,3 +233,13 @@ def _label(value: object, place: str) -> str | None:
         return label_text(value)
     except InvalidRequest as error:
         raise InvalidRequest(f"{place}: {error.detail}") from None
+
+
+def _is_image_text(text: str) -> bool:
+    """Whether a text is a data URI, or base64 that begins like an image file."""
+    if text.startswith("data:"):
+        return True
+    if len(text) < MIN_BASE64_CHARS or not BASE64.fullmatch(text):
+        return False
+    head = text[:BASE64_HEAD].replace("-", "+").replace("_", "/")
+    return base64.b64decode(head).startswith(IMAGE_MAGICS)

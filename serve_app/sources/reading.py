@@ -31,22 +31,26 @@ class Place(NamedTuple):
     """The place of an image in a container.
 
     In a tar, `at` is the offset of the image's bytes and `within` is their number. In a Parquet file, they are the row
-    group and the row in the group. `container` is a file name below the root.
+    group and the row in the group. `container` is a file name below the root. `mark` tells the member's header or the
+    Parquet file's footer from another one; it is empty where an older version of the service listed the image.
     """
 
     kind: str
     at: int
     within: int
     container: str
+    mark: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.at} {self.within} {self.container}"
+        kind = f"{self.kind}:{self.mark}" if self.mark else self.kind
+        return f"{kind} {self.at} {self.within} {self.container}"
 
     @classmethod
     def parse(cls, text: str) -> "Place":
         """The place that `str` turned into this text."""
         kind, at, within, container = text.split(" ", 3)
-        return cls(kind, int(at), int(within), container)
+        kind, _, mark = kind.partition(":")
+        return cls(kind, int(at), int(within), container, mark)
 
 
 class Reader:
@@ -111,7 +115,9 @@ class Reader:
             place = Place.parse(file.place)
             if place.kind == "row":
                 key = (root, place.container, file.mtime_ns)
-                data = self._row_groups.image(key, lambda: _open_below(root, place.container), place.at, place.within)
+                data = self._row_groups.image(
+                    key, lambda: _open_below(root, place.container), place.at, place.within, place.mark
+                )
                 files.check_size(len(data), max_bytes, what="image")
                 return data
             return _member(root, place, max_bytes)
@@ -162,7 +168,7 @@ def _member(root: str, place: Place, max_bytes: int) -> bytes:
         both = files.read_part(root, place.container, start, n_bytes)
     if len(both) < n_bytes:
         raise RefusedImage("changed: its tar is shorter than when it was listed; rescan the dataset")
-    check_header(both[:TAR_HEADER_BYTES], place.within)
+    check_header(both[:TAR_HEADER_BYTES], place.within, place.mark)
     return both[TAR_HEADER_BYTES:]
 
 

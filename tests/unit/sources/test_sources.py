@@ -312,7 +312,8 @@ def test_a_coco_name_that_leads_outside_is_refused_by_its_entry(root, name):
         ('{"images": [{"id": 1', "at byte 20: parse error: premature EOF"),
         ('{"images": [], oops}', "at byte 16: lexical error: invalid char in json text"),
         ('{"images": []} x', "at byte 16: parse error: trailing garbage"),
-        ('{"images": [{"id": NaN}]}', "lexical error"),
+        ('{"images": [{"id": NaN}]}', "'id' must be a whole number or a text"),
+        ('{"images": [{"id": ' + "9" * 5000 + "}]}", "a number has thousands of digits"),
         (b'{"images": "\xff"}', "lexical error: invalid bytes in UTF8 string"),
         ('{"images": []}'.encode("utf-16"), "at byte 1"),
         ("[" * 100_000, "brackets nest deeper than 64"),
@@ -414,9 +415,8 @@ def test_a_manifest_name_that_leads_outside_is_refused_by_its_line(root, name):
         ("file_name\n" + "x" * 200_000, "line 2 of 'manifest.csv' is not CSV: field larger"),
         ("file_name\n" + "x" * 2_000_000, "line 2 of 'manifest.csv' has over 1,048,576 bytes"),
         (b"file_name\na.jpg\n" + "é.jpg\n".encode("latin-1"), "line 3 of 'manifest.csv' is not UTF-8; save"),
-        ("file_name\na.jpg\n".encode("utf-16"), "line 1 of 'manifest.csv' is not UTF-8; save"),
     ],
-    ids=["empty", "columns", "no name", "open quote", "long field", "long line", "Latin-1", "UTF-16"],
+    ids=["empty", "columns", "no name", "open quote", "long field", "long line", "Latin-1"],
 )
 def test_a_broken_csv_manifest_is_refused_with_the_place(root, content, detail):
     assert detail in problem(root, "manifest", write_csv(root, content))
@@ -461,10 +461,10 @@ def test_a_parquet_manifest_needs_no_labels(root):
     ("columns", "detail"),
     [
         ({"name": ["a.jpg"]}, "no column 'file_name' (columns found: name)"),
-        ({"image": [{"bytes": b"", "path": "a.jpg"}]}, "row 1 of 'm.parquet': the file name must be a text, not dict"),
+        ({"image": [{"bytes": b"", "path": "a.jpg"}]}, "the column 'image' of 'm.parquet' is of type struct"),
         ({"path": ["a.jpg", None]}, "row 2 of 'm.parquet': the file name must be a text, not NoneType"),
         ({"path": ["a.jpg", "../b.jpg"]}, "row 2 of 'm.parquet': '../b.jpg' leads outside"),
-        ({"path": ["a.jpg"], "label": [["x"]]}, "row 1 of 'm.parquet': the label must be a text or a number, not list"),
+        ({"path": ["a.jpg"], "label": [["x"]]}, "the column 'label' of 'm.parquet' is of type list"),
     ],
     ids=["columns", "nested", "null", "outside", "label"],
 )
@@ -488,7 +488,7 @@ def test_a_broken_parquet_manifest_is_refused(root):
 def test_two_parquet_columns_of_one_name_are_refused(root):
     table = pa.Table.from_arrays([pa.array(["a.jpg"]), pa.array(["b.jpg"])], names=["path", "path"])
     pq.write_table(table, root / "m.parquet")
-    assert "cannot be read as Parquet" in problem(root, "manifest", root / "m.parquet")
+    assert "'m.parquet' has two columns 'path'" in problem(root, "manifest", root / "m.parquet")
 
 
 def test_a_long_manifest_is_read_as_a_stream(root):

@@ -1,0 +1,159 @@
+"""A Parquet file of names and labels, read within bounds whatever its bytes are."""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from serve_app.errors import InvalidRequest, Unavailable
+from serve_app.sources.listing import MAX_NAME_BYTES
+from serve_app.sources.parquet_pages import check_column
+
+BATCH_ROWS = 2000
+MAX_FOOTER_BYTES = 64 << 20
+MAX_ROWS = 1 << 31
+_END = struct.Struct("<I4s")
+
+
+class Table:
+    """An open Parquet file; columns are read one batch of rows after another.
+
+    Raises:
+        InvalidRequest: the file is not Parquet.
+        Unavailable: there is not enough memory.
+    """
+
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file, self._name = file, name
+        self._row = 0
+        read_footer(file, name)
+        with refusing(name):
+            self.metadata = pq.read_metadata(file)
+            self.schema = self.metadata.schema.to_arrow_schema()
+            if not 0 <= self.metadata.num_rows <= MAX_ROWS:
+                raise InvalidRequest(f"{name!r} states that it has {self.metadata.num_rows:,} rows")
+
+    def batches(self, columns: list[str], groups: list[int] | None = None) -> Iterator[list[list[object]]]:
+        """The cells of the columns, `BATCH_ROWS` rows at a time.
+
+        Args:
+            columns: columns of texts, binary texts, numbers or truth values.
+            groups: the row groups; all of them if None.
+
+        Raises:
+            InvalidRequest: the file is damaged, would take too much memory, or has a column of another type or name.
+            Unavailable: there is not enough memory.
+        """
+        for column in columns:
+            self._require_cells(column)
+        groups = list(range(self.metadata.num_row_groups)) if groups is None else groups
+        with refusing(self._name, lambda: f" after row {self._row}"):
+            for group in groups:
+                check_group(self._file, self.metadata.row_group(group), set(columns), self._name)
+            table = pq.ParquetFile(self._file, metadata=self.metadata, read_dictionary=columns)
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+                yield [self._cells(batch.column(batch.schema.get_field_index(column))) for column in columns]
+                self._row += batch.num_rows
+
+    def _require_cells(self, column: str) -> None:
+        if self.schema.names.count(column) > 1:
+            raise InvalidRequest(f"{self._name!r} has two columns {column!r}; rename one of them")
+        kind = self.schema.field(column).type
+        if not can_be_cells(kind):
+            raise InvalidRequest(f"the column {column!r} of {self._name!r} is of type {kind}, not texts or numbers")
+
+    def _cells(self, column: pa.Array) -> list[object]:
+        require_short(column, self._name)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if _is_written_out(column.type):
+            column = column.cast(pa.string())
+        return [cell.decode("utf-8") if isinstance(cell, bytes) else cell for cell in column.to_pylist()]
+
+
+def check_group(file: IO[bytes], group: pq.RowGroupMetaData, columns: set[str], name: str) -> None:
+    """Apply `parquet_pages.check_column` to the leaves of these columns. Raises `InvalidRequest`."""
+    for position in range(group.num_columns):
+        column = group.column(position)
+        if column.path_in_schema.partition(".")[0] in columns:
+            check_column(file, column, name)
+
+
+def read_footer(file: IO[bytes], name: str) -> int:
+    """A number that tells two footers apart: their CRC-32.
+
+    Raises:
+        InvalidRequest: the file does not end as Parquet does, or its footer is longer than `MAX_FOOTER_BYTES`.
+    """
+    with refusing(name):
+        size = file.seek(0, 2)
+        if size < _END.size:
+            raise InvalidRequest(f"{name!r} cannot be read as Parquet: it has only {size} bytes")
+        file.seek(size - _END.size)
+        n_bytes, magic = _END.unpack(file.read(_END.size))
+        if magic not in (b"PAR1", b"PARE") or n_bytes > min(size, MAX_FOOTER_BYTES):
+            raise InvalidRequest(f"{name!r} cannot be read as Parquet: its last bytes are not those of a Parquet file")
+        file.seek(max(0, size - _END.size - n_bytes))
+        mark = zlib.crc32(file.read(n_bytes))
+        file.seek(0)
+    return mark
+
+
+@contextmanager
+def refusing(name: str, where: Callable[[], str] = str) -> Iterator[None]:
+    """Turn what pyarrow raises for a damaged file into `InvalidRequest`, and a lack of memory into `Unavailable`.
+
+    Args:
+        name: the file's name, for messages.
+        where: gives the place in the file, for messages.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise Unavailable(f"there is not enough memory to read {name!r} now; try again") from None
+    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
+        problem = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InvalidRequest(f"{name!r} cannot be read as Parquet{where()}: {problem}") from None
+
+
+def can_be_cells(kind: pa.DataType) -> bool:
+    """Whether the values of a column can be file names or labels."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
+    return _is_text(kind) or _is_written_out(kind) or any(is_kind(kind) for is_kind in numbers)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds texts, or bytes that may be texts."""
+    texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    return _is_view(kind) or any(is_kind(kind) for is_kind in texts)
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(kind) or pa.types.is_binary_view(kind))
+
+
+def _is_written_out(kind: pa.DataType) -> bool:
+    """Whether Arrow has to turn the values into texts, because Python cannot hold all of them."""
+    return bool(pa.types.is_decimal(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind))
+
+
+def require_short(column: pa.Array, name: str) -> None:
+    """Refuse a column with a text that is longer than any file name or label, before its texts are copied.
+
+    Raises:
+        InvalidRequest: a text has more than `MAX_NAME_BYTES`.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary
+    if not _is_text(column.type):
+        return
+    lengths = pc.binary_length(column.cast(pa.large_binary()) if _is_view(column.type) else column)
+    longest = pc.max(lengths).as_py() or 0
+    if longest > MAX_NAME_BYTES:
+        raise InvalidRequest(f"{name!r} has a text of {longest:,} bytes in a cell, more than {MAX_NAME_BYTES:,}")
