@@ -76,7 +76,7 @@ def _forward_one(checkpoint: Path, threads: int, batch: int, seconds: float, own
     import torch
 
     torch.set_num_threads(threads)
-    run = _own(checkpoint, batch, own) if own else _plain(checkpoint, batch)
+    run = _own(checkpoint, threads, batch, own) if own else _plain(checkpoint, batch)
     passes_s: list[float] = []
     with torch.inference_mode():
         run()
@@ -97,10 +97,18 @@ def _plain(checkpoint: Path, batch: int) -> Callable[[], object]:
     return lambda: model(pixels)
 
 
-def _own(checkpoint: Path, batch: int, precision: Any) -> Callable[[], object]:
-    from serve_app.embedding.model import VisionModel
+def _own(checkpoint: Path, threads: int, batch: int, precision: Any) -> Callable[[], object]:
+    from serve_app.config import Settings
+    from serve_app.embedding import loading
 
-    model = VisionModel.load(checkpoint, name=checkpoint.name, device="cpu", precision=precision)
+    model = loading.load(
+        checkpoint,
+        name=checkpoint.name,
+        cache_dir=Settings.from_environment(os.environ).cache_dir,
+        device="cpu",
+        precision=precision,
+        threads=threads,
+    )
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
     return lambda: model.vectors(pixels)
 

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.contenders import image_files
 from benchmarks.parity import cosines
-from serve_app.embedding.model import VisionModel
+from serve_app.embedding.model import ModelRequest
+from serve_app.embedding.torch_model import TorchModel
 from serve_app.images.decode import Preprocessing, decode
 
 BATCHES = (32, 64, 128, 256)
@@ -80,7 +81,7 @@ def bare_rates(checkpoint: Path) -> dict[int, float]:
     return rates
 
 
-def overlapped(model: VisionModel, pixels: Pixels, size: int) -> list[torch.Tensor]:
+def overlapped(model: TorchModel, pixels: Pixels, size: int) -> list[torch.Tensor]:
     """Batches through pinned buffers: the copy of one runs beside the computation of the one before."""
     copying = torch.cuda.Stream()
     results = []
@@ -91,8 +92,7 @@ def overlapped(model: VisionModel, pixels: Pixels, size: int) -> list[torch.Tens
                 on_device = staged.to("cuda", non_blocking=True)
             torch.cuda.current_stream().wait_stream(copying)
             on_device.record_stream(torch.cuda.current_stream())
-            normalised = torch.addcmul(model._shift, on_device.permute(0, 3, 1, 2), model._scale)
-            results.append(model._network(normalised.to(torch.bfloat16)).last_hidden_state[:, 0])
+            results.append(model._embedder(on_device))
     return results
 
 
@@ -131,8 +131,9 @@ def decoded_ahead(
 
 def measure(checkpoint: Path, files: Sequence[bytes]) -> dict[str, object]:
     """Everything; the order is from the bare model to the whole path."""
-    model = VisionModel.load(checkpoint, name="bf16", device="cuda")
-    reference = VisionModel.load(checkpoint, name="fp32", device="cuda", precision="fp32")
+    pixels_as = Preprocessing.from_checkpoint(checkpoint)
+    model = TorchModel.load(ModelRequest(checkpoint, "bf16", pixels_as, "cuda", "bf16"))
+    reference = TorchModel.load(ModelRequest(checkpoint, "fp32", pixels_as, "cuda", "fp32"))
     decoding = decode_rates(files, model.preprocessing)
     pixels = np.stack([decode(data, model.preprocessing) for data in files])
     fed: dict[str, float] = {}

@@ -6,13 +6,15 @@ image's vector to that of fp32: the mean, and the worst.
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.contenders import image_files
 from demo import offline_weights
-from serve_app.embedding.model import VisionModel, precisions
+from serve_app.config import Settings
+from serve_app.embedding.loading import load, precisions
 from serve_app.images.decode import decode
 from serve_app.records import VectorArray
 
@@ -27,9 +29,10 @@ def cosines(one: VectorArray, other: VectorArray) -> VectorArray:
 
 def measure(checkpoint: Path, images: Path, most: int) -> dict[str, object]:
     """Cosines of at most so many images, evenly spread."""
+    cache_dir = Settings.from_environment(os.environ).cache_dir
     files = image_files(images)
     files = files[:: -(-len(files) // most)]
-    reference = VisionModel.load(checkpoint, name="fp32", device="cpu", precision="fp32")
+    reference = load(checkpoint, name="fp32", cache_dir=cache_dir, device="cpu", precision="fp32")
     pixels = np.stack([decode(file.read_bytes(), reference.preprocessing) for file in files])
     expected = reference.vectors(pixels)
     report: dict[str, object] = {"weights": offline_weights.NAME, "images": len(files)}
@@ -37,7 +40,7 @@ def measure(checkpoint: Path, images: Path, most: int) -> dict[str, object]:
         if precision not in precisions("cpu"):
             report[precision] = f"this CPU cannot compute in {precision}"
             continue
-        coarse = VisionModel.load(checkpoint, name=precision, device="cpu", precision=precision)
+        coarse = load(checkpoint, name=precision, cache_dir=cache_dir, device="cpu", precision=precision)
         near = cosines(expected, coarse.vectors(pixels))
         report[precision] = {"mean": round(float(near.mean()), 5), "worst": round(float(near.min()), 5)}
     return report

@@ -28,7 +28,7 @@ from constellate import Constellate
 from demo.command import free_port
 from serve_app.cli.service import LocalService
 from serve_app.config import Settings
-from serve_app.embedding.model import precisions
+from serve_app.embedding.loading import precisions
 
 CORES = os.cpu_count() or 1
 PLAIN = {

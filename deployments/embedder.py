@@ -49,20 +49,24 @@ RELOAD_S = 5.0
 _SLUG_LENGTH = 60
 """The limit keeps application names short: Ray puts them into log file names, which have at most 255 bytes."""
 
+OUT_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc")
+"""What PyTorch's and OpenVINO's errors say when there is no memory left."""
+
 LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 
 
 def load_model(settings: Settings, name: str, policy: Policy) -> "VisionModel":
     """Find the model's weights and load them. Raises `ModelUnavailable`, `UnknownModel`."""
-    # The import is here because every process imports this module, but only replicas should load torch.
-    from serve_app.embedding.model import VisionModel
+    # The import is here because every process imports this module, but only replicas should load an engine.
+    from serve_app.embedding import loading
 
-    return VisionModel.load(
+    return loading.load(
         weights.locate(name),
         name=name,
+        cache_dir=settings.cache_dir,
         device=settings.device,
         precision=settings.precision,
-        threads=policy.torch_threads,
+        threads=policy.compute_threads,
     )
 
 
@@ -168,7 +172,7 @@ def _ending_when_out_of_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "DefaultCPUAllocator" not in str(error):
+        if isinstance(error, RuntimeError) and not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
         log.critical("out of memory, this replica ends: %s", error)
         os._exit(1)
@@ -176,7 +180,7 @@ def _ending_when_out_of_memory() -> Iterator[None]:
 
 def application(settings: Settings, model_name: str, policy: Policy, *, min_replicas: int) -> Application:
     """The Serve application of one model."""
-    threads = str(policy.torch_threads)
+    threads = str(policy.compute_threads)
     deployment = serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=policy.max_ongoing,

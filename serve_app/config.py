@@ -32,6 +32,9 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address the ingress listens on")
     port: int = Field(8000, ge=1, le=65535, description="port the ingress listens on")
     data_dir: Path = Field(Path("data"), description="holds constellate.duckdb, thumbnails and files for search")
+    cache_dir: Path = Field(
+        Path("~/.cache/constellate"), description="holds models converted for CPUs; may be deleted at any time"
+    )
     dataset_roots: tuple[Path | str, ...] = Field(
         (Path("."),), description="folders and URLs under which datasets may lie, separated by ':'"
     )
@@ -78,7 +81,7 @@ class Settings(BaseModel):
             raise ValueError("the key has white space at an end or a control character, which no header can carry")
         return value
 
-    @field_validator("data_dir", mode="after")
+    @field_validator("data_dir", "cache_dir", mode="after")
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().resolve()

@@ -46,7 +46,7 @@ class Policy:
     initial_replicas: int
     cpus_per_replica: float
     gpus_per_replica: float
-    torch_threads: int
+    compute_threads: int
     decode_threads: int
     chunk_images: int
     batch_images: int
@@ -76,7 +76,7 @@ class Policy:
                 initial_replicas=1,
                 cpus_per_replica=_share_of_cores(cores, replicas),
                 gpus_per_replica=share,
-                torch_threads=1,
+                compute_threads=1,
                 decode_threads=decode_threads,
                 chunk_images=32,
                 batch_images=128,
@@ -90,7 +90,7 @@ class Policy:
             initial_replicas=min(replicas, MAX_INITIAL_REPLICAS),
             cpus_per_replica=_share_of_cores(cores, replicas),
             gpus_per_replica=0.0,
-            torch_threads=max(1, cores // replicas),
+            compute_threads=max(1, cores // replicas),
             decode_threads=2,
             chunk_images=4,
             batch_images=4,

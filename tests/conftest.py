@@ -2,6 +2,8 @@
 
 import os
 
+from tests.converted_models import CACHE_DIR
+
 RAY_BESIDE_OTHERS = {
     # By default, Ray's processes have a nice value of 15, and wait most of the time if another kind of test runs.
     "RAY_worker_niceness": "0",
@@ -13,3 +15,4 @@ RAY_BESIDE_OTHERS = {
 """The settings that clusters under test need. Ray reads some of them when it is imported."""
 
 os.environ.update(RAY_BESIDE_OTHERS)
+os.environ.setdefault("CONSTELLATE_CACHE_DIR", str(CACHE_DIR))

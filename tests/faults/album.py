@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from serve_app.images.decode import ImageLimits, decode
 from serve_app.sources.files import read_file
+from tests.converted_models import CACHE_DIR
 from tests.faults.service import Service
 from tests.faults.wait import PATIENCE_S
 from tests.faults.watching import Follower
@@ -125,8 +126,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def _embed_here(model: str, root: Path, names: list[str]) -> np.ndarray:
     """(N, D) vectors of files by the model in this process."""
-    from serve_app.embedding.model import VisionModel
+    from serve_app.embedding import loading
 
-    vision = VisionModel.load(Path(model), name="here", device="cpu", threads=1)
+    vision = loading.load(Path(model), name="here", cache_dir=CACHE_DIR, device="cpu", threads=1)
     files = [read_file(str(root), name, max_bytes=10**7)[0] for name in names]
     return vision.vectors(np.stack([decode(data, vision.preprocessing, ImageLimits()) for data in files]))

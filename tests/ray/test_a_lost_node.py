@@ -14,11 +14,12 @@ from ray.cluster_utils import Cluster
 from ray.util.state import list_actors
 
 from deployments import writer
-from serve_app.embedding.model import VisionModel
+from serve_app.embedding import loading
 from serve_app.images.decode import ImageLimits, decode
 from serve_app.jobs.embed_job import BLOCK_ROWS
 from serve_app.policy import Policy
 from serve_app.sources.files import read_file
+from tests.converted_models import CACHE_DIR
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.wait import until
@@ -93,6 +94,6 @@ def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service
 
 def embed_here(model: str, root: Path, names: list[str]) -> np.ndarray:
     """(N, D) vectors of files by the model in this process."""
-    vision = VisionModel.load(Path(model), name="here", device="cpu", threads=1)
+    vision = loading.load(Path(model), name="here", cache_dir=CACHE_DIR, device="cpu", threads=1)
     files = [read_file(str(root), name, max_bytes=10**7)[0] for name in names]
     return vision.vectors(np.stack([decode(data, vision.preprocessing, ImageLimits()) for data in files]))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from serve_app.embedding.model import precisions
+from serve_app.embedding.loading import precisions
 
 
 def needs_precision(precision: str) -> pytest.MarkDecorator:

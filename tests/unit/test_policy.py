@@ -21,12 +21,12 @@ def test_every_replica_two_further_models_and_the_small_actors_fit_the_machine(n
 @pytest.mark.parametrize("n_cpus", [2, 8])
 def test_one_replica_a_core_with_one_thread_each_on_cpu(n_cpus: int):
     policy = Policy.choose(settings(), n_cpus=n_cpus, n_gpus=0)
-    assert (policy.max_replicas, policy.torch_threads) == (n_cpus, 1)
+    assert (policy.max_replicas, policy.compute_threads) == (n_cpus, 1)
 
 
 def test_fewer_replicas_get_more_threads():
     policy = Policy.choose(settings(max_replicas=2), n_cpus=8, n_gpus=0)
-    assert (policy.max_replicas, policy.torch_threads) == (2, 4)
+    assert (policy.max_replicas, policy.compute_threads) == (2, 4)
 
 
 @pytest.mark.parametrize(("share", "replicas"), [(None, 4), (1.0, 4), (0.5, 8), (2.0, 2)])

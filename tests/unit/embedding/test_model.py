@@ -1,5 +1,7 @@
+import dataclasses
 import io
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,13 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from serve_app.embedding.model import VisionModel, precisions
+from serve_app.embedding import loading
+from serve_app.embedding.loading import precisions
+from serve_app.embedding.model import ModelRequest
+from serve_app.embedding.torch_model import TorchModel
 from serve_app.errors import ModelUnavailable
 from serve_app.images.decode import Preprocessing, decode
+from tests.converted_models import CACHE_DIR
 from tests.tiny_models import make_tiny_checkpoint
 from tests.unit.processor import needs_precision
 
@@ -42,7 +48,16 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-    return VisionModel.load(checkpoint, name="tiny", device="cpu")
+    return load(checkpoint, name="tiny")
+
+
+def load(directory, **options):
+    return loading.load(directory, cache_dir=CACHE_DIR, threads=1, **{"device": "cpu"} | options)
+
+
+def load_with_torch(directory, precision="fp32"):
+    wanted = ModelRequest(directory, "tiny", Preprocessing.from_checkpoint(directory), "cpu", precision)
+    return TorchModel.load(wanted)
 
 
 def random_pixels(n_images, side_px=56, seed=0):
@@ -76,7 +91,7 @@ def _pictures():
 def test_files_get_the_vectors_of_auto_processor_and_auto_model(published_shape):
     pictures = list(_pictures())
     expected = vectors_of_transformers(published_shape, [picture.convert("RGB") for picture in pictures])
-    model = VisionModel.load(published_shape, name="tiny", device="cpu")
+    model = load(published_shape, name="tiny")
     vectors = model.vectors(np.stack([decode(_file(picture), model.preprocessing) for picture in pictures]))
     assert cosines(vectors, expected).min() > 0.9999
     between_images = cosines(expected, np.roll(expected, 1, 0))
@@ -101,7 +116,7 @@ def test_pixels_are_those_of_auto_processor(published_shape):
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_architecture_gets_the_vectors_of_auto_model(tmp_path, variant):
     directory = make_tiny_checkpoint(tmp_path / "tiny", **SMALL | VARIANTS[variant])
-    model = VisionModel.load(directory, name="tiny", device="cpu")
+    model = load(directory, name="tiny")
     pixels = random_pixels(5, model.preprocessing.crop_px)
     np.testing.assert_allclose(model.vectors(pixels), vectors_of_transformers(directory, pixels), atol=2e-5)
 
@@ -125,7 +140,7 @@ def test_vectors_are_not_normalised(model):
 def test_a_vector_does_not_depend_on_the_batch(checkpoint, model, micro_batch):
     pixels = random_pixels(9)
     alone = np.concatenate([model.vectors(image[None]) for image in pixels])
-    other = VisionModel.load(checkpoint, name="tiny", device="cpu")
+    other = load(checkpoint, name="tiny")
     other.micro_batch = micro_batch
     np.testing.assert_allclose(other.vectors(pixels), alone, atol=1e-5)
 
@@ -161,6 +176,13 @@ def test_other_shapes_and_types_are_refused(model, images):
         model.vectors(images)
 
 
+def test_threads_may_share_a_model(model):
+    pixels = random_pixels(32)
+    with ThreadPoolExecutor(8) as threads:
+        parts = list(threads.map(model.vectors, np.split(pixels, 16)))
+    np.testing.assert_allclose(np.concatenate(parts), model.vectors(pixels), atol=1e-5)
+
+
 # Precision and device
 
 
@@ -177,7 +199,7 @@ def test_a_cpu_computes_in_fp32_unless_told_otherwise(model):
 )
 def test_coarser_precisions_stay_close(checkpoint, model, precision, at_least):
     pixels = random_pixels(8)
-    coarse = VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision)
+    coarse = load(checkpoint, name="tiny", precision=precision)
     vectors = coarse.vectors(pixels)
     assert vectors.dtype == np.float32
     assert at_least < cosines(vectors, model.vectors(pixels)).min() < 1 - 1e-6
@@ -186,7 +208,7 @@ def test_coarser_precisions_stay_close(checkpoint, model, precision, at_least):
 
 @needs_precision("int8")
 def test_int8_vectors_do_not_depend_on_their_neighbours(checkpoint):
-    model = VisionModel.load(checkpoint, name="tiny", device="cpu", precision="int8")
+    model = load(checkpoint, name="tiny", precision="int8")
     pixels = random_pixels(4)
     pixels[1:] //= 8
     np.testing.assert_array_equal(model.vectors(pixels)[:1], model.vectors(pixels[:1]))
@@ -204,25 +226,17 @@ def test_a_precision_that_the_device_lacks_is_refused(checkpoint, monkeypatch, d
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(ModelUnavailable, match=complaint):
-        VisionModel.load(checkpoint, name="tiny", device=device, precision=precision)
+        load(checkpoint, name="tiny", device=device, precision=precision)
 
 
 @pytest.mark.parametrize(("lacks", "usable"), [("bf16", "fp32, int8 or auto"), ("int8", "fp32, bf16 or auto")])
 def test_a_precision_that_the_processor_lacks_is_refused_with_those_it_has(checkpoint, monkeypatch, lacks, usable):
     """bf16 ended the replica of a processor without AVX-512 with an error of oneDNN's."""
-    monkeypatch.setattr("serve_app.embedding.packed_linear.computes_in", lambda dtype: lacks != "bf16")
-    monkeypatch.setattr("serve_app.embedding.model._has_int8_engine", lambda: lacks != "int8")
+    capabilities = {"FP32", "BF16"} - {lacks.upper()}
+    monkeypatch.setattr("serve_app.embedding.openvino_model.processor_capabilities", lambda: capabilities)
+    monkeypatch.setattr("serve_app.embedding.torch_model.has_int8_engine", lambda: lacks != "int8")
     with pytest.raises(ModelUnavailable, match=f"CPU cannot compute in {lacks}; .* {usable}"):
-        VisionModel.load(checkpoint, name="tiny", device="cpu", precision=lacks)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
-def test_every_precision_of_a_cpu_is_computed_or_refused(checkpoint, precision):
-    if precision in precisions("cpu"):
-        assert VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision).card.precision == precision
-    else:
-        with pytest.raises(ModelUnavailable, match=precision):
-            VisionModel.load(checkpoint, name="tiny", device="cpu", precision=precision)
+        load(checkpoint, name="tiny", precision=lacks)
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -230,7 +244,7 @@ def test_a_device_that_is_not_there_is_refused(checkpoint, monkeypatch, device):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ModelUnavailable, match=f"device {device} is not available"):
-        VisionModel.load(checkpoint, name="tiny", device=device)
+        load(checkpoint, name="tiny", device=device)
 
 
 def _limit_memory(model, monkeypatch, most_images):
@@ -243,11 +257,11 @@ def _limit_memory(model, monkeypatch, most_images):
         return forward(images)
 
     monkeypatch.setattr(model, "_forward", forward_within_memory)
-    monkeypatch.setattr(model, "micro_batch", None)
     return sizes
 
 
-def test_a_batch_that_does_not_fit_the_gpu_is_halved(model, monkeypatch):
+def test_a_batch_that_does_not_fit_the_gpu_is_halved(checkpoint, monkeypatch):
+    model = load_with_torch(checkpoint)
     pixels = random_pixels(7)
     expected = model.vectors(pixels)
     sizes = _limit_memory(model, monkeypatch, most_images=2)
@@ -255,7 +269,8 @@ def test_a_batch_that_does_not_fit_the_gpu_is_halved(model, monkeypatch):
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
-def test_an_image_that_does_not_fit_the_gpu_makes_the_model_unavailable(model, monkeypatch):
+def test_an_image_that_does_not_fit_the_gpu_makes_the_model_unavailable(checkpoint, monkeypatch):
+    model = load_with_torch(checkpoint)
     _limit_memory(model, monkeypatch, most_images=0)
     with pytest.raises(ModelUnavailable, match="no memory"):
         model.vectors(random_pixels(2))
@@ -265,14 +280,27 @@ def test_an_image_that_does_not_fit_the_gpu_makes_the_model_unavailable(model, m
 
 
 def test_the_card_describes_the_model(checkpoint):
-    card = VisionModel.load(checkpoint, name="my tiny model", device="cpu").card
+    card = load(checkpoint, name="my tiny model").card
     assert (card.name, card.dimension) == ("my tiny model", 96)
     assert pickle.loads(pickle.dumps(card)) == card
 
 
+def test_engines_make_the_same_vectors_in_fp32_and_share_a_space(checkpoint, model):
+    other = load_with_torch(checkpoint)
+    pixels = random_pixels(8)
+    assert other.card == dataclasses.replace(model.card, name=other.card.name)
+    assert cosines(model.vectors(pixels), other.vectors(pixels)).min() >= 0.99999
+
+
+@needs_precision("bf16")
+def test_engines_have_spaces_of_their_own_in_bf16(checkpoint):
+    own = load(checkpoint, name="tiny", precision="bf16").card.space_key
+    assert own != load_with_torch(checkpoint, "bf16").card.space_key
+
+
 def test_equal_checkpoints_share_a_space_whatever_their_names(tmp_path, model):
     twin = make_tiny_checkpoint(tmp_path / "twin", **SMALL)
-    assert VisionModel.load(twin, name="twin", device="cpu").card.space_key == model.card.space_key
+    assert load(twin, name="twin").card.space_key == model.card.space_key
 
 
 @pytest.mark.parametrize(
@@ -282,15 +310,13 @@ def test_equal_checkpoints_share_a_space_whatever_their_names(tmp_path, model):
 )
 def test_another_checkpoint_or_resolution_is_another_space(tmp_path, model, change):
     other = make_tiny_checkpoint(tmp_path / "other", **SMALL | change)
-    assert VisionModel.load(other, name="tiny", device="cpu").card.space_key != model.card.space_key
+    assert load(other, name="tiny").card.space_key != model.card.space_key
 
 
 def test_another_precision_or_version_of_preprocessing_is_another_space(checkpoint, monkeypatch):
-    keys = [
-        VisionModel.load(checkpoint, name="tiny", device="cpu", precision=p).card.space_key for p in precisions("cpu")
-    ]
+    keys = [load(checkpoint, name="tiny", precision=p).card.space_key for p in precisions("cpu")]
     monkeypatch.setattr("serve_app.embedding.model.PREPROCESSING_VERSION", 10**6)
-    keys.append(VisionModel.load(checkpoint, name="tiny", device="cpu").card.space_key)
+    keys.append(load(checkpoint, name="tiny").card.space_key)
     assert len(set(keys)) == len(keys) >= 2
 
 
@@ -332,7 +358,7 @@ def test_a_damaged_checkpoint_is_unavailable_and_never_half_random(tmp_path, dam
     directory = make_tiny_checkpoint(tmp_path / "tiny", **SMALL)
     damage(directory)
     with pytest.raises(ModelUnavailable, match="tiny") as caught:
-        VisionModel.load(directory, name="tiny", device="cpu")
+        load(directory, name="tiny")
     assert str(tmp_path) not in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).detail == caught.value.detail
 
@@ -340,7 +366,7 @@ def test_a_damaged_checkpoint_is_unavailable_and_never_half_random(tmp_path, dam
 def test_a_checkpoint_may_lack_what_only_training_needs(tmp_path, model):
     directory = make_tiny_checkpoint(tmp_path / "tiny", **SMALL)
     _edit_tensors(directory, lambda tensors: tensors.pop("embeddings.mask_token"))
-    lean = VisionModel.load(directory, name="tiny", device="cpu")
+    lean = load(directory, name="tiny")
     np.testing.assert_array_equal(lean.vectors(random_pixels(2)), model.vectors(random_pixels(2)))
 
 
@@ -350,7 +376,7 @@ def test_pickled_weights_are_not_loaded(tmp_path):
     (directory / "model.safetensors").unlink()
     torch.save(tensors, directory / "pytorch_model.bin")
     with pytest.raises(ModelUnavailable):
-        VisionModel.load(directory, name="tiny", device="cpu")
+        load(directory, name="tiny")
 
 
 def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path):
@@ -359,5 +385,5 @@ def test_code_that_comes_with_a_checkpoint_is_not_run(tmp_path):
     (directory / "modeling_own.py").write_text(f"open({str(proof)!r}, 'w')\nclass Own: ...\n")
     config = Path(directory / "config.json")
     config.write_text(config.read_text().replace("{", '{"auto_map": {"AutoModel": "modeling_own.Own"},', 1))
-    VisionModel.load(directory, name="tiny", device="cpu")
+    load(directory, name="tiny")
     assert not proof.exists()

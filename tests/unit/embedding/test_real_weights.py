@@ -8,8 +8,9 @@ from transformers import AutoImageProcessor, AutoModel
 
 from demo import offline_weights
 from demo.photographs import write_tiles
-from serve_app.embedding.model import VisionModel
+from serve_app.embedding import loading
 from serve_app.images.decode import decode
+from tests.converted_models import CACHE_DIR
 from tests.unit.processor import needs_precision
 
 BOUNDS = {"fp32": (0.9999, 0.9995), "bf16": (0.999, 0.99), "int8": (0.99, 0.97)}
@@ -45,7 +46,7 @@ def expected(checkpoint, photographs):
 
 @pytest.mark.parametrize("precision", [pytest.param(name, marks=needs_precision(name)) for name in BOUNDS])
 def test_photographs_keep_their_vectors_at_every_precision(checkpoint, photographs, expected, precision):
-    model = VisionModel.load(checkpoint, name="saliency", device="cpu", precision=precision)
+    model = loading.load(checkpoint, name="saliency", cache_dir=CACHE_DIR, device="cpu", precision=precision, threads=1)
     vectors = model.vectors(np.stack([decode(file.read_bytes(), model.preprocessing) for file in photographs]))
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
     cosines = (vectors * expected).sum(axis=1) / norms

@@ -1,0 +1,135 @@
+"""Converted checkpoints on disk, in OpenVINO's intermediate representation (IR): a graph, and its weights.
+
+The folder of an IR is named after everything that its content depends on, so a newer version of the service or of a
+library never reads an older one's. Everything in the cache may be deleted at any time.
+
+    <cache_dir>/openvino/<key>/graph.xml, graph.bin, checksums.json
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+from serve_app.embedding.model import ModelRequest
+from serve_app.errors import ModelUnavailable
+
+log = logging.getLogger("constellate.embedding")
+
+GRAPH = "graph.xml"
+CHECKSUMS = "checksums.json"
+CONVERTER = "serve_app.embedding.converter"
+SOURCES = ("converter.py", "network.py")
+LIBRARIES = ("openvino", "torch", "transformers")
+
+
+class IRCache:
+    """The IRs below one folder. Several processes may use the folder at once."""
+
+    def __init__(self, cache_dir: Path) -> None:
+        self._folder = cache_dir / "openvino"
+
+    def graph_of(self, wanted: ModelRequest) -> Path:
+        """The graph file of a checkpoint, which is converted first if no intact IR is there.
+
+        The call blocks for the conversion: ten seconds to some minutes. If several processes ask for the same IR, one
+        of them converts, and the others wait for it.
+
+        Raises:
+            ModelUnavailable: the checkpoint is damaged or cannot be converted, or the folder cannot be written.
+        """
+        folder = self._folder / _key(wanted)
+        if not _is_intact(folder):
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                with _locked(folder.with_suffix(".lock")):
+                    if not _is_intact(folder):
+                        self._convert(wanted, folder)
+            except OSError as error:
+                raise ModelUnavailable(
+                    f"{wanted.name} cannot be converted for this machine's CPU: CONSTELLATE_CACHE_DIR "
+                    f"({self._folder.parent}) cannot be used: {error.strerror or error}"
+                ) from None
+        return folder / GRAPH
+
+    def _convert(self, wanted: ModelRequest, folder: Path) -> None:
+        """Make the IR beside its folder, and put it there when it is complete."""
+        log.info("model %s: converting it for this machine's CPU, once", wanted.name)
+        begin = time.monotonic()
+        prefix = f".{folder.name}-"
+        for leftover in self._folder.glob(f"{prefix}*"):  # of a process that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self._folder, prefix=prefix) as workplace:
+            unfinished = Path(workplace) / "ir"
+            unfinished.mkdir()
+            _run_converter(wanted, unfinished / GRAPH)
+            digests = {file.name: _digest(file) for file in sorted(unfinished.iterdir())}
+            (unfinished / CHECKSUMS).write_text(json.dumps(digests))
+            shutil.rmtree(folder, ignore_errors=True)  # it exists only if it is damaged
+            unfinished.rename(folder)
+        log.info("model %s: converted in %.1f s", wanted.name, time.monotonic() - begin)
+
+
+def _key(wanted: ModelRequest) -> str:
+    """Stands for the checkpoint, its pixels, and the code and libraries that convert. bf16 uses the graph of fp32."""
+    pixels = wanted.preprocessing
+    sources = [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in SOURCES]
+    parts = (
+        wanted.fingerprint,
+        (pixels.crop_px, pixels.mean, pixels.std),
+        sources,
+        [version(library) for library in LIBRARIES],
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        digests: dict[str, str] = json.loads((folder / CHECKSUMS).read_bytes())
+        return GRAPH in digests and all(_digest(folder / name) == digest for name, digest in digests.items())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process, however it ends."""
+    with file.open("w") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+
+
+def _run_converter(wanted: ModelRequest, graph: Path) -> None:
+    """Raises `ModelUnavailable` with the converter's reason."""
+    ran = subprocess.run(
+        [sys.executable, "-m", CONVERTER, str(wanted.directory), wanted.name, str(graph)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode == 0:
+        return
+    reason = ran.stdout.strip() or (ran.stderr.strip().splitlines() or [""])[-1]
+    if ran.returncode == 3:
+        raise ModelUnavailable(reason)
+    raise ModelUnavailable(
+        f"{wanted.name} cannot be converted for this machine's CPU: the converter ended with status "
+        f"{ran.returncode}: {reason.replace(str(wanted.directory), wanted.name)}"
+    )

@@ -1,0 +1,95 @@
+"""A model on a CPU, by OpenVINO.
+
+Batches have any size: one compiled graph takes them all, and a pass takes `MICRO_BATCH` images at most, so that memory
+does not grow with the caller's batch.
+"""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serve_app.config import Precision
+from serve_app.embedding.ir_cache import IRCache
+from serve_app.embedding.model import ModelRequest, require_pixels
+from serve_app.embedding.openvino_runtime import openvino
+from serve_app.errors import ModelUnavailable
+from serve_app.images.decode import Preprocessing
+from serve_app.records import ModelCard, VectorArray
+
+MICRO_BATCH = 4
+"""The number of images in one pass: larger passes are no faster, and the activations of 4 fit the caches."""
+
+CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16"}
+"""OpenVINO's names of what a processor computes in."""
+
+
+class OpenVINOModel:
+    """A `VisionModel`. Calls from several threads run one after another.
+
+    `micro_batch` is the number of images in one pass.
+    """
+
+    def __init__(self, compiled: Any, card: ModelCard, preprocessing: Preprocessing) -> None:
+        self.card = card
+        self.preprocessing = preprocessing
+        self.micro_batch = MICRO_BATCH
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, wanted: ModelRequest, *, cache_dir: Path, threads: int | None) -> "OpenVINOModel":
+        """Load the converted checkpoint; convert it first where the cache has none.
+
+        Raises:
+            ModelUnavailable: the checkpoint is damaged, it cannot be converted, or the cache cannot be written.
+        """
+        compiled = _compile(IRCache(cache_dir).graph_of(wanted), wanted, threads)
+        dimension = int(compiled.output(0).get_partial_shape()[1].get_length())
+        model = cls(compiled, wanted.card(dimension), wanted.preprocessing)
+        # The first pass of a shape creates kernels and buffers. It runs now so that no caller waits for it.
+        side_px = wanted.preprocessing.crop_px
+        model.vectors(np.zeros((MICRO_BATCH, side_px, side_px, 3), np.uint8))
+        return model
+
+    def vectors(self, images: NDArray[np.uint8]) -> VectorArray:
+        """See `VisionModel.vectors`."""
+        if len(images) == 0:
+            return np.empty((0, self.card.dimension), np.float32)
+        require_pixels(images, self.preprocessing.crop_px)
+        step = self.micro_batch
+        return np.concatenate([self._pass(images[start : start + step]) for start in range(0, len(images), step)])
+
+    def _pass(self, images: NDArray[np.uint8]) -> VectorArray:
+        with self._lock:
+            vectors: VectorArray = self._request.infer([np.ascontiguousarray(images)])[0]
+        return vectors
+
+
+def computes_in(precision: Precision) -> bool:
+    """Whether this machine's processor computes in a precision."""
+    return CAPABILITIES.get(precision) in processor_capabilities()
+
+
+def processor_capabilities() -> set[str]:
+    """What OpenVINO says of the processor, in its own names."""
+    return set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+def _compile(graph: Path, wanted: ModelRequest, threads: int | None) -> Any:
+    options: dict[str, object] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        # With pinning, two replicas of one thread each may share a core while another is idle.
+        "ENABLE_CPU_PINNING": False,
+        # Left to itself, OpenVINO computes in bf16 wherever the processor can.
+        "INFERENCE_PRECISION_HINT": "bf16" if wanted.precision == "bf16" else "f32",
+    }
+    if threads is not None:
+        options["INFERENCE_NUM_THREADS"] = threads
+    try:
+        return openvino.Core().compile_model(str(graph), "CPU", options)
+    except RuntimeError as error:
+        raise ModelUnavailable(f"OpenVINO cannot load {wanted.name}: {str(error).strip()}") from None

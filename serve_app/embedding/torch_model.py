@@ -1,0 +1,100 @@
+"""A model on a GPU, on Apple's MPS, or in int8 on a CPU, by PyTorch."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from serve_app.embedding.model import ModelRequest, require_pixels
+from serve_app.embedding.network import PixelEmbedder, read_embedder
+from serve_app.errors import ModelUnavailable
+from serve_app.images.decode import Preprocessing
+from serve_app.records import ModelCard, VectorArray
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+
+
+class TorchModel:
+    """A `VisionModel` whose passes take the whole batch, or one image in int8. Tests also run it on a CPU in fp32."""
+
+    def __init__(self, embedder: PixelEmbedder, card: ModelCard, preprocessing: Preprocessing) -> None:
+        self.card = card
+        self.preprocessing = preprocessing
+        self._embedder = embedder
+        self._device = torch.device(card.device)
+
+    @classmethod
+    def load(cls, wanted: ModelRequest, *, threads: int | None = None) -> "TorchModel":
+        """Load a checkpoint without using the network; `threads` is the number of CPU threads, None leaves it.
+
+        Raises:
+            ModelUnavailable: the checkpoint is damaged.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        embedder = read_embedder(wanted.directory, wanted.name, wanted.preprocessing).to(wanted.device)
+        embedder.network.to(DTYPES[wanted.precision])
+        dimension = embedder.dimension
+        if wanted.precision == "int8":
+            embedder.network = _quantise(embedder.network)
+        model = cls(embedder, wanted.card(dimension), wanted.preprocessing)
+        # The first pass of a shape creates kernels and buffers. It runs now so that no caller waits for it.
+        side_px = wanted.preprocessing.crop_px
+        model.vectors(np.zeros((1, side_px, side_px, 3), np.uint8))
+        return model
+
+    def vectors(self, images: NDArray[np.uint8]) -> VectorArray:
+        """See `VisionModel.vectors`.
+
+        Raises:
+            ModelUnavailable: the GPU has too little memory for a single image.
+        """
+        if len(images) == 0:
+            return np.empty((0, self.card.dimension), np.float32)
+        require_pixels(images, self.preprocessing.crop_px)
+        if self.card.precision != "int8":
+            return self._embed_fitting(images)
+        # int8 derives the scale of activations from all images of a pass. With one image a pass, a vector does not
+        # depend on other images, and the speed is the same.
+        return np.concatenate([self._forward(images[n : n + 1]) for n in range(len(images))])
+
+    def _embed_fitting(self, images: NDArray[np.uint8]) -> VectorArray:
+        """Embed all images at once, or in halves when the GPU has too little memory."""
+        try:
+            return self._forward(images)
+        except torch.OutOfMemoryError:
+            if len(images) == 1:
+                raise ModelUnavailable(f"the GPU has no memory left to embed one image with {self.card.name}") from None
+        torch.cuda.empty_cache()
+        half = len(images) // 2
+        return np.concatenate([self._embed_fitting(images[:half]), self._embed_fitting(images[half:])])
+
+    @torch.inference_mode()
+    def _forward(self, images: NDArray[np.uint8]) -> VectorArray:
+        # The copy is needed because torch cannot wrap read-only shared memory or a reversed view.
+        pixels = torch.from_numpy(images.copy()).to(self._device)
+        vectors: VectorArray = self._embedder(pixels).float().cpu().numpy()
+        return vectors
+
+
+def is_available(device: str) -> bool:
+    """Whether PyTorch finds a CUDA GPU (`cuda`) or Apple's (`mps`)."""
+    return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
+
+
+def has_int8_engine() -> bool:
+    """Whether this PyTorch multiplies in int8 on this machine's CPU."""
+    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)
+
+
+def _quantise(network: nn.Module) -> nn.Module:
+    """Convert linear layers to int8, with activations scaled at run time; all other layers stay fp32."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*deprecated", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
+        quantize: Any = torch.ao.quantization.quantize_dynamic
+        quantised: nn.Module = quantize(network, {nn.Linear}, dtype=torch.qint8)
+        return quantised

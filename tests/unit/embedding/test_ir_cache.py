@@ -1,0 +1,130 @@
+import shutil
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from serve_app.embedding import ir_cache, loading
+from serve_app.embedding.ir_cache import _run_converter as convert_in_a_process
+from serve_app.errors import ModelUnavailable
+from tests.converted_models import CACHE_DIR
+from tests.tiny_models import make_tiny_checkpoint
+
+SMALL = {"hidden": 48, "heads": 2, "layers": 1, "image_px": 56, "resize_px": 64, "crop_px": 56}
+LOADING = """
+import sys
+from pathlib import Path
+from serve_app.embedding import loading, weights
+loading.load(weights.locate({checkpoint!r}), name="tiny", cache_dir=Path({cache!r}), device="auto")
+loaded = {{name for name in ("torch", "transformers", "openvino_telemetry") if sys.modules.get(name)}}
+print(*sorted(loaded))
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return make_tiny_checkpoint(tmp_path_factory.mktemp("small") / "tiny", **SMALL)
+
+
+@pytest.fixture
+def conversions(monkeypatch):
+    """The graphs that were written, in order."""
+    made, convert = [], ir_cache._run_converter
+    monkeypatch.setattr(ir_cache, "_run_converter", lambda wanted, graph: made.append(graph) or convert(wanted, graph))
+    return made
+
+
+def load(checkpoint, cache_dir):
+    return loading.load(checkpoint, name="tiny", cache_dir=cache_dir, device="cpu", threads=1)
+
+
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (3, 56, 56, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_loading_on_a_cpu_imports_neither_torch_nor_transformers_nor_telemetry(checkpoint, tmp_path, cached):
+    if cached:
+        load(checkpoint, CACHE_DIR)
+    code = LOADING.format(checkpoint=str(checkpoint), cache=str(CACHE_DIR if cached else tmp_path))
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=240)
+    assert ran.stdout.split() == []
+
+
+def test_a_checkpoint_is_converted_once(checkpoint, tmp_path, conversions):
+    vectors = [load(checkpoint, tmp_path).vectors(pixels()) for _ in range(2)]
+    assert len(conversions) == 1
+    np.testing.assert_array_equal(*vectors)
+
+
+def _cut(folder):
+    file = folder / "graph.bin"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _flip(folder):
+    file = folder / "graph.bin"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 255
+    file.write_bytes(data)
+
+
+def _lose(folder):
+    (folder / "graph.xml").unlink()
+
+
+def _scribble(folder):
+    (folder / "checksums.json").write_text("[]")
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, _lose, _scribble])
+def test_a_damaged_conversion_is_made_again(checkpoint, tmp_path, conversions, damage):
+    expected = load(checkpoint, tmp_path).vectors(pixels())
+    [folder] = (path for path in (tmp_path / "openvino").iterdir() if path.is_dir())
+    damage(folder)
+    np.testing.assert_array_equal(load(checkpoint, tmp_path).vectors(pixels()), expected)
+    assert len(conversions) == 2
+
+
+def test_of_several_replicas_one_converts_and_the_others_wait(checkpoint, tmp_path, conversions):
+    threads = [threading.Thread(target=load, args=(checkpoint, tmp_path)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(conversions) == 1
+
+
+def test_what_a_killed_conversion_left_is_removed(checkpoint, tmp_path, conversions):
+    load(checkpoint, tmp_path)
+    [folder] = (path for path in (tmp_path / "openvino").iterdir() if path.is_dir())
+    _lose(folder)
+    leftover = folder.with_name(f".{folder.name}-killed")
+    (leftover / "ir").mkdir(parents=True)
+    load(checkpoint, tmp_path)
+    assert not leftover.exists()
+
+
+def test_a_cache_that_cannot_be_written_makes_the_model_unavailable_and_is_named(checkpoint, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelUnavailable, match="CONSTELLATE_CACHE_DIR"):
+        load(checkpoint, tmp_path / "file")
+
+
+def test_a_converter_that_dies_makes_the_model_unavailable_and_leaves_nothing(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(ir_cache, "_run_converter", convert_in_a_process)
+    monkeypatch.setattr(ir_cache, "CONVERTER", "serve_app.embedding.no_such_converter")
+    with pytest.raises(ModelUnavailable, match=r"ended with status 1: .*no_such_converter"):
+        load(checkpoint, tmp_path)
+    assert [path.suffix for path in (tmp_path / "openvino").iterdir()] == [".lock"]
+
+
+def test_a_process_converts_and_says_what_is_wrong_with_a_checkpoint(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(ir_cache, "_run_converter", convert_in_a_process)
+    directory = shutil.copytree(checkpoint, tmp_path / "tiny")
+    (directory / "model.safetensors").write_bytes(b"no tensors here")
+    with pytest.raises(ModelUnavailable, match="the checkpoint of tiny does not load") as caught:
+        load(directory, tmp_path / "cache")
+    assert str(tmp_path) not in str(caught.value)
