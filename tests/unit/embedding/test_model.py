@@ -55,9 +55,8 @@ def load(directory, **options):
     return loading.load(directory, cache_dir=CACHE_DIR, threads=1, **{"device": "cpu"} | options)
 
 
-def load_with_torch(directory, precision="fp32"):
-    wanted = ModelRequest(directory, "tiny", Preprocessing.from_checkpoint(directory), "cpu", precision)
-    return TorchModel.load(wanted)
+def load_with_torch(directory):
+    return TorchModel.load(ModelRequest(directory, "tiny", Preprocessing.from_checkpoint(directory), "cpu", "fp32"))
 
 
 def random_pixels(n_images, side_px=56, seed=0):
@@ -292,10 +291,13 @@ def test_engines_make_the_same_vectors_in_fp32_and_share_a_space(checkpoint, mod
     assert cosines(model.vectors(pixels), other.vectors(pixels)).min() >= 0.99999
 
 
-@needs_precision("bf16")
-def test_engines_have_spaces_of_their_own_in_bf16(checkpoint):
-    own = load(checkpoint, name="tiny", precision="bf16").card.space_key
-    assert own != load_with_torch(checkpoint, "bf16").card.space_key
+@pytest.mark.parametrize(("precision", "shared"), [("fp32", True), ("bf16", False)])
+def test_a_cpu_and_a_gpu_share_the_space_of_fp32_and_not_that_of_bf16(checkpoint, precision, shared):
+    pixels = Preprocessing.from_checkpoint(checkpoint)
+    on_cpu, on_gpu = (
+        ModelRequest(checkpoint, "tiny", pixels, device, precision).card(96).space_key for device in ("cpu", "cuda")
+    )
+    assert (on_cpu == on_gpu) is shared
 
 
 def test_equal_checkpoints_share_a_space_whatever_their_names(tmp_path, model):
