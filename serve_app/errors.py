@@ -4,6 +4,7 @@
     ├── InvalidRequest 422
     │   ├── MalformedJson 400
     │   ├── UnknownModel 422
+    │   ├── InvalidFilter 422
     │   ├── InvalidImage 422
     │   │   └── RefusedImage 422
     │   └── NoEmbeddings 400
@@ -59,6 +60,23 @@ class UnknownModel(InvalidRequest):
     """The model name is neither a known name nor a folder with a DINOv2 checkpoint."""
 
     code = "unknown_model"
+
+
+class InvalidFilter(InvalidRequest):
+    """A `where` is no filter over the dataset's columns; the error is built from one string, `"<position>: <why>"`."""
+
+    code = "invalid_filter"
+
+    @property
+    def position(self) -> int:
+        """The character of the filter at which it goes wrong, counted from 0."""
+        place = str(self).partition(": ")[0]
+        return int(place) if place.isdecimal() else 0
+
+    @property
+    def detail(self) -> str:
+        """The place and the explanation for people."""
+        return f"where, character {self}"
 
 
 class InvalidImage(InvalidRequest):

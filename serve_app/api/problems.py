@@ -18,7 +18,7 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from serve_app.api import dialects
-from serve_app.errors import InvalidRequest, JobRunning, NameTaken, ServiceError, TooLarge, Unavailable
+from serve_app.errors import InvalidFilter, InvalidRequest, JobRunning, NameTaken, ServiceError, TooLarge, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 10
@@ -59,6 +59,7 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = Field(None, description="with 422: every value refused")
     dataset_id: str | None = Field(None, description="with `name_taken`: the dataset that has the name")
     job_id: str | None = Field(None, description="with `job_running`: the job that is running")
+    position: int | None = Field(None, description="with `invalid_filter`: the character of `where`, counted from 0")
     components: dict[str, str] | None = Field(None, description="with `not_ready`: the reason, by component")
     error: dialects.ErrorObject | None = Field(None, description="on `/v1/embeddings`: the same for OpenAI's clients")
 
@@ -93,6 +94,8 @@ def of_service_error(error: ServiceError) -> Problem:
     if isinstance(error, NameTaken):
         detail = f"Dataset {error.detail} has this name: choose another one or delete it."
         return problem.model_copy(update={"detail": detail, "dataset_id": error.detail})
+    if isinstance(error, InvalidFilter):
+        return problem.model_copy(update={"position": error.position})
     return problem
 
 
