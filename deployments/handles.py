@@ -35,7 +35,9 @@ from serve_app.config import Settings
 from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
 from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Embedded
+from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
+from serve_app.store.tags import Tags
 from serve_app.store.vectors import Vectors
 
 log = logging.getLogger("constellate.handles")
@@ -51,6 +53,14 @@ BULK_METHODS: frozenset[str] = frozenset(
         Datasets.register,
         Datasets.rescan,
         Datasets.delete,
+        Datasets.samples,
+        Columns.put,
+        Columns.all,
+        Columns.matching,
+        Tags.add,
+        Tags.remove,
+        Tags.all,
+        Vectors.points,
         Vectors.commit,
         Vectors.put_points,
         Vectors.rows,

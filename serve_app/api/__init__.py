@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 
 from serve_app.api import (
+    columns,
     datasets,
     document,
     embeddings,
@@ -22,6 +23,7 @@ from serve_app.api import (
     problems,
     search,
     streams,
+    tags,
 )
 from serve_app.api.context import Context
 from serve_app.api.envelope import Envelope
@@ -31,7 +33,7 @@ from serve_app.services import Services
 
 __all__ = ["create_app"]
 
-NOUNS = (datasets, images, embeddings, imports, streams, search, jobs, lightly, openai, health, pages)
+NOUNS = (datasets, columns, tags, images, embeddings, imports, streams, search, jobs, lightly, openai, health, pages)
 DESCRIPTION = "Image embeddings as a service: register a folder, generate, follow the progress, search, export."
 
 

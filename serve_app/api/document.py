@@ -14,6 +14,7 @@ STORELESS = frozenset({"/healthz"})
 
 _TAGS = {
     "datasets": "Folders of images: register, list, rescan, delete; the images themselves.",
+    "columns": "What is known of each image besides its vector: columns to filter by, and tags.",
     "embeddings": "A dataset's vectors and map: make them, cancel, ask, read them all.",
     "progress": "Server-Sent Events of a running job: state, not log, and one terminal event.",
     "search": "Comparisons by cosine similarity.",

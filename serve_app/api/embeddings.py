@@ -19,9 +19,18 @@ from serve_app.api.schemas import (
     Point,
     ReduceOptions,
     SkipPage,
+    Where,
 )
 from serve_app.embedding import weights
-from serve_app.errors import Conflict, DatasetNotFound, JobRunning, NoEmbeddings, NothingRunning, UnknownModel
+from serve_app.errors import (
+    Conflict,
+    DatasetNotFound,
+    InvalidFilter,
+    JobRunning,
+    NoEmbeddings,
+    NothingRunning,
+    UnknownModel,
+)
 from serve_app.records import EmbeddingStatus
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
@@ -107,11 +116,14 @@ async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 10
             "model": list[Point],
             "content": {export.ARROW_MEDIA_TYPE: _BINARY},
         },
-        **problems.documented(DatasetNotFound),
+        **problems.documented(InvalidFilter, DatasetNotFound),
     },
 )
 async def get_coordinates(
-    dataset_id: str, services: ServicesNow, accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
+    dataset_id: str,
+    services: ServicesNow,
+    where: Where = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> StreamingResponse:
     """Get the map as JSON, or as Arrow if `Accept` names `application/vnd.apache.arrow.stream`.
 
@@ -119,7 +131,7 @@ async def get_coordinates(
     """
 
     async def read(after: str | None) -> export.Page[str]:
-        return await services.writer.ask(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS)
+        return await services.writer.ask(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS, where=where)
 
     pages = export.pages(await read(None), read)
     headers = {"Vary": "Accept", "Cache-Control": "no-store"}
@@ -133,14 +145,14 @@ async def get_coordinates(
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "`sample_id, file_name, label, model_name, vector, x, y`, a row a sample",
+            "description": "`sample_id, file_name, label, model_name, vector, x, y`, stored columns; a row a sample",
             "content": {media_type: _BINARY for media_type in export.MEDIA_TYPES.values()},
         },
-        **problems.documented(NoEmbeddings, DatasetNotFound, Conflict),
+        **problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, Conflict),
     },
 )
 async def export_embeddings(
-    dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet"
+    dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet", where: Where = None
 ) -> StreamingResponse:
     """Download the dataset's vectors and map. If the stream breaks off, the set has changed.
 
@@ -151,7 +163,7 @@ async def export_embeddings(
 
     async def read(after: int) -> export.Page[int]:
         return await services.writer.ask(
-            Vectors.export, dataset_id, version=version, after=after, limit=EXPORT_PAGE_ROWS
+            Vectors.export, dataset_id, version=version, after=after, limit=EXPORT_PAGE_ROWS, where=where
         )
 
     stream = export.arrow_stream(export.pages(await read(-1), read), format)

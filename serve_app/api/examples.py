@@ -93,6 +93,40 @@ EXAMPLES: dict[str, Example] = {
     "get_dataset": Example(_OF_DATASET, answers={200: (_JSON, _DATASET)}),
     "delete_dataset": Example(_OF_DATASET),
     "rescan_dataset": Example(_OF_DATASET, answers={200: (_JSON, {"added": 2, "changed": 1, "removed": 0})}),
+    "list_columns": Example(
+        _OF_DATASET,
+        answers={
+            200: (
+                _JSON,
+                [
+                    {
+                        "name": "label",
+                        "type": "text",
+                        "is_stored": False,
+                        "count": 5,
+                        "distinct": 2,
+                        "values": [{"value": "tulip", "count": 3}, {"value": "rose", "count": 2}],
+                        "min": None,
+                        "max": None,
+                    }
+                ],
+            )
+        },
+    ),
+    "put_columns": Example(
+        _OF_DATASET,
+        answers={
+            200: (_JSON, {"columns": ["width"], "rows": 5, "matched": 5, "refused": [], "ignored": []}),
+        },
+    ),
+    "delete_column": Example({**_OF_DATASET, "name": "width"}),
+    "list_tags": Example(_OF_DATASET, answers={200: (_JSON, [{"value": "keep", "count": 2}])}),
+    "add_tag": Example(
+        {**_OF_DATASET, "tag": "keep"}, {"where": "label = 'rose'"}, {200: (_JSON, {"changed": 2, "selected": 2})}
+    ),
+    "remove_tag": Example(
+        {**_OF_DATASET, "tag": "keep"}, {"where": "label = 'rose'"}, {200: (_JSON, {"changed": 2, "selected": 2})}
+    ),
     "list_samples": Example(
         _OF_DATASET | {"limit": 1, "cursor": "0"}, answers={200: (_JSON, {"items": [_SAMPLE], "next_cursor": "1"})}
     ),

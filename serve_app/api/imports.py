@@ -96,7 +96,7 @@ async def import_vectors(
     await _require_idle(services.writer, dataset_id)
     context.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=context.settings.data_dir) as file:
-        await _spool(request, file)
+        await spool(request, file)
         source = await asyncio.to_thread(VectorFile, file)
         space_key = _required(space_key or source.space_key, "space_key", "give it the same name as schema metadata")
         model_name = _required(model_name or source.model_name, "model_name", "add a column of that name")
@@ -115,7 +115,8 @@ async def _require_idle(writer: Writer, dataset_id: str) -> None:
             raise JobRunning(job.id)
 
 
-async def _spool(request: Request, file: BinaryIO) -> None:
+async def spool(request: Request, file: BinaryIO) -> None:
+    """Write a request's body to a file as it arrives. Raises `Unavailable` where the disk refuses it."""
     try:
         async for part in request.stream():
             await asyncio.to_thread(file.write, part)

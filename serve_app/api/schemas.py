@@ -60,6 +60,11 @@ Cursor = Annotated[
     Query(description="`next_cursor` of the page before"),
 ]
 
+Where = Annotated[
+    Annotated[str, StringConstraints(max_length=8000)] | SkipJsonSchema[None],
+    Query(description="a boolean SQL expression over the dataset's columns: `label = 'cat' AND tag = 'keep'`"),
+]
+
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")]
 

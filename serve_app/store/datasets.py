@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
-from serve_app.store import readout
+from serve_app.store import filtering, readout
 from serve_app.store.job_rows import running_job, utc_now
 from serve_app.store.methods import parse_cursor, require_limit, write
 from serve_app.store.schema import dimensions, embeddings_table, recount, stage_table
@@ -145,6 +145,7 @@ class Datasets:
                 )
             session.q("DELETE FROM job_skips WHERE job_id IN (SELECT id FROM jobs WHERE dataset_id = ?)", dataset_id)
             session.q("DELETE FROM jobs WHERE dataset_id = ?", dataset_id)
+            filtering.forget(session, dataset_id)
             session.q("DELETE FROM samples WHERE dataset_id = ?", dataset_id)
             session.q("DELETE FROM datasets WHERE id = ?", dataset_id)
         self._database.checkpoint()
@@ -165,19 +166,23 @@ class Datasets:
             row = session.row(f"SELECT {_COLUMNS} FROM datasets WHERE name = ?", name)
         return None if row is None else _dataset(*row)
 
-    def samples(self, dataset_id: str, *, limit: int, cursor: str | None) -> tuple[list[Sample], str | None]:
+    def samples(
+        self, dataset_id: str, *, limit: int, cursor: str | None, where: str | None = None
+    ) -> tuple[list[Sample], str | None]:
         """A page of samples in listing order, and the cursor of the next page (None at the end).
 
         Raises:
             DatasetNotFound: no such dataset.
+            InvalidFilter: `where` is no filter over the dataset's columns.
             InvalidRequest: the cursor is malformed, or the limit is not positive.
         """
         after, limit = parse_cursor(cursor), require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
+            only = filtering.choose(session, dataset_id, where)
             rows = session.q(
-                "SELECT ordinal, sample_id, file_name, label FROM samples WHERE dataset_id = ? AND ordinal > ? "
-                "ORDER BY ordinal LIMIT ?",
+                "SELECT ordinal, sample_id, file_name, label FROM samples s WHERE dataset_id = ? AND ordinal > ? "
+                f"{only} ORDER BY ordinal LIMIT ?",
                 *(dataset_id, after, limit + 1),
             )
         page = [Sample(*row[1:]) for row in rows[:limit]]

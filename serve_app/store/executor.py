@@ -11,12 +11,14 @@ from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
+from serve_app.store.columns import Columns
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
 from serve_app.store.operations import Backups, Health
 from serve_app.store.running_jobs import Pace
+from serve_app.store.tags import Tags
 from serve_app.store.vectors import Vectors
 
 P = ParamSpec("P")
@@ -33,7 +35,7 @@ def _tell_nobody(name: str, seconds: float, result: object) -> None:
 
 
 class StoreExecutor:
-    """The store's parts (`Datasets`, `Jobs`, `Imports`, `Vectors`, `Health`, `Backups`) behind one awaitable call.
+    """The store's parts (`Datasets`, `Columns`, `Tags`, `Jobs`, `Imports`, `Vectors`, …) behind one awaitable call.
 
     The class is a `services.Writer`. Callers reach only the public methods of a part, by their qualified names. An
     accepted write runs to its end even when its caller stops waiting, and an error in one call affects no other call.
@@ -50,7 +52,10 @@ class StoreExecutor:
         pace = Pace(clock)
         jobs = Jobs(database, pace, clock)
         imports = Imports(database, pace, jobs.leases)
-        parts = (Datasets(database), jobs, imports, Vectors(database, pace), Health(database), Backups(database))
+        parts = (
+            *(Datasets(database), Columns(database), Tags(database), jobs, imports, Vectors(database, pace)),
+            *(Health(database), Backups(database)),
+        )
         self._database = database
         self._methods: dict[str, Callable[..., object]] = {
             f"{type(part).__name__}.{name}": getattr(part, name)

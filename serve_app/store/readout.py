@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from serve_app.errors import Conflict
 from serve_app.records import VectorSet
+from serve_app.store import filtering
 from serve_app.store.methods import parse_cursor
 from serve_app.store.schema import embeddings_table
 from serve_app.store.session import Session
@@ -76,11 +77,14 @@ def current(session: Session, dataset_id: str) -> Current | None:
     return None if row is None else Current(*row)
 
 
-def places(session: Session, now: Current, after: int, limit: int) -> pa.Table:
-    """Ordinal, place in the table, file name and label of the samples with a vector and an ordinal in the range."""
+def places(session: Session, now: Current, after: int, limit: int, only: str = "") -> pa.Table:
+    """Ordinal, place in the table, id, file name and label of the samples with a vector and an ordinal in the range.
+
+    `only` is a further condition on the samples, as `filtering.choose` returns it.
+    """
     return session.arrow(
-        f"SELECT s.ordinal, e.rowid AS place, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
-        "AND s.ordinal > ? AND s.ordinal <= ?",
+        f"SELECT s.ordinal, e.rowid AS place, s.sample_id, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
+        f"AND s.ordinal > ? AND s.ordinal <= ? {only}",
         *(now.dataset_id, after, after + limit),
     ).sort_by("ordinal")
 
@@ -109,8 +113,12 @@ def rows_page(session: Session, now: Current, after: int, limit: int) -> tuple[b
     return _ipc(rows), None if first is None else last
 
 
-def points_page(session: Session, now: Current, after: str | None, limit: int) -> tuple[bytes, str | None]:
+def points_page(
+    session: Session, now: Current, after: str | None, limit: int, only: str = ""
+) -> tuple[bytes, str | None]:
     """A page of the map as an Arrow IPC stream, and the cursor of the next page, which also names the map's version.
+
+    `only` is a further condition on the samples, as `filtering.choose` returns it.
 
     Raises:
         Conflict: the cursor belongs to another version of the map.
@@ -124,7 +132,7 @@ def points_page(session: Session, now: Current, after: str | None, limit: int) -
         start = parse_cursor(ordinal)
     rows = session.arrow(
         f"SELECT s.ordinal, e.sample_id, e.x, e.y, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
-        "AND e.x IS NOT NULL AND s.ordinal > ? AND s.ordinal <= ?",
+        f"AND e.x IS NOT NULL AND s.ordinal > ? AND s.ordinal <= ? {only}",
         *(now.dataset_id, start, start + limit),
     ).sort_by("ordinal")
     more = _next(now, start, limit)
@@ -146,15 +154,19 @@ def _map_version(session: Session, now: Current) -> str:
     return f"{now.public.version}, map {placed_by or 0}"
 
 
-def export_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:
-    """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal after which the next begins."""
+def export_page(session: Session, now: Current, after: int, limit: int, only: str = "") -> tuple[bytes, int | None]:
+    """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal after which the next begins.
+
+    `only` is a further condition on the samples, as `filtering.choose` returns it.
+    """
     # The join reads names alone. Had it to carry vectors, it would read all of them for each page.
-    page = places(session, now, after, limit)
+    page = places(session, now, after, limit, only)
     session.bind("page", page)
     at = page.column("place").to_numpy()
+    more = filtering.exported(session, now.dataset_id)
     rows = session.arrow(
-        f"SELECT p.ordinal, e.sample_id, p.file_name, p.label, e.model_name, e.vector, e.x, e.y FROM {now.table} e "
-        "JOIN page p ON p.place = e.rowid WHERE e.rowid BETWEEN ? AND ?",
+        f"SELECT s.ordinal, e.sample_id, s.file_name, s.label, e.model_name, e.vector, e.x, e.y{more.select} "
+        f"FROM {now.table} e JOIN page s ON s.place = e.rowid{more.joins} WHERE e.rowid BETWEEN ? AND ?",
         *((int(at.min()), int(at.max())) if len(at) else (0, -1)),
     ).sort_by("ordinal")
     schema = pa.schema(
@@ -166,10 +178,12 @@ def export_page(session: Session, now: Current, after: int, limit: int) -> tuple
             ("vector", pa.list_(pa.float32(), now.dimension)),
             ("x", pa.float64()),
             ("y", pa.float64()),
+            *more.fields,
         ],
         metadata={SPACE_KEY: now.space_key},
     )
-    return _ipc(rows.drop_columns(["ordinal"]).cast(schema)), _next(now, after, limit)
+    rows = rows.drop_columns(["ordinal"]).rename_columns(schema.names)
+    return _ipc(rows.cast(schema)), _next(now, after, limit)
 
 
 def _next(now: Current, after: int, limit: int) -> int | None:

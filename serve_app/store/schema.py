@@ -16,12 +16,22 @@ BASE_DIMENSION = 768
 USUAL_DIMENSIONS = (384, 768, 1024, 1536)
 MAX_DIMENSION = 16_384
 
+VALUE_TYPES = {"text": "VARCHAR", "number": "DOUBLE", "boolean": "BOOLEAN", "time": "TIMESTAMP"}
+"""The types of columns, and DuckDB's for them."""
+
 _EMBEDDINGS_NAME = re.compile(r"embeddings(?:_(\d+))?")
 
 
 def embeddings_table(dimension: int) -> str:
     """The table for vectors of this dimension: `embeddings` for 768, `embeddings_<dim>` otherwise."""
     return "embeddings" if dimension == BASE_DIMENSION else f"embeddings_{int(dimension)}"
+
+
+def values_table(type_name: str) -> str:
+    """The table that holds the values of columns of this type, a key of `VALUE_TYPES`."""
+    if type_name not in VALUE_TYPES:
+        raise InvalidRequest(f"there is no type '{type_name}'")
+    return f"column_{type_name}s"
 
 
 def stage_table(dimension: int) -> str:
@@ -126,6 +136,20 @@ def _kept_counts(session: Session) -> None:
         recount(session, dataset_id, dimension)
 
 
+def _columns_and_tags(session: Session) -> None:
+    """Add columns of datasets, one narrow table for each type, and tags (decision 0015)."""
+    session.q(
+        "CREATE TABLE dataset_columns (dataset_id VARCHAR NOT NULL, name VARCHAR NOT NULL, type VARCHAR NOT NULL, "
+        "column_id BIGINT NOT NULL)"
+    )
+    for type_name, sql_type in VALUE_TYPES.items():
+        session.q(
+            f"CREATE TABLE {values_table(type_name)} (column_id BIGINT NOT NULL, sample_id VARCHAR NOT NULL, "
+            f"value {sql_type} NOT NULL)"
+        )
+    session.q("CREATE TABLE tags (dataset_id VARCHAR NOT NULL, tag VARCHAR NOT NULL, sample_id VARCHAR NOT NULL)")
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -138,4 +162,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("points of imports", _staged_points),
     Migration("place in a container", _place_in_container),
     Migration("kept counts", _kept_counts),
+    Migration("columns and tags", _columns_and_tags),
 )

@@ -1,5 +1,8 @@
 """SQL on one cursor, inside one transaction."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -49,6 +52,16 @@ class Session:
     def arrow(self, sql: str, *parameters: object) -> pa.Table:
         """All rows of a SELECT as an Arrow table; vectors do not become Python objects."""
         return self._cursor.sql(sql, params=list(parameters)).to_arrow_table()
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Interrupt the statements of the block after some time; they then raise `duckdb.InterruptException`."""
+        timer = threading.Timer(seconds, self._cursor.interrupt)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def bind(self, name: str, table: pa.Table) -> None:
         """Let statements of this session read an Arrow table by name."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest, ModelReplaced, NoEmbeddings
 from serve_app.records import Block, EmbeddingStatus, FileStamp, Job, Skip, SourceFile, VectorSet
-from serve_app.store import job_rows, readout, staging, swap
+from serve_app.store import filtering, job_rows, readout, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import require_limit, write
@@ -185,7 +185,9 @@ class Vectors:
         with self._database.read() as session:
             return readout.rows_page(session, _require_version(session, dataset_id, version), after, limit)
 
-    def points(self, dataset_id: str, *, after: str | None, limit: int) -> tuple[bytes, str | None]:
+    def points(
+        self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None
+    ) -> tuple[bytes, str | None]:
         """A page of the map as one Arrow IPC stream, and the next `after` (None at the end).
 
         The columns are sample_id, x, y, file_name, label. The map is empty before the first reduction. `after` is
@@ -195,16 +197,20 @@ class Vectors:
             DatasetNotFound: no such dataset.
             Conflict: the vectors, points or samples have changed since the previous page.
             InvalidRequest: the limit is not positive, or `after` is malformed.
+            InvalidFilter: `where` is no filter over the dataset's columns.
         """
         require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
             current = readout.current(session, dataset_id)
+            only = filtering.choose(session, dataset_id, where)
             if current is None or not current.placed_count:
                 return readout.no_points(), None
-            return readout.points_page(session, current, after, limit)
+            return readout.points_page(session, current, after, limit, only)
 
-    def export(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
+    def export(
+        self, dataset_id: str, *, version: str, after: int, limit: int, where: str | None = None
+    ) -> tuple[bytes, int | None]:
         """A page of the dataset as one Arrow IPC stream, and the next `after` (None at the end).
 
         The columns are sample_id, file_name, label, model_name, vector (fixed-size list of float32), x, y.
@@ -215,10 +221,13 @@ class Vectors:
             NoEmbeddings: the dataset has no vectors.
             Conflict: the vectors or the samples are no longer those of `version`.
             InvalidRequest: the limit is not positive.
+            InvalidFilter: `where` is no filter over the dataset's columns.
         """
         require_limit(limit)
         with self._database.read() as session:
-            return readout.export_page(session, _require_version(session, dataset_id, version), after, limit)
+            current = _require_version(session, dataset_id, version)
+            only = filtering.choose(session, dataset_id, where)
+            return readout.export_page(session, current, after, limit, only)
 
 
 def _require_space(row: JobRow) -> Space:

@@ -1,0 +1,168 @@
+"""A CSV, Parquet or Arrow file of columns: read, typed and checked, within a limit of memory.
+
+This module knows files and columns. The store knows which samples exist.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+
+from serve_app.errors import InvalidRequest
+from serve_app.store.columns import FIXED, MAX_COLUMNS
+
+MAX_BYTES = 256 * 2**20
+"""The memory that the rows may take; the whole file is one transaction of the writer."""
+MAX_TEXT = 4096
+MAX_NAME = 100
+_EXACT = 2**53
+"""A double holds every whole number up to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnTable:
+    """The content of a file, as `Columns.put` takes it, and the names of the columns that it leaves out."""
+
+    key_column: str
+    types: dict[str, str]
+    table: bytes
+    ignored: list[str]
+
+
+def read(file: BinaryIO) -> ColumnTable:
+    """Read a whole file.
+
+    Raises:
+        InvalidRequest: the file cannot be read or is too large, or a column is missing, or has a name, a type or a
+            value that cannot be stored.
+    """
+    file.flush()
+    if file.seek(0, 2) == 0:
+        raise InvalidRequest("the file is empty")
+    file.seek(0)
+    magic = file.read(6)
+    file.seek(0)
+    with _naming_trouble():
+        return of_table(pa.Table.from_batches(*_bounded(_batches(file, magic))))
+
+
+def of_table(rows: pa.Table) -> ColumnTable:
+    """Type and check a table with `sample_id` or `file_name`; listings pass the columns of a source through here.
+
+    Raises:
+        InvalidRequest: as for `read`.
+    """
+    key_column = next((name for name in ("sample_id", "file_name") if name in rows.column_names), None)
+    if key_column is None:
+        raise InvalidRequest("the file has neither a column sample_id nor file_name")
+    ignored = [name for name in rows.column_names if name.casefold() in FIXED and name != key_column]
+    names = [name for name in rows.column_names if name != key_column and name not in ignored]
+    _check_names(names)
+    typed = [_typed(name, rows.column(name)) for name in names]
+    key = rows.column(key_column).cast(pa.string())
+    table = pa.table({"key": key, **{f"c{place}": values for place, (_, values) in enumerate(typed)}})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    types = {name: kind for name, (kind, _) in zip(names, typed, strict=True)}
+    return ColumnTable(key_column, types, sink.getvalue().to_pybytes(), [n for n in ignored if n != "sample_id"])
+
+
+def _check_names(names: list[str]) -> None:
+    if not names:
+        raise InvalidRequest("the file has no column to add besides those that follow from the listing")
+    if len(names) > MAX_COLUMNS:
+        raise InvalidRequest(f"the file has {len(names):,} columns; the limit is {MAX_COLUMNS}")
+    if len({name.casefold() for name in names}) < len(names):
+        raise InvalidRequest("two columns have the same name but for upper and lower case")
+    for name in names:
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+            raise InvalidRequest(f"{name[:MAX_NAME]!r} is no name: use at most {MAX_NAME} printable characters")
+
+
+def _typed(name: str, values: pa.ChunkedArray) -> tuple[str, pa.ChunkedArray]:
+    """The column's type and its values in that type's Arrow form."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    if pa.types.is_boolean(kind):
+        return "boolean", values
+    if pa.types.is_integer(kind):
+        if (pc.min_max(values)["max"].as_py() or 0) > _EXACT or (pc.min_max(values)["min"].as_py() or 0) < -_EXACT:
+            raise InvalidRequest(f"column {name!r} has whole numbers over 2^53, which lose digits: write them as text")
+        return "number", values.cast(pa.float64())
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number", _finite(name, values.cast(pa.float64()))
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        # A time of a zone is stored in UTC; Arrow holds it so already.
+        return "time", values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.timestamp("us"))
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind):
+        return "text", _short(name, values.cast(pa.string()))
+    raise InvalidRequest(f"column {name!r} is {kind}; a column holds text, numbers, booleans or times")
+
+
+def _finite(name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The numbers, with null for NaN, which tables use for a missing value."""
+    if pc.any(pc.is_inf(values)).as_py():
+        raise InvalidRequest(f"column {name!r} has infinite numbers")
+    return pc.if_else(pc.is_nan(values), None, values)
+
+
+def _short(name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    longest = pc.max(pc.utf8_length(values)).as_py() or 0
+    if longest > MAX_TEXT:
+        raise InvalidRequest(f"column {name!r} has a text of {longest:,} characters; the limit is {MAX_TEXT:,}")
+    return values
+
+
+def _batches(file: BinaryIO, magic: bytes) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    if magic.startswith(b"PAR1"):
+        parquet = pq.ParquetFile(file, pre_buffer=False)
+        names = [name for name in parquet.schema_arrow.names if name not in ("vector", "x", "y", "model_name")]
+        schema = pa.schema([parquet.schema_arrow.field(name) for name in names])
+        return schema, parquet.iter_batches(batch_size=10_000, columns=names)
+    if magic.startswith(b"ARROW1"):
+        arrow = pa.ipc.open_file(file)
+        return arrow.schema, (arrow.get_batch(place) for place in range(arrow.num_record_batches))
+    if magic.startswith(b"\xff\xff\xff\xff"):
+        stream = pa.ipc.open_stream(file)
+        return stream.schema, iter(stream)
+    key_types = {"sample_id": pa.string(), "file_name": pa.string()}
+    # Types follow from the first block, so that a large one is better.
+    reader = csv.open_csv(
+        file,
+        csv.ReadOptions(block_size=8 * 2**20),
+        csv.ParseOptions(newlines_in_values=True),
+        csv.ConvertOptions(column_types=key_types, strings_can_be_null=True),
+    )
+    return reader.schema, iter(reader)
+
+
+def _bounded(
+    source: tuple[pa.Schema, Iterator[pa.RecordBatch]],
+) -> tuple[list[pa.RecordBatch], pa.Schema]:
+    schema, batches = source
+    kept: list[pa.RecordBatch] = []
+    n_bytes = 0
+    for batch in batches:
+        batch.validate(full=True)  # a damaged Arrow file may hold offsets that point outside its buffers
+        n_bytes += batch.nbytes
+        if n_bytes > MAX_BYTES:
+            raise InvalidRequest(f"the columns take more than {MAX_BYTES // 2**20} MiB; send fewer at a time")
+        kept.append(batch)
+    return kept, kept[0].schema if kept else schema
+
+
+@contextmanager
+def _naming_trouble() -> Iterator[None]:
+    """Turn pyarrow's errors about a damaged file into `InvalidRequest`."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InvalidRequest(f"the file cannot be read as CSV, Parquet or Arrow: {reason}") from error

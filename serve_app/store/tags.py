@@ -1,0 +1,138 @@
+"""Tags: words that people put on samples. They are kept by sample id, so they survive rescans and new vectors.
+
+P is the number of points of a map, V the number of corners of a polygon.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from serve_app.errors import InvalidRequest, NoEmbeddings
+from serve_app.records import TagChange, ValueCount
+from serve_app.store import filtering, readout
+from serve_app.store.datasets import require_dataset
+from serve_app.store.methods import write
+from serve_app.store.session import Session
+
+if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
+    from serve_app.store.database import Database
+
+Polygon = list[tuple[float, float]]
+
+_POINTS_AT_ONCE = 100_000
+_CHOSEN = "SELECT sample_id FROM samples s WHERE dataset_id = ?"
+
+
+class Tags:
+    """SQL over `tags`. A choice of samples is a filter, sample ids, a polygon, or what several of these share."""
+
+    def __init__(self, database: "Database") -> None:
+        self._database = database
+
+    @write
+    def add(
+        self,
+        dataset_id: str,
+        tag: str,
+        *,
+        where: str | None = None,
+        sample_ids: list[str] | None = None,
+        polygon: Polygon | None = None,
+    ) -> TagChange:
+        """Put a tag on the chosen samples; those that have it keep it, so the call is safe to repeat.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            InvalidRequest: nothing says which samples.
+            InvalidFilter: `where` is no filter over the dataset's columns.
+            NoEmbeddings: there is a polygon and no map.
+        """
+        if where is None and sample_ids is None and polygon is None:
+            raise InvalidRequest("say which samples: where, sample_ids or polygon")
+        with self._database.transaction() as session:
+            chosen, selected = _choose(session, dataset_id, where, sample_ids, polygon)
+            changed = session.value(
+                f"INSERT INTO tags SELECT ?, ?, sample_id FROM ({chosen}) ANTI JOIN "
+                "(FROM tags WHERE dataset_id = ? AND tag = ?) t USING (sample_id)",
+                *(dataset_id, tag, dataset_id, dataset_id, tag),
+            )
+        return TagChange(changed=int(changed), selected=selected)
+
+    @write
+    def remove(
+        self,
+        dataset_id: str,
+        tag: str,
+        *,
+        where: str | None = None,
+        sample_ids: list[str] | None = None,
+        polygon: Polygon | None = None,
+    ) -> TagChange:
+        """Take a tag off the chosen samples, or off every sample if nothing says which. Raises as `add` does."""
+        with self._database.transaction() as session:
+            if where is None and sample_ids is None and polygon is None:
+                require_dataset(session, dataset_id)
+                changed = session.value("DELETE FROM tags WHERE dataset_id = ? AND tag = ?", dataset_id, tag)
+                return TagChange(changed=int(changed), selected=int(changed))
+            chosen, selected = _choose(session, dataset_id, where, sample_ids, polygon)
+            changed = session.value(
+                f"DELETE FROM tags WHERE dataset_id = ? AND tag = ? AND sample_id IN ({chosen})",
+                *(dataset_id, tag, dataset_id),
+            )
+        return TagChange(changed=int(changed), selected=selected)
+
+    def all(self, dataset_id: str) -> list[ValueCount]:
+        """Every tag and the number of samples that have it, by name. Raises `DatasetNotFound`."""
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            rows = session.q(
+                "SELECT tag, count(*) FROM tags SEMI JOIN samples USING (dataset_id, sample_id) WHERE dataset_id = ? "
+                "GROUP BY tag ORDER BY tag",
+                dataset_id,
+            )
+        return [ValueCount(*row) for row in rows]
+
+
+def _choose(
+    session: Session, dataset_id: str, where: str | None, sample_ids: list[str] | None, polygon: Polygon | None
+) -> tuple[str, int]:
+    """A SELECT of the chosen sample ids, which takes the dataset's id, and their number."""
+    require_dataset(session, dataset_id)
+    sql = f"{_CHOSEN} {filtering.choose(session, dataset_id, where)}"
+    if sample_ids is not None:
+        session.bind("named", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
+        sql += " AND s.sample_id IN (SELECT sample_id FROM named)"
+    if polygon is not None:
+        session.bind("enclosed", _enclosed(session, dataset_id, np.asarray(polygon, np.float64)))
+        sql += " AND s.sample_id IN (SELECT sample_id FROM enclosed)"
+    return sql, int(session.value(f"SELECT count(*) FROM ({sql})", dataset_id))
+
+
+def _enclosed(session: Session, dataset_id: str, corners: NDArray[np.float64]) -> pa.Table:
+    current = readout.current(session, dataset_id)
+    if current is None or not current.placed_count:
+        raise NoEmbeddings("The dataset has no map. Reduce its embeddings first.")
+    (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
+    near = session.arrow(
+        f"SELECT sample_id, x, y FROM {current.table} WHERE dataset_id = ? AND x BETWEEN ? AND ? AND y BETWEEN ? AND ?",
+        *(dataset_id, float(left), float(right), float(low), float(high)),
+    )
+    points = np.stack([near.column(axis).to_numpy() for axis in ("x", "y")], axis=1)
+    return near.select(["sample_id"]).filter(pa.array(inside(points, corners)))
+
+
+def inside(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of (P, 2) points lie in a polygon of (V, 2) corners, by the even-odd rule; the last corner joins the first.
+
+    Points on a left or lower edge are in, points on a right or upper edge are not.
+    """
+    found = np.zeros(len(points), bool)
+    for start in range(0, len(points), _POINTS_AT_ONCE):
+        part = slice(start, start + _POINTS_AT_ONCE)
+        x, y = points[part, 0], points[part, 1]
+        for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+            crosses = (y1 > y) != (y2 > y)
+            found[part][crosses] ^= x[crosses] < (x2 - x1) * (y[crosses] - y1) / (y2 - y1) + x1
+    return found
