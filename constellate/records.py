@@ -73,6 +73,19 @@ class SampleInfo(TypedDict):
     label: str | None
 
 
+class ColumnInfo(TypedDict):
+    """A column of a dataset: the number of samples with a value, the most frequent values of text, or the range."""
+
+    name: str
+    type: str
+    is_stored: bool
+    count: int
+    distinct: int
+    values: list[dict[str, Any]]
+    min: float | str | None
+    max: float | str | None
+
+
 class PointInfo(TypedDict):
     """A sample's point on the map."""
 

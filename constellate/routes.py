@@ -7,13 +7,14 @@ and does not resume dropped streams.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
 import httpx
 
 from constellate.records import (
+    ColumnInfo,
     DatasetInfo,
     EmbeddingsInfo,
     JobInfo,
@@ -94,9 +95,39 @@ class Routes:
         """Delete a dataset and its vectors, but not its image files. Raises `Refused` (409) while a job runs."""
         self._request("DELETE", f"/datasets/{dataset_id}")
 
-    def samples(self, dataset_id: str) -> Iterator[SampleInfo]:
-        """The dataset's images in listing order."""
-        return cast(Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples"))
+    def samples(self, dataset_id: str, *, where: str | None = None) -> Iterator[SampleInfo]:
+        """The dataset's images in listing order, or those that a filter chooses (`label = 'cat' AND width > 500`)."""
+        return cast(Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples", _given(where=where)))
+
+    def columns(self, dataset_id: str) -> list[ColumnInfo]:
+        """The columns that a filter may name, with what is in them."""
+        return cast(list[ColumnInfo], self._request("GET", f"/datasets/{dataset_id}/columns").json())
+
+    def put_columns(self, dataset_id: str, file: str | Path) -> dict[str, Any]:
+        """Add or replace columns from a CSV, Parquet or Arrow file with `sample_id` or `file_name`.
+
+        The answer counts the rows that were used (`matched`) and lists those that were not (`refused`).
+        """
+        path = f"/datasets/{dataset_id}/columns"
+        with Path(file).open("rb") as stream:
+            answer = self._request("PUT", path, content=stream, timeout_s=LONG_ANSWER_S)
+        return cast(dict[str, Any], answer.json())
+
+    def tag(self, /, dataset_id: str, tag: str, **choice: object) -> int:
+        """Put a tag on samples and return how many did not have it.
+
+        `choice` is `where`, `sample_ids`, `polygon` (map coordinates), or what several of them share.
+        """
+        return self._tag("POST", dataset_id, tag, choice)
+
+    def untag(self, /, dataset_id: str, tag: str, **choice: object) -> int:
+        """Take a tag off samples, or off all if there is no choice; return how many had it."""
+        return self._tag("DELETE", dataset_id, tag, choice)
+
+    def tags(self, dataset_id: str) -> dict[str, int]:
+        """The dataset's tags with the number of samples that have each."""
+        answer = self._request("GET", f"/datasets/{dataset_id}/tags").json()
+        return {entry["value"]: entry["count"] for entry in answer}
 
     def generate(self, dataset_id: str, *, model_name: str | None = None, force: bool = False) -> str:
         """Start embedding and return the job's id. Raises `Refused` (409, with `job_id`) while a job runs."""
@@ -138,9 +169,10 @@ class Routes:
         """The images or rows that the last embed or import job skipped."""
         return cast(Iterator[SkipInfo], self._pages(f"/datasets/{dataset_id}/embeddings/skipped"))
 
-    def coordinates(self, dataset_id: str) -> list[PointInfo]:
-        """The points of the map; there are none before the first reduction."""
-        answer = self._request("GET", f"/datasets/{dataset_id}/embeddings/coordinates", timeout_s=LONG_ANSWER_S)
+    def coordinates(self, dataset_id: str, *, where: str | None = None) -> list[PointInfo]:
+        """The points of the map, or those that a filter chooses; there are none before the first reduction."""
+        path = f"/datasets/{dataset_id}/embeddings/coordinates"
+        answer = self._request("GET", path, params=_given(where=where), timeout_s=LONG_ANSWER_S)
         return cast(list[PointInfo], answer.json())
 
     def jobs(self, *, limit: int = 100) -> list[JobInfo]:
@@ -176,9 +208,17 @@ class Routes:
         """`n` samples that cover the dataset, in the order of choice."""
         return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", n=n)["items"])
 
-    def export(self, dataset_id: str, target: str | Path, *, format: Literal["parquet", "arrow"] = "parquet") -> None:
-        """Write the dataset's vectors and map to a file; a failed call leaves no partial file."""
-        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", Path(target), {"format": format})
+    def export(
+        self,
+        dataset_id: str,
+        target: str | Path,
+        *,
+        format: Literal["parquet", "arrow"] = "parquet",
+        where: str | None = None,
+    ) -> None:
+        """Write vectors and map, of all or of what a filter chooses; a failed call leaves no partial file."""
+        params = {"format": str(format), **_given(where=where)}
+        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", Path(target), params)
 
     def events(self, dataset_id: str, kind: JobKind, *, last_event: str = "") -> Iterator[Progress]:
         """The progress stream of a dataset over one connection; it ends without an error if the connection fails.
@@ -193,16 +233,24 @@ class Routes:
     def _started(self, path: str, body: Mapping[str, object]) -> str:
         return str(self._request("POST", path, body=body).json()["job_id"])
 
-    def _pages(self, path: str) -> Iterator[dict[str, Any]]:
+    def _tag(self, method: str, dataset_id: str, tag: str, choice: Mapping[str, object]) -> int:
+        path = f"/datasets/{dataset_id}/tags/{quote(tag, safe='')}"
+        return int(self._request(method, path, body=choice, timeout_s=LONG_ANSWER_S).json()["changed"])
+
+    def _pages(self, path: str, fixed: Mapping[str, str] = MappingProxyType({})) -> Iterator[dict[str, Any]]:
         """The items of all pages of a listing."""
-        params: dict[str, str | float] = {}
+        params: dict[str, str | float] = {**fixed}
         while True:
             page = self._request("GET", path, params=params).json()
             yield from page["items"]
             if not page.get("next_cursor"):
                 return
-            params = {"cursor": page["next_cursor"]}
+            params = {**fixed, "cursor": page["next_cursor"]}
 
     def _survey(self, dataset_id: str, question: str, **params: float) -> dict[str, Any]:
         answer = self._request("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())
+
+
+def _given(**params: str | None) -> dict[str, str]:
+    return {name: value for name, value in params.items() if value is not None}

@@ -113,6 +113,8 @@ class Walk:
             return {"files": [(key, ("a.png", png())) for key in content["example"]]}
         if media_type == "application/vnd.apache.parquet":
             return {"content": parquet(examples.SAMPLE_ID), "headers": {"Content-Type": media_type}}
+        if media_type == "text/csv":
+            return {"content": f"sample_id,width\n{examples.SAMPLE_ID},640\n", "headers": {"Content-Type": media_type}}
         assert media_type == "", f"no test sends {media_type}"
         return {}
 
@@ -126,6 +128,7 @@ async def test_every_example_is_answered_with_the_success_it_documents(client, s
     await work.embed(services)
     await walk.send("reduce_embeddings")
     await work.reduce(services)
+    await walk.send("put_columns")
     for name in sorted(OPERATIONS.keys() - walk.sent - {"import_vectors", "delete_dataset"}):
         await walk.send(name)
     for name in ("import_vectors", "cancel_job", "delete_dataset"):
