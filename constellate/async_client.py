@@ -108,6 +108,7 @@ class AsyncConstellate:
     samples = _iterated(Constellate.samples)
     columns = _awaited(Constellate.columns)
     put_columns = _awaited(Constellate.put_columns)
+    delete_column = _awaited(Constellate.delete_column)
     tag = _awaited(Constellate.tag)
     untag = _awaited(Constellate.untag)
     tags = _awaited(Constellate.tags)

@@ -113,6 +113,10 @@ class Routes:
             answer = self._request("PUT", path, content=stream, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())
 
+    def delete_column(self, dataset_id: str, column: str) -> None:
+        """Delete a column; its samples keep everything else."""
+        self._request("DELETE", f"/datasets/{dataset_id}/columns/{quote(column, safe='')}")
+
     def tag(self, /, dataset_id: str, tag: str, **choice: object) -> int:
         """Put a tag on samples and return how many did not have it.
 

@@ -7,9 +7,7 @@ from serve_app.sources import image_table, webdataset
 from serve_app.sources.folder import EXTENSIONS
 from serve_app.sources.listing import shown
 
-OTHER_IMAGES = frozenset(
-    b".heic .heif .jxl .jp2 .j2k .svg .psd .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .tga .ppm .pgm .exr .dcm".split()
-)
+OTHER_IMAGES = frozenset(b".j2k .svg .psd .dng .cr2 .cr3 .nef .arw .orf .rw2 .raf .tga .ppm .pgm .exr .dcm".split())
 CONTAINERS = webdataset.SUFFIXES | image_table.SUFFIXES
 KEPT_NAMES = 5
 

@@ -149,8 +149,8 @@ def sent_by_every_method(tmp_path):
     def answer(request):
         request.read()
         requests.append(request)
-        body = {"items": [], "groups": [], "job_id": "j", "service": "constellate"}
-        return httpx.Response(200, json=body)
+        body = {"items": [], "groups": [], "job_id": "j", "service": "constellate", "changed": 0}
+        return httpx.Response(200, json=[] if request.url.path.endswith("/tags") else body)
 
     client = Routes("http://127.0.0.1:8000", transport=httpx.MockTransport(answer))
     file = tmp_path / "file"
@@ -159,6 +159,7 @@ def sent_by_every_method(tmp_path):
         "name": "n", "root": tmp_path, "image": file, "file": file, "target": tmp_path / "out", "kind": "embed",
         "limit": 3, "threshold": 0.5, "k": 2, "n": 2, "model_name": "m", "force": True, "space_key": "s",
         "dataset_id": "d", "sample_id": "a/b", "job_id": "j", "format": "arrow", "last_event": "e",
+        "where": "label = 'cat'", "tag": "keep", "choice": "label = 'cat'", "column": "width",
     }  # fmt: skip
     for name, method in inspect.getmembers(Routes, inspect.isfunction):
         if name.startswith("_") or name == "close":
@@ -167,7 +168,10 @@ def sent_by_every_method(tmp_path):
         kinds = ("embed", "reduce") if "kind" in wanted else ("embed",)
         for kind in kinds:
             before = len(requests)
-            result = method(client, **{p: kind if p == "kind" else arguments[p] for p in wanted})
+            given = {p: kind if p == "kind" else arguments[p] for p in wanted}
+            if "choice" in given:  # which samples, by one of several names
+                given["where"] = given.pop("choice")
+            result = method(client, **given)
             if inspect.isgenerator(result):
                 list(result)
             assert len(requests) > before, f"{name} sends nothing"

@@ -268,8 +268,8 @@ def test_links_are_told(root):
 
 
 def test_images_of_other_formats_are_told(root):
-    touch(root, "IMG_1.HEIC", "IMG_2.heic", "x.png")
-    assert "'IMG_1.HEIC', 'IMG_2.heic' are of a format of images that is not read" in register(root)[2]
+    touch(root, "IMG_1.DNG", "IMG_2.dng", "x.png")
+    assert "'IMG_1.DNG', 'IMG_2.dng' are of a format of images that is not read" in register(root)[2]
 
 
 # Containers that change, and hostile ones
