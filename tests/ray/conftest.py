@@ -102,4 +102,6 @@ def service(settings: Settings, home: Any) -> Iterator[Service]:
             yield Service(settings, http, settings.data_dir.parent / "images")
     finally:
         main.undeploy()
+        # The routers of this process's clients would go on pushing metrics, from threads, after Ray's end.
+        serve.shutdown()
     check_invariants(settings.database_path)
