@@ -187,30 +187,37 @@ class Routes:
         """The job with this id."""
         return cast(JobInfo, self._request("GET", f"/jobs/{job_id}").json())
 
-    def similar(self, dataset_id: str, sample_id: str, *, limit: int) -> list[NeighbourInfo]:
-        """The samples most similar to a sample of the dataset, best first."""
+    def similar(self, dataset_id: str, sample_id: str, *, limit: int, where: str | None = None) -> list[NeighbourInfo]:
+        """The samples most similar to a sample of the dataset, best first; only those that a filter chooses."""
         path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
-        return cast(list[NeighbourInfo], self._request("GET", path, params={"limit": limit}).json()["items"])
-
-    def search(self, dataset_id: str, image: str | Path, *, limit: int) -> list[NeighbourInfo]:
-        """The samples most similar to an image file, best first."""
-        path = f"/datasets/{dataset_id}/search"
-        with Path(image).open("rb") as stream:
-            answer = self._request("POST", path, params={"limit": limit}, files={"file": (Path(image).name, stream)})
+        answer = self._request("GET", path, params={"limit": limit, **_given(where=where)})
         return cast(list[NeighbourInfo], answer.json()["items"])
 
-    def duplicates(self, dataset_id: str, *, threshold: float) -> list[list[NeighbourInfo]]:
-        """Groups of samples linked by a cosine of at least `threshold`."""
-        answer = self._survey(dataset_id, "duplicates", threshold=threshold)
+    def search(
+        self, dataset_id: str, image: str | Path, *, limit: int, where: str | None = None
+    ) -> list[NeighbourInfo]:
+        """The samples most similar to an image file, best first; only those that a filter chooses."""
+        path = f"/datasets/{dataset_id}/search"
+        params: dict[str, str | float] = {"limit": limit, **_given(where=where)}
+        with Path(image).open("rb") as stream:
+            answer = self._request("POST", path, params=params, files={"file": (Path(image).name, stream)})
+        return cast(list[NeighbourInfo], answer.json()["items"])
+
+    def duplicates(self, dataset_id: str, *, threshold: float, where: str | None = None) -> list[list[NeighbourInfo]]:
+        """Groups of samples, or of those that a filter chooses, linked by a cosine of at least `threshold`."""
+        answer = self._survey(dataset_id, "duplicates", where, threshold=threshold)
         return cast(list[list[NeighbourInfo]], answer["groups"])
 
-    def outliers(self, dataset_id: str, *, k: int, limit: int) -> list[NeighbourInfo]:
-        """The samples least similar to their `k` nearest neighbours, the strangest first."""
-        return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", k=k, limit=limit)["items"])
+    def outliers(self, dataset_id: str, *, k: int, limit: int, where: str | None = None) -> list[NeighbourInfo]:
+        """The samples least similar to their `k` nearest neighbours, the strangest first.
 
-    def diverse(self, dataset_id: str, *, n: int) -> list[NeighbourInfo]:
-        """`n` samples that cover the dataset, in the order of choice."""
-        return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", n=n)["items"])
+        Neighbours are looked for among the samples that a filter chooses too.
+        """
+        return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", where, k=k, limit=limit)["items"])
+
+    def diverse(self, dataset_id: str, *, n: int, where: str | None = None) -> list[NeighbourInfo]:
+        """`n` samples that cover the dataset, or what a filter chooses of it, in the order of choice."""
+        return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", where, n=n)["items"])
 
     def export(
         self,
@@ -251,7 +258,8 @@ class Routes:
                 return
             params = {**fixed, "cursor": page["next_cursor"]}
 
-    def _survey(self, dataset_id: str, question: str, **params: float) -> dict[str, Any]:
+    def _survey(self, dataset_id: str, question: str, where: str | None, **numbers: float) -> dict[str, Any]:
+        params: dict[str, str | float] = {**numbers, **_given(where=where)}
         answer = self._request("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())
 

@@ -56,7 +56,6 @@ BULK_METHODS: frozenset[str] = frozenset(
         Datasets.samples,
         Columns.put,
         Columns.all,
-        Columns.matching,
         Tags.add,
         Tags.remove,
         Tags.all,
@@ -65,6 +64,7 @@ BULK_METHODS: frozenset[str] = frozenset(
         Vectors.put_points,
         Vectors.rows,
         Vectors.export,
+        Vectors.matching,
     )
 )
 """Store methods whose time grows with the dataset; the others answer in milliseconds unless something is wrong."""

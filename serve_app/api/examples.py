@@ -203,8 +203,10 @@ EXAMPLES: dict[str, Example] = {
         _OF_DATASET | {"threshold": 0.95},
         answers={200: (_JSON, {"threshold": 0.95, "groups": [_NEIGHBOURS["items"]]})},
     ),
-    "find_outliers": Example(_OF_DATASET | {"k": 10, "limit": 2}, answers={200: (_JSON, _NEIGHBOURS)}),
-    "choose_diverse": Example(_OF_DATASET | {"n": 2}, answers={200: (_JSON, _NEIGHBOURS)}),
+    "find_outliers": Example(
+        _OF_DATASET | {"k": 10, "limit": 2, "where": "label = 'tulip'"}, answers={200: (_JSON, _NEIGHBOURS)}
+    ),
+    "choose_diverse": Example(_OF_DATASET | {"n": 2, "where": "label = 'tulip'"}, answers={200: (_JSON, _NEIGHBOURS)}),
     "list_jobs": Example({"limit": 10}, answers={200: (_JSON, [_JOB])}),
     "get_job": Example({"job_id": JOB_ID}, answers={200: (_JSON, _JOB)}),
     "describe_embedder": Example(

@@ -15,11 +15,13 @@ from serve_app.api.schemas import (
     NeighbourLimit,
     NeighbourList,
     Threshold,
+    Where,
 )
 from serve_app.embedding import weights
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,
+    InvalidFilter,
     InvalidImage,
     ModelUnavailable,
     NoEmbeddings,
@@ -35,18 +37,28 @@ from serve_app.store.vectors import Vectors
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
 
 
-@router.get(f"/similarity/{SAMPLE_ID}", responses=problems.documented(NoEmbeddings, DatasetNotFound, SampleNotFound))
+@router.get(
+    f"/similarity/{SAMPLE_ID}",
+    responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, SampleNotFound),
+)
 async def find_similar(
-    dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10
+    dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10, where: Where = None
 ) -> NeighbourList:
     """Find the samples most similar to a sample, best first, without the sample itself."""
-    return NeighbourList(items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit, where))
 
 
 @router.post(
     "/search",
     responses=problems.documented(
-        NoEmbeddings, DatasetNotFound, Conflict, TooLarge, UnsupportedMediaType, InvalidImage, ModelUnavailable
+        InvalidFilter,
+        NoEmbeddings,
+        DatasetNotFound,
+        Conflict,
+        TooLarge,
+        UnsupportedMediaType,
+        InvalidImage,
+        ModelUnavailable,
     ),
 )
 async def search_by_image(
@@ -54,6 +66,7 @@ async def search_by_image(
     services: ServicesNow,
     file: Annotated[UploadFile, File(description="an image of at most 10 MiB")],
     limit: NeighbourLimit = 10,
+    where: Where = None,
 ) -> NeighbourList:
     """Find the samples most similar to an uploaded image, best first."""
     status = await services.writer.ask(Vectors.status, dataset_id)
@@ -71,27 +84,31 @@ async def search_by_image(
     if isinstance(vector, Skip):
         raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
     return NeighbourList(
-        items=await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit)
+        items=await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
     )
 
 
-@router.get("/duplicates", responses=problems.documented(NoEmbeddings, DatasetNotFound))
-async def find_duplicates(dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95) -> DuplicateGroups:
+@router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
+async def find_duplicates(
+    dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95, where: Where = None
+) -> DuplicateGroups:
     """Find groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
     return DuplicateGroups(
-        threshold=threshold, groups=await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold)
+        threshold=threshold, groups=await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold, where)
     )
 
 
-@router.get("/outliers", responses=problems.documented(NoEmbeddings, DatasetNotFound))
+@router.get("/outliers", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
 async def find_outliers(
-    dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50
+    dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50, where: Where = None
 ) -> NeighbourList:
     """Find the samples least similar to their `k` nearest neighbours; `score` is the mean similarity to them."""
-    return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where))
 
 
-@router.get("/diverse", responses=problems.documented(NoEmbeddings, DatasetNotFound))
-async def choose_diverse(dataset_id: str, services: ServicesNow, n: DiverseCount = 50) -> NeighbourList:
+@router.get("/diverse", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
+async def choose_diverse(
+    dataset_id: str, services: ServicesNow, n: DiverseCount = 50, where: Where = None
+) -> NeighbourList:
     """Choose `n` samples that cover the dataset; they are returned in the order of choice."""
-    return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n, where))

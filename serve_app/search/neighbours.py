@@ -7,19 +7,18 @@ question costs the writer one small query. This module knows ids and names; the 
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, Overloaded, SampleNotFound
 from serve_app.records import Neighbour
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
 from serve_app.search.pairs import OnStep
-from serve_app.search.set_file import SetFile
+from serve_app.search.part import neighbours
 from serve_app.search.set_files import SetFiles
 from serve_app.search.similarity import top_k
 from serve_app.services import Writer
@@ -34,78 +33,79 @@ class _Abandoned(Exception):
     """Nobody waits for the answer any more."""
 
 
-def _neighbours(found: SetFile, rows: Iterable[int], scores: Iterable[float]) -> list[Neighbour]:
-    """The samples of these rows, with their scores."""
-    rows = [int(row) for row in rows]
-    named = found.rows.select(["sample_id", "file_name", "label"]).take(pa.array(rows, pa.int64())).to_pylist()
-    return [Neighbour(**name, score=float(score)) for name, score in zip(named, scores, strict=True)]
-
-
 class Neighbours:
     """The questions, as public methods; `services.Searcher` asks them by name.
 
     Each method raises `DatasetNotFound`, `NoEmbeddings` for a dataset without vectors, and `Unavailable` if the writer
-    does. Scores are cosines.
+    does. Scores are cosines. With a filter `where` the answer is that of a dataset which has the chosen samples only;
+    `InvalidFilter` says what is wrong with one.
     """
 
     def __init__(self, writer: Writer, folder: Path) -> None:
         self._sets = SetFiles(folder, writer)
         self._n_long = 0
 
-    async def similar(self, dataset_id: str, sample_id: str, limit: int) -> list[Neighbour]:
-        """The most similar samples, best first, without the sample itself.
+    async def similar(self, dataset_id: str, sample_id: str, limit: int, where: str | None = None) -> list[Neighbour]:
+        """The most similar samples, best first, without the sample itself, which `where` need not choose.
 
         Raises:
             SampleNotFound: the sample has no vector.
         """
-        found = await self._sets.current(dataset_id)
+        part = await self._sets.part(dataset_id, where)
+        found = part.of
         row = await asyncio.to_thread(found.row_of, sample_id)
         if row is None:
             raise SampleNotFound("this sample has no vector: it was skipped, or added after the last embedding job")
-        rows, scores = await asyncio.to_thread(top_k, found.matrix, found.matrix[row], limit, exclude=row)
-        return _neighbours(found, rows, scores)
+        rows, scores = await asyncio.to_thread(
+            top_k, found.matrix, found.matrix[row], limit, exclude=row, only=part.rows
+        )
+        return neighbours(found, rows, scores)
 
-    async def search(self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int) -> list[Neighbour]:
+    async def search(
+        self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int, where: str | None = None
+    ) -> list[Neighbour]:
         """The samples most similar to a (D,) query vector of the same space, best first.
 
         Raises:
             Conflict: the dataset's vectors belong to another space.
         """
-        found = await self._sets.current(dataset_id)
-        if found.space_key != space_key:
+        part = await self._sets.part(dataset_id, where)
+        if part.of.space_key != space_key:
             raise Conflict(
                 "the dataset's vectors come from another model or precision than the query; generate them again"
             )
-        rows, scores = await asyncio.to_thread(top_k, found.matrix, query, limit)
-        return _neighbours(found, rows, scores)
+        rows, scores = await asyncio.to_thread(top_k, part.of.matrix, query, limit, only=part.rows)
+        return neighbours(part.of, rows, scores)
 
-    async def duplicates(self, dataset_id: str, threshold: float) -> list[list[Neighbour]]:
+    async def duplicates(self, dataset_id: str, threshold: float, where: str | None = None) -> list[list[Neighbour]]:
         """Groups of samples linked by a cosine of at least `threshold`, largest group first.
 
         `score` is the cosine of the sample's best link in the group.
         """
-        found = await self._sets.current(dataset_id)
-        contents = await asyncio.to_thread(found.contents)
-        groups = await self._long(lambda on_step: near_duplicates(found.matrix, threshold, contents, on_step=on_step))
-        return [_neighbours(found, *zip(*group, strict=True)) for group in groups]
+        part = await self._sets.part(dataset_id, where)
+        contents = await asyncio.to_thread(part.contents)
+        groups = await self._long(
+            lambda on_step: near_duplicates(part.matrix(on_step), threshold, contents, on_step=on_step)
+        )
+        return [part.neighbours(*zip(*group, strict=True)) for group in groups]
 
-    async def outliers(self, dataset_id: str, k: int, limit: int) -> list[Neighbour]:
+    async def outliers(self, dataset_id: str, k: int, limit: int, where: str | None = None) -> list[Neighbour]:
         """The samples with the lowest mean similarity to their `k` nearest neighbours, lowest first."""
-        found = await self._sets.current(dataset_id)
-        scores = await self._long(lambda on_step: outlier_scores(found.matrix, k, on_step=on_step))
-        rows = np.argsort(scores, kind="stable")[:limit]
-        return _neighbours(found, rows, scores[rows])
+        part = await self._sets.part(dataset_id, where)
+        scores = await self._long(lambda on_step: outlier_scores(part.matrix(on_step), k, on_step=on_step))
+        places = np.argsort(scores, kind="stable")[:limit]
+        return part.neighbours(places, scores[places])
 
-    async def diverse(self, dataset_id: str, n: int) -> list[Neighbour]:
+    async def diverse(self, dataset_id: str, n: int, where: str | None = None) -> list[Neighbour]:
         """`n` samples that cover the dataset (k-centre greedy), in the order of choice.
 
         `score` is the similarity to the nearest sample chosen before; the first sample scores 0.
         """
-        found = await self._sets.current(dataset_id)
-        rows = await self._long(lambda on_step: diverse(found.matrix, n, on_step=on_step))
-        chosen = found.matrix[rows]
-        scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(rows))]
-        return _neighbours(found, rows, scores)
+        part = await self._sets.part(dataset_id, where)
+        places = await self._long(lambda on_step: diverse(part.matrix(on_step), n, on_step=on_step))
+        chosen = part.of.matrix[places if part.rows is None else part.rows[places]]
+        scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(places))]
+        return part.neighbours(places, scores)
 
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of a deleted dataset; unknown ids are ignored."""

@@ -1,9 +1,9 @@
 """One version of a dataset's vectors as files of this machine: written once, and then mapped into memory.
 
 A folder holds `matrix`, (N, D) float32 in row-major order with rows of length one, in sample order, and `rows.arrow`,
-an uncompressed Arrow IPC file with a row for each of the matrix: sample_id, file_name, label, content_hash, and the
-`length` that the vector had. `set.json` says which version this is and has the checksums of both. A folder gets its
-name when it is complete, and nobody changes it afterwards.
+an uncompressed Arrow IPC file with a row for each of the matrix: sample_id, file_name, label, content_hash, the
+`length` that the vector had, and the `ordinal` of the sample. `set.json` says which version this is and has the
+checksums of both. A folder gets its name when it is complete, and nobody changes it afterwards.
 """
 
 import fcntl
@@ -46,6 +46,7 @@ class SetFile:
             if about.pop("checksums") != {name: _checksum(folder / name) for name in (MATRIX, ROWS)}:
                 return None
             rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
+            rows.column("ordinal")  # files of older releases lack it
             matrix = _mapped(folder / MATRIX, (rows.num_rows, about.pop("dimension")))
             return cls(matrix=matrix, rows=rows, **about)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
@@ -55,6 +56,11 @@ class SetFile:
         """The row of a sample; None where it has no vector."""
         row = pa.compute.index(self.rows.column("sample_id"), sample_id).as_py()
         return None if row < 0 else int(row)
+
+    def rows_in(self, bits: bytes) -> NDArray[np.intp]:
+        """The rows whose samples have a bit, ascending; `bits` is an answer of `Vectors.matching`."""
+        is_chosen = np.unpackbits(np.frombuffer(bits, np.uint8)).view(bool)
+        return np.flatnonzero(is_chosen[self.rows.column("ordinal").to_numpy()])
 
     def contents(self) -> NDArray[np.int32]:
         """(N,) numbers that are equal where content hashes are equal."""
@@ -95,7 +101,7 @@ class Draft:
         self._samples = pa.concat_tables(self._names).combine_chunks()
         self._row_of = {name: row for row, name in enumerate(self._samples.column("sample_id").to_pylist())}
         shape = (self._samples.num_rows, self._described.dimension)
-        _allocate(self._file.fileno(), 4 * shape[0] * shape[1])
+        allocate(self._file.fileno(), 4 * shape[0] * shape[1])
         self._matrix = _mapped(self._folder / MATRIX, shape, mode="r+")
         self._lengths = np.zeros(shape[0], np.float32)
 
@@ -126,6 +132,7 @@ class Draft:
         hashes = pa.chunked_array(self._hashes, pa.string()).take(pa.array(np.argsort(order)))
         table = self._samples.take(pa.array(kept)).append_column("content_hash", hashes)
         table = table.append_column("length", pa.array(self._lengths[kept]))
+        table = table.append_column("ordinal", pa.array(kept, pa.int32()))  # ordinals have no gaps
         table = table.combine_chunks()
         with pa.OSFile(str(self._folder / ROWS), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
@@ -176,7 +183,7 @@ def _mapped(path: Path, shape: tuple[int, int], *, mode: str = "c") -> VectorArr
     return np.asarray(np.memmap(path, np.float32, mode, shape=shape))  # type: ignore[call-overload]
 
 
-def _allocate(file: int, n_bytes: int) -> None:
+def allocate(file: int, n_bytes: int) -> None:
     """Give a file its size and, where the system can, its blocks: writing to a map of a full disk ends the process."""
     if n_bytes and hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, n_bytes)

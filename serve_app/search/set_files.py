@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from serve_app.errors import Conflict, DatasetNotFound, NoEmbeddings, Unavailable
 from serve_app.records import VectorSet
+from serve_app.search.part import Part
 from serve_app.search.set_file import Draft, SetFile, is_abandoned
 from serve_app.services import Writer
 from serve_app.store.datasets import Datasets
@@ -58,6 +59,25 @@ class SetFiles:
                     await self.forget(dataset_id)
                     raise
             raise why
+
+    async def part(self, dataset_id: str, where: str | None) -> Part:
+        """The present vectors of the samples that a filter chooses, or of all if there is none.
+
+        Raises:
+            InvalidFilter: `where` is no filter over the dataset's columns.
+            DatasetNotFound, NoEmbeddings, Conflict, Unavailable: as `current`.
+        """
+        for _ in range(MAX_TRIES):
+            found = await self.current(dataset_id)
+            if where is None:
+                return Part(found, None, self._folder)
+            try:
+                bits = await self._writer.ask(Vectors.matching, dataset_id, version=found.version, where=where)
+            except Conflict as error:
+                why = error
+            else:
+                return Part(found, await asyncio.to_thread(found.rows_in, bits), self._folder)
+        raise why
 
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of a dataset; unknown ids are ignored."""

@@ -102,22 +102,6 @@ class Columns:
             tags = _described(session, TAG, "text", _TAGS, dataset_id)
             return [*listed, tags, *(_of(session, column, dataset_id) for column in columns)]
 
-    def matching(self, dataset_id: str, where: str) -> list[str]:
-        """The ids of the samples that a filter chooses, in listing order.
-
-        Raises:
-            DatasetNotFound: no such dataset.
-            InvalidFilter: `where` is no filter over the dataset's columns.
-        """
-        with self._database.read() as session:
-            require_dataset(session, dataset_id)
-            only = filtering.choose(session, dataset_id, where)
-            rows = session.arrow(
-                f"SELECT sample_id FROM samples s WHERE dataset_id = ? {only} ORDER BY ordinal", dataset_id
-            )
-        ids: list[str] = rows.column("sample_id").to_pylist()
-        return ids
-
 
 def _refused(session: Session) -> list[RefusedRows]:
     found = session.q(

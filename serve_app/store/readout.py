@@ -6,6 +6,7 @@ sorts or joins vectors of a whole set. A page is a range of ordinals, which have
 
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import Conflict
@@ -97,6 +98,14 @@ def names_page(session: Session, now: Current, after: int, limit: int) -> tuple[
         *(now.dataset_id, after, after + limit),
     ).sort_by("ordinal")
     return _ipc(rows.drop_columns(["ordinal"])), _next(now, after, limit)
+
+
+def matching(session: Session, now: Current, only: str) -> bytes:
+    """One bit for each sample, in the order of ordinals: whether the condition `only` holds for it."""
+    chosen = session.arrow(f"SELECT s.ordinal FROM samples s WHERE s.dataset_id = ? {only}", now.dataset_id)
+    bits = np.zeros(now.sample_count, bool)
+    bits[chosen.column("ordinal").to_numpy()] = True
+    return np.packbits(bits).tobytes()
 
 
 def rows_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:

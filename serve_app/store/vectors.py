@@ -185,6 +185,20 @@ class Vectors:
         with self._database.read() as session:
             return readout.rows_page(session, _require_version(session, dataset_id, version), after, limit)
 
+    def matching(self, dataset_id: str, *, version: str, where: str) -> bytes:
+        """Which samples a filter chooses: one bit for each in sample order, those without a vector included.
+
+        The first sample's bit is the highest of the first byte, as `numpy.packbits` has it; a million samples take
+        125 kB.
+
+        Raises:
+            DatasetNotFound, NoEmbeddings, Conflict: as `names`.
+            InvalidFilter: `where` is no filter over the dataset's columns.
+        """
+        with self._database.read() as session:
+            current = _require_version(session, dataset_id, version)
+            return readout.matching(session, current, filtering.choose(session, dataset_id, where))
+
     def points(
         self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None
     ) -> tuple[bytes, str | None]:

@@ -188,3 +188,37 @@ async def test_without_vectors_there_is_nothing_to_compare(client, dataset, tail
     answer = await client.get(url(dataset, tail))
     assert answer.status_code == 400
     assert answer.json()["detail"] == "No embeddings found. Generate embeddings first."
+
+
+async def test_a_filter_leaves_only_what_it_chooses_to_every_question(client, embedded, root):
+    where = {"where": "label = 'tulip'"}
+    tulips = {"tulip/c.png", "tulip/d e+é.png"}
+    assert ids(await client.get(url(embedded, "similarity/rose/a.png"), params=where)) == tulips
+    assert ids(await client.get(url(embedded, "similarity/tulip/c.png"), params=where)) == {"tulip/d e+é.png"}
+    data = (root / "flowers" / "rose" / "a.png").read_bytes()
+    assert ids(await client.post(url(embedded, "search"), files=upload(data), params=where)) == tulips
+    for tail in ("outliers", "diverse"):
+        assert ids(await client.get(url(embedded, tail), params=where)) == tulips
+
+
+async def test_duplicates_under_a_filter_do_not_link_what_it_leaves_out(client, services, dataset, root):
+    copy = (root / "flowers" / "rose" / "a.png").read_bytes()
+    (root / "flowers" / "rose" / "b.png").write_bytes(copy)
+    await client.post(url(dataset, "embeddings/generate"))
+    await work.embed(services)
+    await client.post(url(dataset, "tags/keep"), json={"sample_ids": ["rose/a.png", "tulip/c.png"]})
+    whole = {"threshold": "0.99", "where": "label = 'rose'"}
+    assert len((await client.get(url(dataset, "duplicates"), params=whole)).json()["groups"]) == 1
+    kept = {"threshold": "0.99", "where": "tag = 'keep'"}
+    assert (await client.get(url(dataset, "duplicates"), params=kept)).json()["groups"] == []
+
+
+@pytest.mark.parametrize("tail", ["similarity/rose/a.png", "search", "duplicates", "outliers", "diverse"])
+async def test_every_question_says_what_is_wrong_with_a_filter(client, embedded, tail):
+    params = {"where": "label = 'é' AND labl = 'x'"}
+    if tail == "search":
+        answer = await client.post(url(embedded, tail), files=upload(png()), params=params)
+    else:
+        answer = await client.get(url(embedded, tail), params=params)
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["position"]) == (422, "invalid_filter", 16)

@@ -24,6 +24,20 @@ def test_a_filter_goes_with_every_page_of_samples():
     assert httpx.URL(sent[0][1]).params["where"] == "tag = 'é'"
 
 
+def test_a_filter_goes_with_every_question_about_vectors(tmp_path):
+    image = tmp_path / "a.png"
+    image.write_bytes(b"an image")
+    service, sent = client({"items": [], "groups": []})
+    service.similar("d", "a", limit=1, where="w > 1")
+    service.search("d", image, limit=1, where="w > 1")
+    service.duplicates("d", threshold=0.9, where="w > 1")
+    service.outliers("d", k=1, limit=1, where="w > 1")
+    service.diverse("d", n=1, where="w > 1")
+    assert [httpx.URL(path).params["where"] for _, path, _ in sent] == ["w > 1"] * 5
+    service.diverse("d", n=1)
+    assert "where" not in httpx.URL(sent[-1][1]).params
+
+
 def test_a_tag_is_put_on_and_taken_off_by_choice():
     service, sent = client({"changed": 2, "selected": 3})
     assert service.tag("d", "to do?", where="width > 5") == 2

@@ -141,7 +141,7 @@ async def test_a_full_disk_is_said_and_leaves_no_file(writer, folder, dataset, m
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("serve_app.search.set_file._allocate", full)
+    monkeypatch.setattr("serve_app.search.set_file.allocate", full)
     with pytest.raises(Unavailable, match="No space left"):
         await Neighbours(writer, folder).diverse(dataset.id, 1)
     assert kept(folder) == []
