@@ -18,6 +18,10 @@ from serve_app.config import Settings
 
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="Its folder, its name, or its id.")]
 Limit = Annotated[int, typer.Option(min=1, max=1000, help="Show at most this many.")]
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="FILTER", help="Only these images: `label = 'cat' AND width > 500`.", show_default=False),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -68,6 +72,7 @@ def search(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file; it need not be in the dataset.")],
     *,
     limit: Limit = 10,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """Find the images of a dataset that are most similar to an image file.
@@ -82,7 +87,7 @@ def search(
     if not image.is_file():
         raise UsageError(f"no such file: {image}")
     with connect(settings) as client:
-        found = client.search(find_dataset(client, dataset)["id"], image, limit=limit)
+        found = client.search(find_dataset(client, dataset)["id"], image, limit=limit, where=where)
     print_neighbours(found, as_json=json)
 
 
@@ -91,16 +96,20 @@ def duplicates(
     dataset: DatasetName,
     *,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least cosine of two images in a group.")] = 0.95,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """List groups of images that are nearly the same.
 
+    The score is the cosine between an image and the most similar one of its group.
+
     For example:
 
         constellate duplicates photos --threshold 0.98
+        constellate duplicates photos --where "split = 'train'"
     """
     with connect(settings) as client:
-        groups = client.duplicates(find_dataset(client, dataset)["id"], threshold=threshold)
+        groups = client.duplicates(find_dataset(client, dataset)["id"], threshold=threshold, where=where)
     if json:
         print_json(groups)
         return
@@ -114,6 +123,7 @@ def outliers(
     *,
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Neighbours to compare with.")] = 10,
     limit: Limit = 50,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """List the images that are least similar to their nearest neighbours, the strangest first.
@@ -125,7 +135,7 @@ def outliers(
         constellate outliers photos -k 20 --limit 10
     """
     with connect(settings) as client:
-        found = client.outliers(find_dataset(client, dataset)["id"], k=k, limit=limit)
+        found = client.outliers(find_dataset(client, dataset)["id"], k=k, limit=limit, where=where)
     print_neighbours(found, as_json=json)
 
 
@@ -134,6 +144,7 @@ def diverse(
     dataset: DatasetName,
     *,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Images to choose.")] = 50,
+    where: Where = None,
     json: Json = False,
 ) -> None:
     """Choose images that together cover the dataset, for example to label these first.
@@ -143,7 +154,7 @@ def diverse(
         constellate diverse photos -n 100 --json
     """
     with connect(settings) as client:
-        found = client.diverse(find_dataset(client, dataset)["id"], n=n)
+        found = client.diverse(find_dataset(client, dataset)["id"], n=n, where=where)
     print_neighbours(found, as_json=json)
 
 
@@ -153,21 +164,23 @@ def export(
     *,
     out: Annotated[Path | None, typer.Option(help="The file to write.", show_default="DATASET.parquet")] = None,
     format: Annotated[Literal["parquet", "arrow"] | None, typer.Option(help="Follows from the file's name.")] = None,
+    where: Where = None,
 ) -> None:
     """Write a dataset's vectors and map to a Parquet or Arrow file.
 
-    The columns are sample_id, file_name, label, model_name, vector, x, y.
+    The columns are sample_id, file_name, label, model_name, vector, x, y, then the dataset's own columns and tags.
 
     For example:
 
         constellate export photos
         constellate export photos --out vectors.arrow
+        constellate export photos --where "tag = 'keep'"
     """
     kind = format or ("arrow" if out and out.suffix == ".arrow" else "parquet")
     with connect(settings) as client:
         found = find_dataset(client, dataset)
         target = writable(out or Path(f"{file_stem(found['name'])}.{kind}"))
-        client.export(found["id"], target, format=kind)
+        client.export(found["id"], target, format=kind, where=where)
     print(target)
 
 

@@ -3,6 +3,7 @@
 import json
 from types import SimpleNamespace
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.live_service import LiveService
@@ -71,6 +72,33 @@ def test_duplicates_are_printed_group_by_group(run, flowers):
     rows = [line.split("\t") for line in run("duplicates", "flowers").stdout.splitlines()]
     assert rows == [["group", "score", "file"], ["1", "1.0000", "rose/a.png"], ["1", "1.0000", "rose/copy.png"]]
     assert len(json.loads(run("duplicates", "flowers", "--json").stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["outliers", "flowers"], {"tulip/c.png", "tulip/d e+é.png"}),
+        (["diverse", "flowers"], {"tulip/c.png", "tulip/d e+é.png"}),
+        (["search", "flowers", "{flowers}/rose/a.png"], {"tulip/c.png", "tulip/d e+é.png"}),
+    ],
+    ids=["outliers", "diverse", "search"],
+)
+def test_a_filter_leaves_only_what_it_chooses(run, flowers, arguments, found):
+    arguments = [str(argument).format(flowers=flowers) for argument in arguments]
+    shown = json.loads(run(*arguments, "--where", "label = 'tulip'", "--json").stdout)
+    assert {item["file_name"] for item in shown} == found
+
+
+def test_a_filter_restricts_duplicates_and_exports(run, tmp_path):
+    assert json.loads(run("duplicates", "flowers", "--where", "label = 'tulip'", "--json").stdout) == []
+    assert run("export", "flowers", "--out", "some.parquet", "--where", "label = 'tulip'").exit_code == 0
+    assert pq.read_table(tmp_path / "some.parquet").column("label").to_pylist() == ["tulip", "tulip"]
+
+
+def test_a_mistake_in_a_filter_is_said(run):
+    shown = run("diverse", "flowers", "--where", "labl = 'tulip'")
+    assert shown.exit_code == 2
+    assert "did you mean 'label'?" in shown.stderr
 
 
 def test_a_dataset_that_is_not_there_is_wrong_usage_and_the_others_are_named(run):
