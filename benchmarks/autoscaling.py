@@ -35,7 +35,7 @@ def n_replicas(pid: int) -> int:
 
 
 def await_one_replica(pid: int) -> None:
-    """Wait until idleness has taken the replicas of the start down to one."""
+    """Wait until one replica runs; only with MIN_REPLICAS=1 do the others of one machine end."""
     deadline = time.monotonic() + PATIENCE_S
     while n_replicas(pid) != 1:
         if time.monotonic() > deadline:
@@ -46,7 +46,7 @@ def await_one_replica(pid: int) -> None:
 def trace(checkpoint: Path, images: Path, folder: Path, interval_s: float) -> list[dict[str, float | int | str]]:
     """One row an interval, from the POST until one replica is left."""
     rows: list[dict[str, float | int | str]] = []
-    with running_service(checkpoint, images, "fp32", folder) as client:
+    with running_service(checkpoint, images, "fp32", folder, min_replicas=1) as client:
         # It answers a moment before it has written its record.
         until = time.monotonic() + PATIENCE_S
         while (record := ServiceRecord.read(folder / "data-fp32")) is None:

@@ -66,7 +66,9 @@ def some_images(images: Path, most: int, target: Path) -> Path:
 
 
 @contextmanager
-def running_service(checkpoint: Path, images: Path, precision: str, folder: Path) -> Iterator[Constellate]:
+def running_service(
+    checkpoint: Path, images: Path, precision: str, folder: Path, *, min_replicas: int | None = None
+) -> Iterator[Constellate]:
     """A service of its own with the checkpoint as its default model."""
     settings = Settings.from_environment(
         {},
@@ -76,6 +78,7 @@ def running_service(checkpoint: Path, images: Path, precision: str, folder: Path
         model=str(checkpoint),
         precision=precision,
         device="cpu",
+        min_replicas=min_replicas,
     )
     with LocalService(settings, Console(stderr=True)) as client:
         yield client
@@ -134,7 +137,6 @@ class Contest:
         with running_service(self._checkpoint, self._images, self._precision, folder) as client:
             self._note(start_s=time.perf_counter() - begin)
             dataset_id = client.register("benchmark", self._images)["id"]
-            warm_up(client, dataset_id, seconds=10)
             self._note(first_map_extra_s=first_map_extra_s(client, dataset_id))
             requests = callers.bodies(self._checkpoint.name, self._images)
             for _ in range(rounds):
@@ -159,8 +161,6 @@ class Contest:
         own_ms = self._forward(processes=1, threads=1, batch=1, own=self._precision)["p50_ms"]
         self._note(single_ms=p50_ms, bare_ms=bare_ms, own_bare_ms=own_ms)
         self._note(single_over_bare=p50_ms / bare_ms, single_over_own=p50_ms / own_ms)
-        # Meanwhile the idle service has gone down to one replica; this row is not about its way back.
-        warm_up(client, dataset_id, seconds=10)
         together = callers.concurrent_rate(client, requests, n_requests=max(128, len(requests)))
         again = service_job(client, dataset_id)[0]
         self._note(callers_64=together, callers_over_job=together / again)

@@ -47,6 +47,9 @@ class Settings(BaseModel):
     max_replicas: int | None = Field(
         None, ge=1, le=1024, description="upper bound of DINOv2 autoscaling; GPUs, or CPU cores without one"
     )
+    min_replicas: int | None = Field(
+        None, ge=1, le=1024, description="replicas that stay when idle; all on one machine without GPUs, otherwise 1"
+    )
     gpus_per_replica: float | None = Field(
         None, ge=0, le=16, description="GPUs of one DINOv2 replica, fractions allowed; 1 where there are GPUs"
     )

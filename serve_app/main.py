@@ -110,7 +110,8 @@ def api(args: Settings) -> Application:
 def embedder(args: Settings) -> Application:
     """The application `embedder`: the default model. Raises `SettingsError`."""
     settings = _with_environment(args)
-    return embedder_deployment.application(settings, settings.model, choose_policy(settings), min_replicas=1)
+    policy = choose_policy(settings)
+    return embedder_deployment.application(settings, settings.model, policy, min_replicas=policy.min_replicas)
 
 
 def _with_environment(args: Settings) -> Settings:

@@ -19,7 +19,7 @@ INGRESS_REPLICAS = 2
 N_SMALL_ACTORS = 4 + INGRESS_REPLICAS
 
 MAX_INITIAL_REPLICAS = 4
-"""CPU replicas at start: with four, the first job uses every core of a laptop. Each replica takes 0.6 GB."""
+"""CPU replicas at the start of a cluster, whose autoscaler starts others; on one machine, all start and stay."""
 
 FURTHER_MODELS = 2
 """So many models beside the default one start at once on a CPU; another waits a minute, until an idle one has ended."""
@@ -39,10 +39,11 @@ class Policy:
 
     One call to a replica has `chunk_images`, one forward pass at most `batch_images`, and a request at most
     `request_images`. All jobs together have `window` chunks under way. Serve scales on these calls, so the window must
-    be larger than `max_replicas * target_ongoing`.
+    be larger than `max_replicas * target_ongoing`. `min_replicas` of the default model stay when nothing asks them.
     """
 
     max_replicas: int
+    min_replicas: int
     initial_replicas: int
     cpus_per_replica: float
     gpus_per_replica: float
@@ -55,13 +56,17 @@ class Policy:
     request_images: int
 
     @classmethod
-    def choose(cls, settings: Settings, *, n_cpus: float, n_gpus: float) -> "Policy":
+    def choose(cls, settings: Settings, *, n_cpus: float, n_gpus: float, n_nodes: int = 1) -> "Policy":
         """Choose the sizes for a cluster of `n_cpus` logical CPUs and `n_gpus` GPUs.
 
+        An idle replica takes memory and no CPU. On one machine without GPUs all replicas therefore stay, and a job
+        waits for none of them. A GPU, or a node that is paid for, is given back.
+
         Args:
-            settings: `device`, `max_replicas` and `gpus_per_replica` take precedence over the machine.
+            settings: `device`, `max_replicas`, `min_replicas` and `gpus_per_replica` take precedence over the machine.
             n_cpus: the logical CPUs on which Ray schedules.
             n_gpus: the GPUs on which Ray schedules.
+            n_nodes: the machines of the cluster.
         """
         cores = max(1, math.floor(n_cpus))
         # Both settings together ask for GPUs, even those of nodes that the cluster starts only on a replica's demand.
@@ -70,11 +75,13 @@ class Policy:
         if expects_gpus or (n_gpus >= 1 and may_use_gpus):
             share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
             replicas = settings.max_replicas or max(1, math.floor(n_gpus / share))
+            stay = min(replicas, settings.min_replicas or 1)
             decode_threads = max(2, cores // replicas)
             return cls(
                 max_replicas=replicas,
-                initial_replicas=1,
-                cpus_per_replica=_share_of_cores(cores, replicas),
+                min_replicas=stay,
+                initial_replicas=stay,
+                cpus_per_replica=_share_of_cores(cores, replicas, stay),
                 gpus_per_replica=share,
                 compute_threads=1,
                 decode_threads=decode_threads,
@@ -85,10 +92,12 @@ class Policy:
                 request_images=MAX_REQUEST_IMAGES,
             )
         replicas = settings.max_replicas or cores
+        stay = min(replicas, settings.min_replicas or (replicas if n_nodes == 1 else 1))
         return cls(
             max_replicas=replicas,
-            initial_replicas=min(replicas, MAX_INITIAL_REPLICAS),
-            cpus_per_replica=_share_of_cores(cores, replicas),
+            min_replicas=stay,
+            initial_replicas=max(stay, min(replicas, MAX_INITIAL_REPLICAS)),
+            cpus_per_replica=_share_of_cores(cores, replicas, stay),
             gpus_per_replica=0.0,
             compute_threads=max(1, cores // replicas),
             decode_threads=2,
@@ -105,7 +114,10 @@ class Policy:
         return math.ceil(self.max_replicas * self.target_ongoing * 1.25)
 
 
-def _share_of_cores(cores: int, replicas: int) -> float:
-    """The logical CPUs of a replica; all replicas, one replica of each further model, and the small actors fit in."""
+def _share_of_cores(cores: int, replicas: int, stay: int) -> float:
+    """The logical CPUs of a replica; all replicas, one replica of each further model, and the small actors fit in.
+
+    Replicas that stay hold their share while they are idle, so a further model gets as many replicas beside them.
+    """
     free = max(0.4, cores - N_SMALL_ACTORS * SMALL_ACTOR_CPUS)
-    return max(0.1, min(0.9, math.floor(100 * free / (replicas + FURTHER_MODELS)) / 100))
+    return max(0.1, min(0.9, math.floor(100 * free / (replicas + max(FURTHER_MODELS, stay))) / 100))

@@ -14,7 +14,8 @@ def settings(**values: object) -> Settings:
 @pytest.mark.parametrize("n_cpus", [1, 2, 4, 8, 64])
 def test_every_replica_two_further_models_and_the_small_actors_fit_the_machine(n_cpus: int):
     policy = Policy.choose(settings(), n_cpus=n_cpus, n_gpus=0)
-    claimed = (policy.max_replicas + FURTHER_MODELS) * policy.cpus_per_replica + N_SMALL_ACTORS * SMALL_ACTOR_CPUS
+    beside = max(FURTHER_MODELS, policy.min_replicas)
+    claimed = (policy.max_replicas + beside) * policy.cpus_per_replica + N_SMALL_ACTORS * SMALL_ACTOR_CPUS
     assert claimed <= n_cpus + 1e-9
 
 
@@ -62,3 +63,24 @@ def test_no_share_of_a_gpu_means_the_policy_of_a_cpu():
     """With a share of 0, 32 cores and 4 GPUs got four replicas of one thread each."""
     settings = Settings(gpus_per_replica=0)
     assert Policy.choose(settings, n_cpus=32, n_gpus=4) == Policy.choose(settings, n_cpus=32, n_gpus=0)
+
+
+@pytest.mark.parametrize("n_cpus", [1, 2, 64])
+def test_every_replica_of_one_machine_without_gpus_stays(n_cpus: int):
+    """An idle service went down to one replica, and the next one came when much of a job was done."""
+    policy = Policy.choose(settings(), n_cpus=n_cpus, n_gpus=0)
+    assert policy.min_replicas == policy.initial_replicas == policy.max_replicas == n_cpus
+
+
+@pytest.mark.parametrize(("n_gpus", "n_nodes", "at_the_start"), [(4, 1, 1), (4, 2, 1), (0, 2, 4), (0, 5, 4)])
+def test_one_replica_stays_where_others_cost_a_gpu_or_a_node(n_gpus: int, n_nodes: int, at_the_start: int):
+    policy = Policy.choose(settings(), n_cpus=16, n_gpus=n_gpus, n_nodes=n_nodes)
+    assert (policy.min_replicas, policy.initial_replicas) == (1, at_the_start)
+
+
+@pytest.mark.parametrize(("n_gpus", "n_nodes"), [(0, 1), (0, 3), (8, 1), (8, 3)])
+@pytest.mark.parametrize(("wanted", "stay"), [(1, 1), (3, 3), (8, 8), (9, 8)])
+def test_the_setting_says_how_many_stay_up_to_the_upper_bound(n_gpus: int, n_nodes: int, wanted: int, stay: int):
+    chosen = settings(min_replicas=wanted, max_replicas=8)
+    policy = Policy.choose(chosen, n_cpus=16, n_gpus=n_gpus, n_nodes=n_nodes)
+    assert policy.min_replicas == stay <= policy.initial_replicas <= policy.max_replicas
