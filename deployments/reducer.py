@@ -1,8 +1,6 @@
-"""`Reducer`: UMAP in its own process, with a lower priority than all other processes of the service."""
+"""`Reducer`: UMAP in a child process, with a lower priority than all other processes of the service."""
 
-import asyncio
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 from deployments.handles import WriterHandle
 from deployments.loopback import keep_replica_here
@@ -11,7 +9,7 @@ from serve_app.config import Settings
 from serve_app.errors import ServiceError
 from serve_app.jobs.loop import PatientWriter
 from serve_app.jobs.reduce_job import reduce_job
-from serve_app.projection import reduction
+from serve_app.projection.fit_process import FitProcess
 from serve_app.records import Claim
 from serve_app.search.set_files import SetFiles
 
@@ -20,25 +18,25 @@ NICENESS = 10
 
 
 class Reducer:
-    """The reducer has zero or one replica and runs one fit at a time."""
+    """The reducer has zero or one replica and runs one fit at a time; a cancelled call ends its fit."""
 
     def __init__(self, settings: Settings) -> None:
         logs.to_stderr("Reducer")
         keep_replica_here()
-        os.nice(NICENESS)
+        os.nice(NICENESS)  # the child gets it too
         self._writer = PatientWriter(WriterHandle(settings))
         self._sets = SetFiles(settings.sets_path, self._writer)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="umap")
+        self._process = FitProcess()
 
     async def warm(self) -> None:
         """Compile the kernels that the first fit needs."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, reduction.warm)
+        await self._process.warm()
 
     async def reduce(self, claim: Claim) -> ServiceError | None:
         """Run a claimed reduce job to its end; see `loop.Projector.reduce`."""
         try:
             with logs.about(job_id=claim.job.id):
-                await reduce_job(claim, self._writer, self._sets, self._thread)
+                await reduce_job(claim, self._writer, self._sets, self._process)
         except ServiceError as error:
             return error
         return None

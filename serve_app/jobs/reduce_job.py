@@ -2,15 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
-
-import numpy as np
-from numpy.typing import NDArray
 
 from serve_app.errors import ServiceError
-from serve_app.projection.reduction import Projection, reduce
+from serve_app.projection.fit_process import FitProcess
+from serve_app.projection.reduction import Projection
 from serve_app.records import Claim
-from serve_app.search.set_file import SetFile
 from serve_app.search.set_files import SetFiles
 from serve_app.services import Writer
 from serve_app.store.jobs import Jobs
@@ -22,47 +18,42 @@ PHASES = {"neighbours": "neighbours", "layout": "epoch"}
 """Readable words for the units that `reduction.OnProgress` counts."""
 
 
-class Fit:
-    """One reduction whose progress another thread can read."""
+class Progress:
+    """How far a fit is, noted by one thread and read by another."""
 
-    def __init__(self, found: SetFile, projection: Projection) -> None:
-        self._found = found
-        self._projection = projection
-        self.progress = ""
+    def __init__(self) -> None:
+        self.text = ""
 
-    def run(self) -> NDArray[np.float64]:
-        """Reduce; see `reduction.reduce`."""
-        is_cosine = self._projection.metric == "cosine"
-        vectors = self._found.matrix if is_cosine else self._found.matrix * self._found.lengths[:, None]
-        return reduce(vectors, self._projection, on_progress=self._note)
-
-    def _note(self, phase: str, done: int, total: int) -> None:
-        self.progress = f"{PHASES[phase]} {done:,} of {total:,}"
+    def note(self, phase: str, done: int, total: int) -> None:
+        """Keep what `reduction.OnProgress` is told, in words."""
+        self.text = f"{PHASES[phase]} {done:,} of {total:,}"
 
 
-async def _tell(fit: Fit, announce: Callable[[str], Awaitable[None]]) -> None:
+async def _tell(progress: Progress, announce: Callable[[str], Awaitable[None]]) -> None:
     """Announce the progress of the fit whenever it changes; stop silently when the writer refuses."""
     told = ""
     while True:
         await asyncio.sleep(TELL_S)
-        if fit.progress != told:
-            told = fit.progress
+        if progress.text != told:
+            told = progress.text
             try:
                 await announce(told)
             except ServiceError:  # writing the points will raise for a lost job or an outage
                 return
 
 
-async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, thread: Executor) -> None:
+async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitProcess) -> None:
     """Run a claimed reduce job until it is `complete`.
 
     Args:
         claim: the job; its `params` are the fields of `Projection`.
         writer: the store.
         sets: the files of the vectors.
-        thread: runs the fit, one fit at a time, because Numba's parallel kernels share their threads.
+        process: runs the fit; cancelling this call ends it.
 
     Raises:
+        WorkerCrashed: the fit's process died.
+        Conflict: the vectors were replaced before the fit began.
         StaleAttempt: the job was cancelled, or another attempt claimed it; the points are dropped.
         NoEmbeddings: the dataset's vectors are gone.
     """
@@ -72,15 +63,14 @@ async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, thread: Execu
     message = f"Fitting UMAP to {len(found.matrix):,} vectors"
     await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=message)
     projection = Projection.model_validate(claim.params)
-    fit = Fit(found, projection)
+    progress = Progress()
 
-    async def announce(progress: str) -> None:
-        text = f"{message}: {progress}"
-        await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=text)
+    async def announce(text: str) -> None:
+        await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=f"{message}: {text}")
 
-    telling = asyncio.create_task(_tell(fit, announce))
+    telling = asyncio.create_task(_tell(progress, announce))
     try:
-        points = await asyncio.get_running_loop().run_in_executor(thread, fit.run)
+        points = await process.fit(found.folder, projection, progress.note)
     finally:
         telling.cancel()
     await writer.ask(Vectors.put_points, job_id, attempt, found.job_id, points)

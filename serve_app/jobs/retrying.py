@@ -10,7 +10,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from serve_app.errors import ModelReplaced, ModelUnavailable, Overloaded, ServiceError, Unavailable, WorkerCrashed
+from serve_app.errors import (
+    Conflict,
+    ModelReplaced,
+    ModelUnavailable,
+    Overloaded,
+    ServiceError,
+    StaleAttempt,
+    Unavailable,
+    WorkerCrashed,
+)
 
 log = logging.getLogger("constellate.retrying")
 
@@ -71,5 +80,8 @@ RIGHT_REPLICA = Retry(on=ModelReplaced, attempts=5)
 SECOND_CHANCE = Retry(on=(WorkerCrashed, Overloaded), first_pause_s=0.2, attempts=3)
 """The rule for a request whose client waits. A dying replica fails all its chunks, and most of them did no harm."""
 
-FIT_AGAIN = Retry(on=WorkerCrashed, attempts=3)
-"""The rule for a map whose process died. A map that needs more memory than there is ends it each time."""
+FIT_AGAIN = Retry(on=(WorkerCrashed, Conflict), but=StaleAttempt, attempts=3)
+"""The rule for a map whose process died or whose vectors were replaced before the fit began.
+
+A map that needs more memory than there is ends its process each time.
+"""

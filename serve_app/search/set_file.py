@@ -32,6 +32,7 @@ _CHECK_BYTES = 2**24
 class SetFile:
     """A mapped set; row i of the matrix belongs to row i of the table. The memory it takes is the kernel's cache."""
 
+    folder: Path
     version: str
     job_id: str
     space_key: str
@@ -48,7 +49,7 @@ class SetFile:
             rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
             rows.column("ordinal")  # files of older releases lack it
             matrix = _mapped(folder / MATRIX, (rows.num_rows, about.pop("dimension")))
-            return cls(matrix=matrix, rows=rows, **about)
+            return cls(folder=folder, matrix=matrix, rows=rows, **about)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, pa.ArrowException):
             return None
 

@@ -1,12 +1,12 @@
 """The reducer beside a writer that comes and goes."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from deployments import reducer
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs import reduce_job
 from serve_app.projection.reduction import Projection
 from serve_app.store.vectors import Vectors
 
@@ -31,23 +31,24 @@ class Sets:
         pass
 
     async def current(self, dataset_id):
-        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed")
+        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed", folder=Path("three"))
 
 
 async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, settings):
     writer, fits = ComesAndGoes(), []
 
-    def fit(vectors, projection, *, on_progress):
-        fits.append(len(vectors))
-        return np.zeros((len(vectors), 2))
+    class Process:
+        async def fit(self, folder, projection, on_progress):
+            fits.append(folder)
+            return np.zeros((3, 2))
 
     monkeypatch.setattr(reducer, "WriterHandle", lambda settings: writer)
     monkeypatch.setattr(reducer, "SetFiles", Sets)
     monkeypatch.setattr(reducer.os, "nice", lambda niceness: niceness)
-    monkeypatch.setattr(reduce_job, "reduce", fit)
+    monkeypatch.setattr(reducer, "FitProcess", Process)
     claim = SimpleNamespace(
         job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
     )
     assert await reducer.Reducer(settings).reduce(claim) is None
-    assert fits == [3]
+    assert fits == [Path("three")]
     assert writer.asked.count(Vectors.put_points) == 3

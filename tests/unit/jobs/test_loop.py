@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from serve_app.config import Settings
-from serve_app.errors import ModelUnavailable, RefusedImage, StaleAttempt, StoreUnavailable, Unavailable, WorkerCrashed
+from serve_app.errors import (
+    Conflict,
+    ModelUnavailable,
+    RefusedImage,
+    ServiceError,
+    StaleAttempt,
+    StoreUnavailable,
+    Unavailable,
+    WorkerCrashed,
+)
 from serve_app.jobs import loop
 from serve_app.jobs.loop import JobLoop
 from serve_app.records import Block, Claim, Job, ModelCard, Skip, SourceFile
@@ -403,16 +412,17 @@ async def test_files_deleted_one_by_one_are_skipped_while_others_remain(world: W
 
 
 class MortalProjector(FakeProjector):
-    """Places every vector at the origin, after its process died so many times."""
+    """Places every vector at the origin, after its process died (or another error came) so many times."""
 
-    def __init__(self, world: World, n_deaths: int) -> None:
+    def __init__(self, world: World, n_deaths: int, error: type[ServiceError] = WorkerCrashed) -> None:
         self._store = world.store
         self._n_deaths = n_deaths
+        self._error = error
 
     async def reduce(self, claim: Claim) -> None:
         if self._n_deaths:
             self._n_deaths -= 1
-            raise WorkerCrashed("the reducer went away")
+            raise self._error("the reducer went away")
         found = await self._store.ask(Vectors.current, claim.dataset.id)
         points = np.zeros((found.count, 2))
         await self._store.ask(Vectors.put_points, claim.job.id, claim.attempt, found.job_id, points)
@@ -430,6 +440,15 @@ async def test_a_map_survives_the_death_of_its_process_but_is_not_tried_for_ever
     assert ended.status == status
     if status == "error":
         assert ended.message.startswith("worker_crashed: ")
+
+
+async def test_a_map_whose_vectors_are_replaced_before_its_fit_begins_is_laid_out_from_the_new_ones(world: World):
+    world.write("a.jpg", "b.jpg")
+    dataset_id = await world.register()
+    await world.run_to_end(FakeEmbedder(), await world.generate(dataset_id))
+    job = await world.store.ask(Jobs.create, dataset_id, "reduce", params={})
+    ended = await world.run_to_end(FakeEmbedder(), job, projector=MortalProjector(world, 2, Conflict))
+    assert ended.status == "complete"
 
 
 @pytest.mark.parametrize(("n_wrong", "status"), [(2, "complete"), (1000, "error")])

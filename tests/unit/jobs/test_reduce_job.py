@@ -1,5 +1,5 @@
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,10 +15,10 @@ from serve_app.store.vectors import Vectors
 class Writer:
     """Answers what a reduce job asks and keeps what it is told; `told` is set at the first report of an epoch."""
 
-    def __init__(self, loop, away=False):
+    def __init__(self, away):
         self.messages, self.points = [], None
         self.away = away
-        self._loop, self.told = loop, asyncio.Event()
+        self.told = asyncio.Event()
 
     async def ask(self, method, *args, **kwargs):
         if method is Jobs.announce:
@@ -36,25 +36,28 @@ class Sets:
     """Three vectors."""
 
     async def current(self, dataset_id):
-        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed")
+        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed", folder=Path("three"))
+
+
+class Slow:
+    """A fit that ends when the writer was told of its epoch."""
+
+    def __init__(self, told):
+        self._told = told
+
+    async def fit(self, folder, projection, on_progress):
+        on_progress("layout", 120, 500)
+        await self._told.wait()
+        return np.zeros((3, 2))
 
 
 @pytest.mark.parametrize("away", [False, True])
 async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothing(monkeypatch, away):
-    loop = asyncio.get_running_loop()
-    writer = Writer(loop, away)
-
-    def slow_reduce(vectors, projection, *, on_progress):
-        on_progress("layout", 120, 500)
-        asyncio.run_coroutine_threadsafe(writer.told.wait(), loop).result(60)
-        return np.zeros((len(vectors), 2))
-
-    monkeypatch.setattr(reduce_job, "reduce", slow_reduce)
+    writer = Writer(away)
     monkeypatch.setattr(reduce_job, "TELL_S", 0.01)
     claim = SimpleNamespace(
         job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
     )
-    with ThreadPoolExecutor(1) as thread:
-        await reduce_job.reduce_job(claim, writer, Sets(), thread)
+    await reduce_job.reduce_job(claim, writer, Sets(), Slow(writer.told))
     assert ("fitting", "Fitting UMAP to 3 vectors: epoch 120 of 500") in writer.messages
     assert writer.points.shape == (3, 2)
