@@ -4,22 +4,27 @@ This module knows files and columns. The store knows which samples exist.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as csv
-import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest
+from serve_app.jobs.arrow_messages import MAGIC
+from serve_app.jobs.table_file import naming_trouble, open_arrow_file, open_arrow_stream, open_parquet
+from serve_app.sources.parquet_table import is_text, text_lengths
 from serve_app.store.columns import FIXED, MAX_COLUMNS
 
 MAX_BYTES = 256 * 2**20
 """The memory that the rows may take; the whole file is one transaction of the writer."""
 MAX_TEXT = 4096
 MAX_NAME = 100
+BATCH_ROWS = 10_000
+_OF_VECTORS = frozenset({"vector", "x", "y", "model_name"})
+_CELL_BYTES = 8
+"""A number or a time takes this much, and the place of a text not more."""
 _EXACT = 2**53
 """A double holds every whole number up to this."""
 
@@ -40,14 +45,15 @@ def read(file: BinaryIO) -> ColumnTable:
     Raises:
         InvalidRequest: the file cannot be read or is too large, or a column is missing, or has a name, a type or a
             value that cannot be stored.
+        Unavailable: there is not enough memory.
     """
     file.flush()
     if file.seek(0, 2) == 0:
         raise InvalidRequest("the file is empty")
     file.seek(0)
-    magic = file.read(6)
+    magic = file.read(len(MAGIC))
     file.seek(0)
-    with _naming_trouble():
+    with naming_trouble("CSV, Parquet or Arrow"):
         return of_table(pa.Table.from_batches(*_bounded(_batches(file, magic))))
 
 
@@ -76,13 +82,17 @@ def of_table(rows: pa.Table) -> ColumnTable:
 def _check_names(names: list[str]) -> None:
     if not names:
         raise InvalidRequest("the file has no column to add besides those that follow from the listing")
-    if len(names) > MAX_COLUMNS:
-        raise InvalidRequest(f"the file has {len(names):,} columns; the limit is {MAX_COLUMNS}")
+    _check_number(len(names))
     if len({name.casefold() for name in names}) < len(names):
         raise InvalidRequest("two columns have the same name but for upper and lower case")
     for name in names:
         if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
             raise InvalidRequest(f"{name[:MAX_NAME]!r} is no name: use at most {MAX_NAME} printable characters")
+
+
+def _check_number(n_columns: int) -> None:
+    if n_columns > MAX_COLUMNS:
+        raise InvalidRequest(f"the file has {n_columns:,} columns; the limit is {MAX_COLUMNS}")
 
 
 def _typed(name: str, values: pa.ChunkedArray) -> tuple[str, pa.ChunkedArray]:
@@ -122,16 +132,17 @@ def _short(name: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _batches(file: BinaryIO, magic: bytes) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     if magic.startswith(b"PAR1"):
-        parquet = pq.ParquetFile(file, pre_buffer=False)
-        names = [name for name in parquet.schema_arrow.names if name not in ("vector", "x", "y", "model_name")]
-        schema = pa.schema([parquet.schema_arrow.field(name) for name in names])
-        return schema, parquet.iter_batches(batch_size=10_000, columns=names)
-    if magic.startswith(b"ARROW1"):
-        arrow = pa.ipc.open_file(file)
-        return arrow.schema, (arrow.get_batch(place) for place in range(arrow.num_record_batches))
-    if magic.startswith(b"\xff\xff\xff\xff"):
-        stream = pa.ipc.open_stream(file)
-        return stream.schema, iter(stream)
+        table = open_parquet(file, lambda name: name not in _OF_VECTORS, BATCH_ROWS)
+    elif magic == MAGIC:
+        table = open_arrow_file(file)
+    elif magic.startswith(b"\xff\xff\xff\xff"):
+        table = open_arrow_stream(file)
+    else:
+        return _csv(file)
+    return table.schema, table.batches()
+
+
+def _csv(file: BinaryIO) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     key_types = {"sample_id": pa.string(), "file_name": pa.string()}
     # Types follow from the first block, so that a large one is better.
     reader = csv.open_csv(
@@ -147,22 +158,32 @@ def _bounded(
     source: tuple[pa.Schema, Iterator[pa.RecordBatch]],
 ) -> tuple[list[pa.RecordBatch], pa.Schema]:
     schema, batches = source
+    _check_number(len(schema) - len(FIXED) - len(_OF_VECTORS))
     kept: list[pa.RecordBatch] = []
     n_bytes = 0
     for batch in batches:
         batch.validate(full=True)  # a damaged Arrow file may hold offsets that point outside its buffers
-        n_bytes += batch.nbytes
+        n_bytes += sum(_typed_bytes(column) for column in batch.columns)
         if n_bytes > MAX_BYTES:
             raise InvalidRequest(f"the columns take more than {MAX_BYTES // 2**20} MiB; send fewer at a time")
-        kept.append(batch)
-    return kept, kept[0].schema if kept else schema
+        kept.append(_written_out(batch))
+    return kept, kept[0].schema if kept else _written_out(schema.empty_table()).schema
 
 
-@contextmanager
-def _naming_trouble() -> Iterator[None]:
-    """Turn pyarrow's errors about a damaged file into `InvalidRequest`."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidRequest(f"the file cannot be read as CSV, Parquet or Arrow: {reason}") from error
+def _typed_bytes(column: pa.Array) -> int:
+    """The bytes of a column once it is typed: a few bytes can hold many nulls, or many copies of a text."""
+    texts = column.dictionary if pa.types.is_dictionary(column.type) else column
+    n_bytes = 0
+    if is_text(texts.type):
+        lengths = text_lengths(texts)
+        n_bytes = pc.sum(lengths.take(column.indices) if texts is not column else lengths).as_py() or 0
+    return max(int(column.nbytes), _CELL_BYTES * len(column) + n_bytes)
+
+
+def _written_out(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch | pa.Table:
+    """The same rows without dictionaries, which differ between batches."""
+    columns = [
+        column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+        for column in batch.columns
+    ]
+    return type(batch).from_arrays(columns, names=batch.schema.names)

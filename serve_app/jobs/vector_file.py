@@ -4,18 +4,19 @@ This module knows files and columns. The store knows which samples exist.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from typing import BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest
+from serve_app.jobs.arrow_messages import MAGIC
+from serve_app.jobs.table_file import NAME, TableFile, naming_trouble, open_arrow_file, open_arrow_stream, open_parquet
 from serve_app.records import ImportedRows, Skip, VectorArray
+from serve_app.sources.parquet_table import require_short
 from serve_app.store.readout import SPACE_KEY
 from serve_app.store.schema import MAX_DIMENSION
 from serve_app.store.staging import MIN_SQUARED_NORM, usable
@@ -24,7 +25,8 @@ MODEL_NAME = "model_name"
 BLOCK_ROWS = 2048
 BLOCK_BYTES = 8 * 2**20
 
-Batches = Callable[[], Iterator[pa.RecordBatch]]
+_COLUMNS = frozenset({"sample_id", "file_name", "vector", "x", "y", MODEL_NAME})
+_FORMATS = "Parquet or Arrow"
 
 
 class VectorFile:
@@ -37,19 +39,17 @@ class VectorFile:
         file: an open file on disk; it must stay open while the object is in use.
 
     Raises:
-        InvalidRequest: the file is not Parquet or Arrow, or a column is missing or has a wrong type.
+        InvalidRequest: the file is not Parquet or Arrow, or would take too much memory, or a column is missing or has
+            a wrong type.
+        Unavailable: there is not enough memory.
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        # Mapping keeps an Arrow file of any size on disk. The path /dev/fd also works for a file without a name.
         file.flush()
         if file.seek(0, 2) == 0:
             raise InvalidRequest("the file is empty")
-        file.seek(0)
-        magic = file.read(6)
-        with _naming_trouble():
-            source = pa.memory_map(f"/dev/fd/{file.fileno()}")
-            schema, self.total, self._batches = _open(source, magic)
+        with naming_trouble(_FORMATS):
+            schema, self.total, self._batches = _open(file)
             self.key_column = _key_column(schema)
             self._has_points = _check_columns(schema)
             self.space_key = _metadata(schema, SPACE_KEY)
@@ -57,6 +57,7 @@ class VectorFile:
             if first is None:
                 raise InvalidRequest("the file has no rows")
             first.validate(full=True)
+            first = first.slice(0, BLOCK_ROWS)
             self.dimension = _dimension(first.column("vector"))
             self.model_name = _metadata(schema, MODEL_NAME) or _first_text(first, MODEL_NAME)
 
@@ -64,17 +65,18 @@ class VectorFile:
         """All rows, in blocks of at most `BLOCK_ROWS`.
 
         Raises:
-            InvalidRequest: the file is damaged.
+            InvalidRequest: the file is damaged, or has a key longer than any name.
+            Unavailable: there is not enough memory.
         """
         size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * self.dimension)))
-        with _naming_trouble():
+        with naming_trouble(_FORMATS):
             for batch in self._batches():
                 batch.validate(full=True)  # a damaged Arrow file may hold offsets that point outside its buffers
                 for start in range(0, batch.num_rows, size):
                     yield self._block(batch.slice(start, size))
 
     def _block(self, batch: pa.RecordBatch) -> ImportedRows:
-        keys = batch.column(self.key_column).cast(pa.string()).to_pylist()
+        keys = _texts(batch.column(self.key_column)).to_pylist()
         column = batch.column("vector")
         lengths = pc.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
         right = lengths == self.dimension
@@ -103,38 +105,20 @@ class VectorFile:
         return np.stack(axes, axis=1)
 
 
-@contextmanager
-def _naming_trouble() -> Iterator[None]:
-    """Turn pyarrow's errors about a damaged file into `InvalidRequest`."""
-    try:
-        yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidRequest(f"the file cannot be read as Parquet or Arrow: {reason}") from error
-
-
-def _open(source: pa.NativeFile, magic: bytes) -> tuple[pa.Schema, int, Batches]:
-    """The schema, the number of rows, and a function that reads the rows from the start."""
+def _open(file: BinaryIO) -> TableFile:
+    file.seek(0)
+    magic = file.read(len(MAGIC))
     if magic.startswith(b"PAR1"):
-        parquet = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
-        wanted = {"sample_id", "file_name", "vector", "x", "y", MODEL_NAME}
-        columns = [name for name in parquet.schema_arrow.names if name in wanted]
-        return (
-            parquet.schema_arrow,
-            parquet.metadata.num_rows,
-            lambda: parquet.iter_batches(batch_size=BLOCK_ROWS, columns=columns),
-        )
-    if magic.startswith(b"ARROW1"):
-        table = pa.ipc.open_file(source)
-        numbers = range(table.num_record_batches)
-        total = sum(table.get_batch(number).num_rows for number in numbers)
-        return table.schema, total, lambda: (table.get_batch(number) for number in numbers)
+        return open_parquet(file, _COLUMNS.__contains__, BLOCK_ROWS)
+    return open_arrow_file(file) if magic == MAGIC else open_arrow_stream(file)
 
-    def stream() -> pa.RecordBatchStreamReader:
-        source.seek(0)
-        return pa.ipc.open_stream(source)
 
-    return stream().schema, sum(batch.num_rows for batch in stream()), lambda: iter(stream())
+def _texts(column: pa.Array) -> pa.Array:
+    """The keys as texts; a short file can repeat a long text often, so their lengths are checked first."""
+    require_short(column, NAME)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    return column.cast(pa.string())
 
 
 def _key_column(schema: pa.Schema) -> Literal["sample_id", "file_name"]:
@@ -180,6 +164,7 @@ def _metadata(schema: pa.Schema, name: str) -> str | None:
 def _first_text(batch: pa.RecordBatch, name: str) -> str | None:
     if name not in batch.schema.names:
         return None
+    require_short(batch.column(name), NAME)
     return next((str(value) for value in batch.column(name).to_pylist() if value), None)
 
 

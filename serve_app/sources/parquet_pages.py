@@ -87,7 +87,7 @@ def _page(file: IO[bytes], at: int, name: str) -> tuple[Page, int]:
             continue  # statistics can make a header long
         except (KeyError, AttributeError, TypeError, ValueError, OverflowError):
             break
-        if isinstance(page.n_values, int) and min(page) >= 0:
+        if all(isinstance(number, int) and number >= 0 for number in page):
             return page, data.tell()
         break
     raise InvalidRequest(f"{name!r} cannot be read as Parquet: the page at byte {at:,} is damaged")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -80,7 +81,8 @@ def check_group(file: IO[bytes], group: pq.RowGroupMetaData, columns: set[str], 
     """Apply `parquet_pages.check_column` to the leaves of these columns. Raises `InvalidRequest`."""
     for position in range(group.num_columns):
         column = group.column(position)
-        if column.path_in_schema.partition(".")[0] in columns:
+        path = column.path_in_schema  # a name can hold a dot, as the paths of nested columns do
+        if any(path == wanted or path.startswith(f"{wanted}.") for wanted in columns):
             check_column(file, column, name)
 
 
@@ -125,10 +127,10 @@ def can_be_cells(kind: pa.DataType) -> bool:
     """Whether the values of a column can be file names or labels."""
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null)
-    return _is_text(kind) or _is_written_out(kind) or any(is_kind(kind) for is_kind in numbers)
+    return is_text(kind) or _is_written_out(kind) or any(is_kind(kind) for is_kind in numbers)
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     """Whether a column holds texts, or bytes that may be texts."""
     texts = (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
     return _is_view(kind) or any(is_kind(kind) for is_kind in texts)
@@ -151,9 +153,17 @@ def require_short(column: pa.Array, name: str) -> None:
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary
-    if not _is_text(column.type):
+    if not is_text(column.type):
         return
-    lengths = pc.binary_length(column.cast(pa.large_binary()) if _is_view(column.type) else column)
-    longest = pc.max(lengths).as_py() or 0
+    longest = pc.max(text_lengths(column)).as_py() or 0
     if longest > MAX_NAME_BYTES:
         raise InvalidRequest(f"{name!r} has a text of {longest:,} bytes in a cell, more than {MAX_NAME_BYTES:,}")
+
+
+def text_lengths(column: pa.Array) -> pa.Array:
+    """The number of bytes of each text; none is copied, since the texts of a view can overlap."""
+    if not _is_view(column.type):
+        return pc.binary_length(column)
+    views = np.frombuffer(column.buffers()[1] or b"", np.int32)[::4]  # a view has 16 bytes and begins with its length
+    lengths = views[column.offset : column.offset + len(column)]
+    return pc.if_else(column.is_valid(), pa.array(lengths), None)
