@@ -10,8 +10,7 @@ import hmac
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,8 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve_app.api import strict_json
+from serve_app.api.arrivals import Arrivals
 from serve_app.config import Settings
-from serve_app.errors import Saturated, TooLarge, Unauthorized, UnsupportedMediaType
+from serve_app.errors import TooLarge, Unauthorized, UnsupportedMediaType
 
 MIB = 1024 * 1024
 
@@ -65,6 +65,9 @@ CHECKED_AT_ONCE_BYTES = 64 * 1024
 MAX_HELD_BYTES = 512 * MIB
 MAX_SPOOLED_BYTES = 2 * IMPORT_LIMIT_BYTES
 BODY_IDLE_TIMEOUT_S = 15.0
+BODY_TIMEOUT_S = 60.0
+"""A whole body has this time, and one second more for each `SLOWEST_BYTES_PER_S` that it declares."""
+SLOWEST_BYTES_PER_S = MIB // 4
 STATE_CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 
 
@@ -155,13 +158,14 @@ class BodyGuard:
     """Admits bodies that are small enough, arrive steadily and have a media type that the route accepts.
 
     The guard reads and checks JSON before the route gets it, and counts uploads while they pass. All bodies of this
-    process together stay below `MAX_HELD_BYTES` of memory and `MAX_SPOOLED_BYTES` of disk.
+    process together stay below `MAX_HELD_BYTES` of memory and `MAX_SPOOLED_BYTES` of disk. A body counts for what has
+    arrived of it, and has only so much time, so that slow senders do not keep others out.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._held_bytes = 0
-        self._spooled_bytes = 0
+        self._held = Arrivals("large bodies")
+        self._spooled = Arrivals("files")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -170,9 +174,11 @@ class BodyGuard:
             return
         rule = next(rule for rule in BODY_RULES if rule.path.fullmatch(scope["path"]))
         _check_declared(headers, rule)
-        hold = self._spooling if rule.spooled else self._holding
-        with hold(int(headers.get("content-length", rule.limit_bytes))):
-            body = _counted(receive, rule.limit_bytes)
+        arrivals, most = (self._spooled, MAX_SPOOLED_BYTES) if rule.spooled else (self._held, MAX_HELD_BYTES)
+        arrivals.require_room(int(headers.get("content-length", 0)), most)
+        limit_s = BODY_TIMEOUT_S + int(headers.get("content-length", rule.limit_bytes)) / SLOWEST_BYTES_PER_S
+        with arrivals.counting(most) as count:
+            body = _counted(receive, rule.limit_bytes, limit_s, count)
             if rule.media_types == JSON:
                 content = await _read(body)
                 if len(content) > CHECKED_AT_ONCE_BYTES:
@@ -181,26 +187,6 @@ class BodyGuard:
                     strict_json.check(content)
                 body = _replayed(content, receive)
             await self.app(scope, body, send)
-
-    @contextmanager
-    def _spooling(self, n_bytes: int) -> Iterator[None]:
-        if self._spooled_bytes + n_bytes > MAX_SPOOLED_BYTES:
-            raise Saturated("Too many files are being received here; try again later.")
-        self._spooled_bytes += n_bytes
-        try:
-            yield
-        finally:
-            self._spooled_bytes -= n_bytes
-
-    @contextmanager
-    def _holding(self, n_bytes: int) -> Iterator[None]:
-        if self._held_bytes + n_bytes > MAX_HELD_BYTES:
-            raise Saturated("Too many large bodies are being received here; try again later.")
-        self._held_bytes += n_bytes
-        try:
-            yield
-        finally:
-            self._held_bytes -= n_bytes
 
 
 class Head:
@@ -254,27 +240,34 @@ def _too_large(limit_bytes: int) -> TooLarge:
     return TooLarge(f"The body is over the limit of {limit_bytes // MIB} MiB.")
 
 
-def _counted(receive: Receive, limit_bytes: int) -> Receive:
+def _counted(receive: Receive, limit_bytes: int, limit_s: float, count: Callable[[int], None]) -> Receive:
     n_bytes = 0
     is_complete = False
+    ends_at: float | None = None
 
     async def counted() -> Message:
-        nonlocal n_bytes, is_complete
+        nonlocal n_bytes, is_complete, ends_at
         if is_complete:  # only the disconnect can follow, and it needs no timeout
             return await receive()
+        ends_at = ends_at or _now() + limit_s
         try:
-            async with asyncio.timeout(BODY_IDLE_TIMEOUT_S):
+            async with asyncio.timeout_at(min(ends_at, _now() + BODY_IDLE_TIMEOUT_S)):
                 message = await receive()
         except TimeoutError:
-            raise HTTPException(408, f"The body stalled for {BODY_IDLE_TIMEOUT_S:.0f} s.") from None
+            raise HTTPException(408, f"The body stalled for {BODY_IDLE_TIMEOUT_S:.0f} s, or took too long.") from None
         n_bytes += len(message.get("body", b""))
         is_complete = not message.get("more_body", False)
         if n_bytes > limit_bytes:
             # FastAPI's form parser passes an HTTPException on; it would turn any other error into a 400.
             raise HTTPException(TooLarge.status, _too_large(limit_bytes).detail)
+        count(len(message.get("body", b"")))
         return message
 
     return counted
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def _read(receive: Receive) -> bytes:

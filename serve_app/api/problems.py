@@ -18,7 +18,16 @@ from starlette.routing import Route
 from starlette.types import Scope
 
 from serve_app.api import dialects
-from serve_app.errors import InvalidFilter, InvalidRequest, JobRunning, NameTaken, ServiceError, TooLarge, Unavailable
+from serve_app.errors import (
+    InvalidFilter,
+    InvalidRequest,
+    JobRunning,
+    NameTaken,
+    Saturated,
+    ServiceError,
+    TooLarge,
+    Unavailable,
+)
 
 MEDIA_TYPE = "application/problem+json"
 MAX_FIELD_ERRORS = 10
@@ -101,6 +110,8 @@ def of_service_error(error: ServiceError) -> Problem:
 
 def answer(error: ServiceError | HTTPException, scope: Scope) -> Response:
     """The response to an error that our code raised on purpose."""
+    if isinstance(error, HTTPException) and error.status_code == Saturated.status:
+        error = Saturated(error.detail)
     if isinstance(error, HTTPException):
         return response(of_status(error.status_code, error.detail), scope, dict(error.headers or {}))
     retry_after_s = dialects.of_path(scope["path"]).retry_after_s

@@ -196,11 +196,15 @@ async def test_an_upload_up_to_the_limit_passes():
 @pytest.mark.parametrize("declared", [True, False])
 async def test_large_bodies_beyond_what_the_process_may_hold_are_to_come_later(monkeypatch, declared):
     monkeypatch.setattr(guards, "MAX_HELD_BYTES", 10 * guards.MIB)
-    released = asyncio.Event()
+    arrived, released = asyncio.Event(), asyncio.Event()
 
     async def held(scope, receive, send):
-        await released.wait()
-        await echo(scope, receive, send)
+        async def send_later(message):
+            arrived.set()
+            await released.wait()
+            await send(message)
+
+        await echo(scope, receive, send_later)
 
     async def upload():
         return await ask("POST", "/datasets/d/search", app=app, headers=headers, content=chunks(10 * guards.MIB))
@@ -209,13 +213,64 @@ async def test_large_bodies_beyond_what_the_process_may_hold_are_to_come_later(m
     length = {"Content-Length": str(10 * guards.MIB)} if declared else {"Transfer-Encoding": "chunked"}
     headers = {"Content-Type": "multipart/form-data"} | length
     first = asyncio.create_task(upload())
-    await asyncio.sleep(0)
+    await arrived.wait()
     second = await upload()
     assert_problem(second, 429, "saturated")
     assert second.headers["retry-after"]
     released.set()
     assert (await first).status_code == 200
     assert (await upload()).status_code == 200
+
+
+async def test_bodies_that_drip_do_not_keep_others_out(monkeypatch):
+    """A body counts for what has arrived of it, not for what it declares."""
+    monkeypatch.setattr(guards, "MAX_HELD_BYTES", 10 * guards.MIB)
+    begun = asyncio.Queue()
+
+    async def dripping():
+        yield b"-"
+        begun.put_nowait(None)
+        await asyncio.Event().wait()
+
+    async def upload(content):
+        headers = {"Content-Type": "multipart/form-data", "Content-Length": str(9 * guards.MIB)}
+        return await ask("POST", "/datasets/d/search", app=app, headers=headers, content=content)
+
+    app = guarded()
+    slow = [asyncio.create_task(upload(dripping())) for _ in range(32)]
+    for _ in slow:
+        await begun.get()
+    assert (await upload(chunks(9 * guards.MIB))).status_code == 200
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert (await upload(chunks(9 * guards.MIB))).status_code == 200
+
+
+async def test_bodies_that_were_begun_together_are_refused_where_room_ends(monkeypatch):
+    monkeypatch.setattr(guards, "MAX_HELD_BYTES", guards.MIB)
+    headers = {"Content-Type": "multipart/form-data", "Transfer-Encoding": "chunked"}
+    app = guarded()
+    answer = await ask("POST", "/datasets/d/search", app=app, headers=headers, content=chunks(guards.MIB + 1))
+    assert_problem(answer, 429, "saturated")
+    assert answer.headers["retry-after"]
+    answer = await ask("POST", "/datasets/d/search", app=app, headers=headers, content=chunks(guards.MIB))
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/datasets/d/search", "/datasets/d/columns"])
+async def test_a_body_that_never_stalls_but_never_ends_times_out(monkeypatch, path):
+    monkeypatch.setattr(guards, "BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(guards, "SLOWEST_BYTES_PER_S", 1 << 40)
+
+    async def endless():
+        while True:
+            yield b" "
+            await asyncio.sleep(0)
+
+    kind = {"/v1/embeddings": "application/json", "/datasets/d/columns": "text/csv"}.get(path, "multipart/form-data")
+    headers = {"Content-Type": kind, "Content-Length": "1000000"}
+    assert_problem(await ask("POST", path, headers=headers, content=endless()), 408, "request_timeout")
 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "abc", "9" * 30])
@@ -246,7 +301,7 @@ async def test_waiting_for_a_disconnect_after_the_body_never_times_out(monkeypat
         return body.pop()
 
     body = [{"type": "http.request", "body": b"ab", "more_body": False}]
-    counted = guards._counted(receive, 10)
+    counted = guards._counted(receive, 10, 60, lambda n_bytes: None)
     assert (await counted())["body"] == b"ab"
     waiting = asyncio.create_task(counted())
     await asyncio.wait({waiting}, timeout=0.02)
