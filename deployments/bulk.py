@@ -7,6 +7,7 @@ its name when it is complete. A run after an interruption therefore embeds only 
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,10 +25,11 @@ from deployments.client import EmbeddingClient, EmbedImages
 from serve_app.errors import InvalidRequest
 from serve_app.policy import SMALL_ACTOR_CPUS
 from serve_app.records import ModelCard
+from serve_app.sources import folder, image_table
+from serve_app.sources.listing import is_left_out
 
 log = logging.getLogger("constellate.bulk")
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 BATCH_IMAGES = 256
 SHARE: dict[str, Any] = {"num_cpus": SMALL_ACTOR_CPUS}
 """The CPU share of the actors, which read and wait; the service's replicas do the computing."""
@@ -35,10 +37,11 @@ SHARE: dict[str, Any] = {"num_cpus": SMALL_ACTOR_CPUS}
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The inputs of one output file: image files, or one Parquet file of image bytes."""
+    """The inputs of one output file: image files, or one Parquet file of image bytes, with their sizes and times."""
 
     number: int
     inputs: list[str]
+    stamps: list[str]
 
     @property
     def name(self) -> str:
@@ -46,8 +49,9 @@ class Part:
         return f"part-{self.number:05d}"
 
     def mark(self, card: ModelCard, column: str) -> dict[str, str]:
-        """The output's schema metadata, which identifies the vector space, the model and the inputs."""
-        inputs = hashlib.sha256("\0".join([column, *self.inputs]).encode(errors="surrogateescape")).hexdigest()
+        """The output's schema metadata: the vector space, the model, and the inputs' names, sizes and times."""
+        text = "\0".join([column, *self.inputs, *self.stamps])  # to read the inputs takes as long as to embed them
+        inputs = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
         return {"space_key": card.space_key, "model_name": card.name, "inputs": inputs}
 
 
@@ -66,17 +70,18 @@ class BulkState:
 class Source:
     """The place of the images.
 
-    Names in the output are relative to the folder `base`. `files` are image files, or Parquet files if `is_table`.
+    Names in the output are relative to the folder `base`. `files` are image files, or Parquet files if `is_table`,
+    with their sizes and times of change.
     """
 
     filesystem: fs.FileSystem
     base: str
-    files: list[str]
+    files: dict[str, str]
     is_table: bool
 
     @classmethod
     def find(cls, source: str) -> "Source":
-        """List a folder or a file: a local path, or the URI of a file system that pyarrow knows (`s3://…`).
+        """List a file or, as datasets do, a folder: a local path, or a URI that pyarrow knows (`s3://…`).
 
         Raises:
             InvalidRequest: the source cannot be listed, or has no images, or mixes images and Parquet files.
@@ -84,15 +89,15 @@ class Source:
         try:
             filesystem, path = fs.FileSystem.from_uri(source) if "://" in source else (fs.LocalFileSystem(), source)
             info = filesystem.get_file_info(path)
-            if info.type == fs.FileType.File:
-                files = [path]
-            else:
+            found = [info]
+            if info.type != fs.FileType.File:
                 selector = fs.FileSelector(path, recursive=True)
-                files = [entry.path for entry in filesystem.get_file_info(selector) if entry.is_file]
+                found = [entry for entry in filesystem.get_file_info(selector) if _is_listed(entry, path)]
         except (OSError, ValueError, pa.ArrowException) as error:
             raise InvalidRequest(f"{source} cannot be listed: {str(error).splitlines()[0]}") from None
-        tables = sorted(file for file in files if file.lower().endswith(".parquet"))
-        images = sorted(file for file in files if file.lower().endswith(SUFFIXES))
+        files = {entry.path: f"{entry.size} {entry.mtime_ns}" for entry in sorted(found, key=lambda entry: entry.path)}
+        tables = {file: stamp for file, stamp in files.items() if _suffix(file) in image_table.SUFFIXES}
+        images = {file: stamp for file, stamp in files.items() if _suffix(file) in folder.EXTENSIONS}
         if not tables and not images:
             raise InvalidRequest(f"{source} has neither images nor Parquet files")
         if tables and images:
@@ -103,9 +108,9 @@ class Source:
     def parts(self, part_images: int) -> list[Part]:
         """The parts in their fixed order; each has `part_images` image files or one table."""
         size = 1 if self.is_table else part_images
-        files = iter(self.files)
-        chunks = iter(lambda: list(islice(files, size)), [])
-        return [Part(number, chunk) for number, chunk in enumerate(chunks)]
+        files = iter(self.files.items())
+        chunks = iter(lambda: dict(islice(files, size)), {})
+        return [Part(number, list(chunk), list(chunk.values())) for number, chunk in enumerate(chunks)]
 
     def read(self, part: Part) -> Any:
         """The part as a Ray dataset."""
@@ -133,6 +138,16 @@ class Source:
     def relative(self, path: str) -> str:
         """A path relative to `base`, as the output names it."""
         return path.removeprefix(self.base).lstrip("/")
+
+
+def _is_listed(entry: fs.FileInfo, base: str) -> bool:
+    """Whether an entry is a file, and neither it nor a folder between it and the base is hidden or of a system."""
+    names = os.fsencode(entry.path.removeprefix(base)).split(b"/")
+    return bool(entry.is_file) and not any(is_left_out(name) for name in names)
+
+
+def _suffix(path: str) -> bytes:
+    return os.path.splitext(os.fsencode(path))[1].lower()
 
 
 def _read_row_group(batch: pa.Table, file: str, filesystem: fs.FileSystem) -> pa.Table:

@@ -34,7 +34,7 @@ def bulk(
     The command uses Ray Data on the running service's cluster, on the cluster that RAY_ADDRESS names, or on a temporary
     one. It writes DIR/part-00000.parquet with the source's columns, without the images' bytes, and `vector`. It lists
     images that could not be embedded, with the reason, in DIR/part-00000.skipped.jsonl. If you repeat the command, it
-    embeds only parts that are missing or whose source or model has changed.
+    embeds only parts that are missing, or whose model or files have changed: a file's name, size or time of change.
 
     For example:
 

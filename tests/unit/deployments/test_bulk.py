@@ -1,11 +1,17 @@
-"""What a bulk run may write over and remove: only what runs over the same source have written."""
+"""What a bulk run reads and makes again, and may write over: only what runs over the same source have written."""
+
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deployments.bulk import Bulk
+from deployments.bulk import Bulk, Source
+from serve_app import sources
 from serve_app.errors import InvalidRequest
+from serve_app.records import ModelCard
+
+CARD = ModelCard("model", 4, "key", "cpu", "fp32")
 
 
 def write(path, **metadata):
@@ -41,3 +47,49 @@ def test_only_parts_of_an_earlier_run_are_removed(tmp_path):
     bulk._remove_stale({"part-00000"})
 
     assert sorted(path.name for path in out.iterdir()) == ["part-00001.csv", "part-00002.tar"]
+
+
+def files_of(folder):
+    source = Source.find(str(folder))
+    return [source.relative(path) for path in source.files]
+
+
+def test_the_images_are_those_that_a_dataset_of_the_folder_has(tmp_path):
+    for name in (
+        "a.avif",
+        "b.JPE",
+        "c/d.jpg",
+        "e.txt",
+        "._b.jpg",
+        ".hidden/f.jpg",
+        "__MACOSX/g.jpg",
+        "c/.h.png",
+        "i.heic",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"1")
+    listed = [file.file_name for page in sources.scan(tmp_path, "folder", None) for file in page]
+    assert files_of(tmp_path) == sorted(listed) == ["a.avif", "b.JPE", "c/d.jpg", "i.heic"]
+
+
+def test_a_source_in_a_hidden_folder_is_listed(tmp_path):
+    write(tmp_path / ".cache/a.parquet")
+    write(tmp_path / ".cache/.b.parquet")
+    assert files_of(tmp_path / ".cache") == ["a.parquet"]
+    assert files_of(tmp_path / ".cache/.b.parquet") == [".b.parquet"]
+
+
+@pytest.mark.parametrize("mtime_ns", [10**18, 1])
+def test_a_part_is_made_again_when_a_file_has_another_size_or_time(tmp_path, mtime_ns):
+    def mark():
+        [part] = Source.find(str(tmp_path)).parts(10)
+        return part.mark(CARD, "image")["inputs"]
+
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"1")
+    os.utime(path, ns=(1, 1))
+    before = mark()
+    assert mark() == before
+    path.write_bytes(b"2" if mtime_ns > 1 else b"22")
+    os.utime(path, ns=(1, mtime_ns))
+    assert mark() != before
