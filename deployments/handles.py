@@ -102,12 +102,20 @@ async def service_errors(who: str) -> AsyncIterator[None]:
 
 
 async def ask(handle: DeploymentHandle[Any], method: str, *args: object, who: str, timeout_s: float | None) -> Any:
-    """Ask a deployment. Replicas return their own errors as values, to keep logs quiet; this function raises them."""
+    """Ask a deployment. Replicas return their own errors as values, to keep logs quiet; this function raises them.
+
+    When this call is cancelled or its time is over, the replica's call is cancelled too.
+    """
     async with service_errors(who):
+        response = getattr(handle, method).remote(*args)
         try:
-            answer = await asyncio.wait_for(getattr(handle, method).remote(*args), timeout_s)
+            answer = await asyncio.wait_for(response, timeout_s)
+        except TimeoutError:
+            response.cancel()
+            raise
         except asyncio.CancelledError as error:
             if _is_cancelled():
+                response.cancel()  # Serve does it by itself only while it looks for a replica
                 raise
             # Serve raises the same error when the replica itself cancelled the call.
             raise Unavailable(f"{who} cancelled the call; try again") from error

@@ -1,5 +1,6 @@
 """A Ray handle whose calls run in the test's own process."""
 
+import asyncio
 import pickle
 
 
@@ -17,5 +18,8 @@ class _Method:
     def __init__(self, method):
         self._method = method
 
-    async def remote(self, *args):
+    def remote(self, *args):
+        return asyncio.ensure_future(self._answer(args))
+
+    async def _answer(self, args):
         return pickle.loads(pickle.dumps(await self._method(*pickle.loads(pickle.dumps(args)))))

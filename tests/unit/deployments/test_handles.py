@@ -62,17 +62,31 @@ class Handle:
     def __getattr__(self, name):
         return self
 
-    async def remote(self, *args):
+    def remote(self, *args):
+        return asyncio.ensure_future(self._answer())
+
+    async def _answer(self):
         if isinstance(self.end, BaseException):
             raise self.end
         return self.end
 
 
 class Hanging(Handle):
-    """A handle that never answers."""
+    """A handle whose call never ends; `begun` is set when it runs."""
 
-    async def remote(self, *args):
-        await asyncio.Event().wait()
+    def __init__(self):
+        self.begun, self.is_cancelled = asyncio.Event(), False
+
+    def remote(self, *args):
+        return self
+
+    def __await__(self):
+        self.begun.set()
+        return asyncio.Event().wait().__await__()
+
+    def cancel(self):
+        """What Serve's response has: nothing else ends the call in the replica."""
+        self.is_cancelled = True
 
 
 def ask_one(handle, timeout_s=60.0):
@@ -186,9 +200,11 @@ async def test_a_fault_that_cannot_cross_processes_is_not_taken_for_one_of_ray(c
 
 
 async def test_an_answer_that_does_not_come_in_time_is_unavailable():
+    handle = Hanging()
     with pytest.raises(Unavailable, match="in time") as caught:
-        await ask_one(Hanging(None), timeout_s=0.0)
+        await ask_one(handle, timeout_s=0.0)
     assert type(caught.value) is Unavailable
+    assert handle.is_cancelled
 
 
 @pytest.mark.parametrize("timeout_s", [60.0, None])
@@ -199,9 +215,12 @@ async def test_a_call_that_was_cancelled_over_there_is_unavailable(timeout_s):
 
 
 @pytest.mark.parametrize("timeout_s", [60.0, None])
-async def test_who_is_cancelled_while_asking_stays_cancelled(timeout_s):
-    asking = asyncio.create_task(ask_one(Hanging(None), timeout_s))
-    await asyncio.sleep(0)
+async def test_who_is_cancelled_while_asking_stays_cancelled_and_so_is_the_call(timeout_s):
+    """The replica went on: Serve cancels a call by itself only while it looks for a replica."""
+    handle = Hanging()
+    asking = asyncio.create_task(ask_one(handle, timeout_s))
+    await handle.begun.wait()
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
+    assert handle.is_cancelled
