@@ -61,7 +61,7 @@ Cursor = Annotated[
 ]
 
 Where = Annotated[
-    Annotated[str, StringConstraints(max_length=8000)] | SkipJsonSchema[None],
+    Annotated[str, StringConstraints(max_length=5000)] | SkipJsonSchema[None],
     Query(description="a boolean SQL expression over the dataset's columns: `label = 'cat' AND tag = 'keep'`"),
 ]
 

@@ -29,7 +29,7 @@ _Corner = Annotated[list[_Number], Field(min_length=2, max_length=2)]
 class Choice(Body):
     """Which samples: those that all given parts choose."""
 
-    where: Annotated[str, StringConstraints(max_length=8000)] | None = Field(
+    where: Annotated[str, StringConstraints(max_length=5000)] | None = Field(
         None, description="a boolean SQL expression over the dataset's columns"
     )
     sample_ids: Annotated[list[str], Field(max_length=MAX_IDS)] | None = None

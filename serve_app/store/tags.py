@@ -134,5 +134,5 @@ def inside(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray
         x, y = points[part, 0], points[part, 1]
         for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
             crosses = (y1 > y) != (y2 > y)
-            found[part][crosses] ^= x[crosses] < (x2 - x1) * (y[crosses] - y1) / (y2 - y1) + x1
+            found[part][crosses] ^= x[crosses] < (y[crosses] - y1) / (y2 - y1) * (x2 - x1) + x1
     return found

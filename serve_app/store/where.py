@@ -18,7 +18,8 @@ from serve_app.store.where_nodes import Column, Translation, Value, refuse
 if TYPE_CHECKING:
     from sqlglot.tokenizer_core import Token
 
-MAX_CHARACTERS = 8_000
+MAX_CHARACTERS = 5_000
+"""A query string takes so many: percent-encoded they are 60 kB at most, and the HTTP parser allows 64 kB."""
 MAX_TOKENS = 1_000
 MAX_NESTING = 24
 """sqlglot recurses about 17 frames for a parenthesis, and Python allows 1,000 frames."""

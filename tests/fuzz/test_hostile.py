@@ -17,6 +17,7 @@ from PIL import Image
 
 from serve_app.api import guards
 from serve_app.sources.files import encode_name
+from serve_app.store.where import MAX_CHARACTERS
 from tests.fuzz.service import API_KEY
 
 MIB = 2**20
@@ -273,6 +274,13 @@ def test_a_stream_is_not_begun_for_a_method_that_cannot_end_it(service, album, m
     answer = request(service, method, f"/datasets/{album}/embeddings/progress", "HTTP/1.1", "Connection: close")
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert b"data:" not in answer
+
+
+def test_the_longest_filter_that_is_allowed_fits_into_a_url(service, album):
+    where = quote("\U0010ffff" * MAX_CHARACTERS)
+    answer = request(service, "GET", f"/datasets/{album}/duplicates?where={where}", "HTTP/1.1", "Connection: close")
+    assert answer.startswith(b"HTTP/1.1 422 ")
+    assert b"invalid_filter" in answer
 
 
 def test_an_old_client_gets_the_whole_stream_and_the_end_of_the_connection(service, album):
