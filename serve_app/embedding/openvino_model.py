@@ -4,6 +4,7 @@ Batches have any size: one compiled graph takes them all, and a pass takes `MICR
 does not grow with the caller's batch.
 """
 
+import functools
 import threading
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from serve_app.config import Precision
 from serve_app.embedding.ir_cache import IRCache
 from serve_app.embedding.model import ModelRequest, require_pixels
-from serve_app.embedding.openvino_runtime import openvino
+from serve_app.embedding.openvino_runtime import openvino, ops
 from serve_app.errors import ModelUnavailable
 from serve_app.images.decode import Preprocessing
 from serve_app.records import ModelCard, VectorArray
@@ -69,8 +70,28 @@ class OpenVINOModel:
 
 
 def computes_in(precision: Precision) -> bool:
-    """Whether this machine's processor computes in a precision."""
-    return CAPABILITIES.get(precision) in processor_capabilities()
+    """Whether this machine's processor computes in a precision, with the instructions that it may use."""
+    if CAPABILITIES.get(precision) not in processor_capabilities():
+        return False
+    return precision == "fp32" or _compiles_a_product_in(precision)
+
+
+@functools.cache
+def _compiles_a_product_in(precision: Precision) -> bool:
+    """Whether a small graph compiles: ONEDNN_MAX_CPU_ISA takes away instructions that the capabilities still name."""
+    values = ops.parameter([1, 4, 16], np.float32)
+    weights = ops.constant(np.ones((16, 16), np.float32))
+    graph = openvino.Model([ops.softmax(ops.matmul(values, weights, False, True), -1)], [values])
+    try:
+        openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": _hint(precision)})
+    except RuntimeError:
+        return False
+    return True
+
+
+def _hint(precision: Precision) -> str:
+    # Left to itself, OpenVINO computes in bf16 wherever the processor can.
+    return "bf16" if precision == "bf16" else "f32"
 
 
 def processor_capabilities() -> set[str]:
@@ -84,8 +105,7 @@ def _compile(graph: Path, wanted: ModelRequest, threads: int | None) -> Any:
         "NUM_STREAMS": 1,
         # With pinning, two replicas of one thread each may share a core while another is idle.
         "ENABLE_CPU_PINNING": False,
-        # Left to itself, OpenVINO computes in bf16 wherever the processor can.
-        "INFERENCE_PRECISION_HINT": "bf16" if wanted.precision == "bf16" else "f32",
+        "INFERENCE_PRECISION_HINT": _hint(wanted.precision),
     }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads

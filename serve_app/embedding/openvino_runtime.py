@@ -11,5 +11,6 @@ modules: dict[str, Any] = sys.modules
 modules["openvino_telemetry"] = None  # so that importing it raises ImportError
 
 import openvino  # noqa: E402
+from openvino import opset13 as ops  # noqa: E402
 
-__all__ = ["openvino"]
+__all__ = ["openvino", "ops"]

@@ -233,9 +233,18 @@ def test_a_precision_that_the_processor_lacks_is_refused_with_those_it_has(check
     """bf16 ended the replica of a processor without AVX-512 with an error of oneDNN's."""
     capabilities = {"FP32", "BF16"} - {lacks.upper()}
     monkeypatch.setattr("serve_app.embedding.openvino_model.processor_capabilities", lambda: capabilities)
+    monkeypatch.setattr("serve_app.embedding.openvino_model._compiles_a_product_in", lambda precision: True)
     monkeypatch.setattr("serve_app.embedding.torch_model.has_int8_engine", lambda: lacks != "int8")
     with pytest.raises(ModelUnavailable, match=f"CPU cannot compute in {lacks}; .* {usable}"):
         load(checkpoint, name="tiny", precision=lacks)
+
+
+def test_a_precision_that_is_named_but_does_not_compile_is_refused(checkpoint, monkeypatch):
+    """Instructions may be taken away by ONEDNN_MAX_CPU_ISA, and OpenVINO's capabilities still name what they did."""
+    monkeypatch.setattr("serve_app.embedding.openvino_model.processor_capabilities", lambda: {"FP32", "BF16"})
+    monkeypatch.setattr("serve_app.embedding.openvino_model._compiles_a_product_in", lambda precision: False)
+    with pytest.raises(ModelUnavailable, match=r"CPU cannot compute in bf16; .* fp32"):
+        load(checkpoint, name="tiny", precision="bf16")
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
