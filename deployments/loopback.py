@@ -7,6 +7,7 @@ machine can use, and the port of Serve's replicas. `tests/faults/test_ports.py` 
 
 import ipaddress
 import os
+import socket
 from typing import Any
 
 import ray
@@ -26,7 +27,18 @@ def keep_ray_here() -> None:
     """Make the Ray that this process is about to start, and all its processes, listen on loopback alone."""
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
-    Node.start_raylet = _start_raylet_mapped  # type: ignore[method-assign, assignment]
+    if reaches_itself(_MAPPED):  # a kernel without IPv6 has no such address; other drivers then name the plain one
+        Node.start_raylet = _start_raylet_mapped  # type: ignore[method-assign, assignment]
+
+
+def reaches_itself(address: str) -> bool:
+    """Whether a listener on 127.0.0.1 can be reached at this address."""
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        try:
+            socket.create_connection((address, listener.getsockname()[1])).close()
+        except OSError:
+            return False
+    return True
 
 
 def _start_raylet_mapped(node: Node, *args: object) -> None:
