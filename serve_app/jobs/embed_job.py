@@ -20,10 +20,10 @@ from serve_app.jobs.crash_isolation import embed_isolating_crashes
 from serve_app.jobs.retrying import ANY_REPLICA, FIRST_REPLICA, RIGHT_REPLICA
 from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Writer
-from serve_app.skip_reasons import OUT_OF_REACH
 from serve_app.sources.files import UNKNOWN
 from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
+from serve_app.store.skip_reasons import OUT_OF_REACH
 from serve_app.store.vectors import Vectors
 
 PAGE_SAMPLES = 2000

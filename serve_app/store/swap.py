@@ -5,11 +5,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest
-from serve_app.skip_reasons import VERDICTS, objections
 from serve_app.store import job_rows, readout
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import dimensions, embeddings_table
 from serve_app.store.session import Session
+from serve_app.store.skip_reasons import VERDICTS, objections
 from serve_app.store.staging import Space, unsettled_condition
 
 POINTS_PAGE_ROWS = 50_000

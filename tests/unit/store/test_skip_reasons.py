@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from serve_app import skip_reasons
-from serve_app.skip_reasons import VERDICTS, objections
 from serve_app.sources import files, remote
+from serve_app.store import skip_reasons
+from serve_app.store.skip_reasons import VERDICTS, objections
 
-SERVE_APP = Path(skip_reasons.__file__).parent
+SERVE_APP = Path(skip_reasons.__file__).parents[1]
 
 OF_IMPORTS = ("store/imports.py", "jobs/vector_file.py")
 """They skip rows of a file of vectors, which say nothing about images."""
