@@ -12,6 +12,7 @@ from typing import ParamSpec, TypeVar
 from fastapi import Request
 from starlette.exceptions import HTTPException
 
+from serve_app.api.departures import until_gone
 from serve_app.errors import Overloaded
 
 P = ParamSpec("P")
@@ -49,7 +50,7 @@ class ImageQueue:
     async def run(self, request: Request, work: Callable[[], R]) -> R:
         """See `Visit.run`."""
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        leaving = asyncio.create_task(_left(request))
+        leaving = asyncio.create_task(until_gone(request.receive))
         try:
             await asyncio.wait((running, leaving), return_when=asyncio.FIRST_COMPLETED)
             if not running.done():
@@ -94,9 +95,3 @@ class Visit:
         self._queue.hold(len(data))
         self.held_bytes += len(data)
         return data
-
-
-async def _left(request: Request) -> None:
-    """Wait until the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from serve_app.api import problems
 from serve_app.api.context import Context, ContextNow, ServicesNow
+from serve_app.api.departures import until_gone
 from serve_app.api.progress_hub import Watch, has_seen_end, progress_events
 from serve_app.api.schemas import ProgressEvent
 from serve_app.errors import DatasetNotFound, Overloaded
@@ -85,10 +85,7 @@ class ProgressStream(Response):
 
 
 async def _close_when_gone(watch: Watch, receive: Receive) -> None:
-    """Close the watch when the client leaves; if Serve cancels the request, `receive` raises one of Ray's errors."""
-    with suppress(Exception):
-        while (await receive())["type"] != "http.disconnect":
-            pass
+    await until_gone(receive)
     watch.close()
 
 
