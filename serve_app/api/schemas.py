@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from serve_app.projection.reduction import Projection
 from serve_app.records import Neighbour, Sample, Skip
 from serve_app.sources.detection import WantedFormat
+from serve_app.store.filtering import MAX_CHARACTERS
 
 MAX_PAGE = 10_000
 MAX_NEIGHBOURS = 1000
@@ -60,8 +61,9 @@ Cursor = Annotated[
     Query(description="`next_cursor` of the page before"),
 ]
 
+WhereText = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 Where = Annotated[
-    Annotated[str, StringConstraints(max_length=5000)] | SkipJsonSchema[None],
+    WhereText | SkipJsonSchema[None],
     Query(description="a boolean SQL expression over the dataset's columns: `label = 'cat' AND tag = 'keep'`"),
 ]
 

@@ -1,16 +1,16 @@
 """Routes of tags: words on samples, put on and taken off by filter, by id, or by a region of the map."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated
 
 from fastapi import APIRouter, Path
 from pydantic import Field, StringConstraints
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
-from serve_app.api.schemas import Body
+from serve_app.api.schemas import Body, WhereText
 from serve_app.errors import DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
 from serve_app.records import TagChange, ValueCount
-from serve_app.store.tags import Polygon, Tags
+from serve_app.store.tags import SampleChoice, Tags
 
 router = APIRouter(prefix="/datasets/{dataset_id}/tags", tags=["columns"])
 
@@ -29,19 +29,11 @@ _Corner = Annotated[list[_Number], Field(min_length=2, max_length=2)]
 class Choice(Body):
     """Which samples: those that all given parts choose."""
 
-    where: Annotated[str, StringConstraints(max_length=5000)] | None = Field(
-        None, description="a boolean SQL expression over the dataset's columns"
-    )
+    where: WhereText | None = Field(None, description="a boolean SQL expression over the dataset's columns")
     sample_ids: Annotated[list[str], Field(max_length=MAX_IDS)] | None = None
     polygon: Annotated[list[_Corner], Field(min_length=3, max_length=MAX_CORNERS)] | None = Field(
         None, description="`[[x, y], …]` in the map's coordinates"
     )
-
-
-class _Parts(TypedDict):
-    where: str | None
-    sample_ids: list[str] | None
-    polygon: Polygon | None
 
 
 _REFUSALS = problems.documented(InvalidRequest, InvalidFilter, NoEmbeddings, DatasetNotFound)
@@ -56,15 +48,15 @@ async def list_tags(dataset_id: str, services: ServicesNow) -> list[ValueCount]:
 @router.post("/{tag}", responses=_REFUSALS)
 async def add_tag(dataset_id: str, tag: Tag, choice: Choice, services: ServicesNow) -> TagChange:
     """Put a tag on the chosen samples; `changed` counts those that did not have it."""
-    return await services.writer.ask(Tags.add, dataset_id, tag, **_parts(choice))
+    return await services.writer.ask(Tags.add, dataset_id, tag, _record(choice))
 
 
 @router.delete("/{tag}", responses=_REFUSALS)
 async def remove_tag(dataset_id: str, tag: Tag, services: ServicesNow, choice: Choice | None = None) -> TagChange:
     """Take a tag off the chosen samples, or off all of them if there is no body."""
-    return await services.writer.ask(Tags.remove, dataset_id, tag, **_parts(choice or Choice()))
+    return await services.writer.ask(Tags.remove, dataset_id, tag, _record(choice or Choice()))
 
 
-def _parts(choice: Choice) -> _Parts:
+def _record(choice: Choice) -> SampleChoice:
     polygon = None if choice.polygon is None else [(x, y) for x, y in choice.polygon]
-    return {"where": choice.where, "sample_ids": choice.sample_ids, "polygon": polygon}
+    return SampleChoice(choice.where, choice.sample_ids, polygon)

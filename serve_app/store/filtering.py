@@ -12,6 +12,8 @@ from serve_app.store.session import Session, quoted
 if TYPE_CHECKING:  # sqlglot is loaded at the first filter
     from serve_app.store.where_nodes import Column
 
+MAX_CHARACTERS = 5_000
+"""A query string takes so many: percent-encoded they are 60 kB at most, and the HTTP parser allows 64 kB."""
 FILTER_S = 20.0
 """The time that one filter may take."""
 

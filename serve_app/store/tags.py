@@ -3,6 +3,7 @@
 P is the number of points of a map, V the number of corners of a polygon.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,22 +26,28 @@ _POINTS_AT_ONCE = 100_000
 _CHOSEN = "SELECT sample_id FROM samples s WHERE dataset_id = ?"
 
 
+@dataclass(frozen=True, slots=True)
+class SampleChoice:
+    """Samples by a filter, by their ids, by a polygon on the map, or what several of these share."""
+
+    where: str | None = None
+    sample_ids: list[str] | None = None
+    polygon: Polygon | None = None
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether no part is given."""
+        return self.where is None and self.sample_ids is None and self.polygon is None
+
+
 class Tags:
-    """SQL over `tags`. A choice of samples is a filter, sample ids, a polygon, or what several of these share."""
+    """SQL over `tags`."""
 
     def __init__(self, database: "Database") -> None:
         self._database = database
 
     @write
-    def add(
-        self,
-        dataset_id: str,
-        tag: str,
-        *,
-        where: str | None = None,
-        sample_ids: list[str] | None = None,
-        polygon: Polygon | None = None,
-    ) -> TagChange:
+    def add(self, dataset_id: str, tag: str, choice: SampleChoice) -> TagChange:
         """Put a tag on the chosen samples; those that have it keep it, so the call is safe to repeat.
 
         Raises:
@@ -49,10 +56,10 @@ class Tags:
             InvalidFilter: `where` is no filter over the dataset's columns.
             NoEmbeddings: there is a polygon and no map.
         """
-        if where is None and sample_ids is None and polygon is None:
+        if choice.says_nothing:
             raise InvalidRequest("say which samples: where, sample_ids or polygon")
         with self._database.transaction() as session:
-            chosen, selected = _choose(session, dataset_id, where, sample_ids, polygon)
+            chosen, selected = _choose(session, dataset_id, choice)
             changed = session.value(
                 f"INSERT INTO tags SELECT ?, ?, sample_id FROM ({chosen}) ANTI JOIN "
                 "(FROM tags WHERE dataset_id = ? AND tag = ?) t USING (sample_id)",
@@ -61,22 +68,14 @@ class Tags:
         return TagChange(changed=int(changed), selected=selected)
 
     @write
-    def remove(
-        self,
-        dataset_id: str,
-        tag: str,
-        *,
-        where: str | None = None,
-        sample_ids: list[str] | None = None,
-        polygon: Polygon | None = None,
-    ) -> TagChange:
+    def remove(self, dataset_id: str, tag: str, choice: SampleChoice) -> TagChange:
         """Take a tag off the chosen samples, or off every sample if nothing says which. Raises as `add` does."""
         with self._database.transaction() as session:
-            if where is None and sample_ids is None and polygon is None:
+            if choice.says_nothing:
                 require_dataset(session, dataset_id)
                 changed = session.value("DELETE FROM tags WHERE dataset_id = ? AND tag = ?", dataset_id, tag)
                 return TagChange(changed=int(changed), selected=int(changed))
-            chosen, selected = _choose(session, dataset_id, where, sample_ids, polygon)
+            chosen, selected = _choose(session, dataset_id, choice)
             changed = session.value(
                 f"DELETE FROM tags WHERE dataset_id = ? AND tag = ? AND sample_id IN ({chosen})",
                 *(dataset_id, tag, dataset_id),
@@ -95,17 +94,15 @@ class Tags:
         return [ValueCount(*row) for row in rows]
 
 
-def _choose(
-    session: Session, dataset_id: str, where: str | None, sample_ids: list[str] | None, polygon: Polygon | None
-) -> tuple[str, int]:
+def _choose(session: Session, dataset_id: str, choice: SampleChoice) -> tuple[str, int]:
     """A SELECT of the chosen sample ids, which takes the dataset's id, and their number."""
     require_dataset(session, dataset_id)
-    sql = f"{_CHOSEN} {filtering.choose(session, dataset_id, where)}"
-    if sample_ids is not None:
-        session.bind("named", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
+    sql = f"{_CHOSEN} {filtering.choose(session, dataset_id, choice.where)}"
+    if choice.sample_ids is not None:
+        session.bind("named", pa.table({"sample_id": pa.array(choice.sample_ids, pa.string())}))
         sql += " AND s.sample_id IN (SELECT sample_id FROM named)"
-    if polygon is not None:
-        session.bind("enclosed", _enclosed(session, dataset_id, np.asarray(polygon, np.float64)))
+    if choice.polygon is not None:
+        session.bind("enclosed", _enclosed(session, dataset_id, np.asarray(choice.polygon, np.float64)))
         sql += " AND s.sample_id IN (SELECT sample_id FROM enclosed)"
     return sql, int(session.value(f"SELECT count(*) FROM ({sql})", dataset_id))
 

@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 from sqlglot import Dialect, ErrorLevel, exp
 from sqlglot.errors import ParseError, SqlglotError
 
+from serve_app.store.filtering import MAX_CHARACTERS
 from serve_app.store.where_nodes import Column, Translation, Value, refuse
 
 if TYPE_CHECKING:
     from sqlglot.tokenizer_core import Token
 
-MAX_CHARACTERS = 5_000
-"""A query string takes so many: percent-encoded they are 60 kB at most, and the HTTP parser allows 64 kB."""
 MAX_TOKENS = 1_000
 MAX_NESTING = 24
 """sqlglot recurses about 17 frames for a parenthesis, and Python allows 1,000 frames."""

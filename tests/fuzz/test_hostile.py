@@ -17,7 +17,7 @@ from PIL import Image
 
 from serve_app.api import guards
 from serve_app.sources.files import encode_name
-from serve_app.store.where import MAX_CHARACTERS
+from serve_app.store.filtering import MAX_CHARACTERS
 from tests.fuzz.service import API_KEY
 
 MIB = 2**20

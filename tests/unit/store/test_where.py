@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from serve_app.errors import InvalidFilter
-from serve_app.store import where
+from serve_app.store import filtering, where
 from serve_app.store.where_nodes import Column
 
 TYPES = {"name": "text", "word": "text", "width": "number", "height": "number", "crowd": "boolean", "taken": "time"}
@@ -278,7 +278,7 @@ def test_times_are_utc_and_may_be_written_as_text(database):
 
 
 def test_size_is_limited_in_characters_words_and_depth():
-    long = where.MAX_CHARACTERS
+    long = filtering.MAX_CHARACTERS
     assert "characters" in refused("name = '" + "a" * long + "'")[1]
     assert "words and signs" in refused(" OR ".join(["crowd"] * 550))[1]
     assert "nested" in refused("(" * 25 + "crowd" + ")" * 25)[1]
