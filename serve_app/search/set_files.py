@@ -91,12 +91,11 @@ class SetFiles:
             return found
         folder = self._folder / described.dataset_id / described.version
         found = await asyncio.to_thread(SetFile.open, folder)
+        await self._sweep(described)  # before the set is written, because the others' room may be needed
         if found is None or found.version != described.version:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-            await self._sweep(described)
             found = await self._write(described, folder)
         self._open[described.dataset_id] = found
-        await self._sweep(described)
         return found
 
     async def _write(self, described: VectorSet, folder: Path) -> SetFile:
