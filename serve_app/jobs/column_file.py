@@ -13,8 +13,8 @@ import pyarrow.csv as csv
 
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.arrow_messages import MAGIC
-from serve_app.jobs.table_file import naming_trouble, open_arrow_file, open_arrow_stream, open_parquet
-from serve_app.sources.parquet_table import is_text, text_lengths
+from serve_app.jobs.table_file import open_arrow_file, open_arrow_stream, open_parquet
+from serve_app.sources.parquet_table import is_text, refusing, text_lengths
 from serve_app.store.columns import FIXED, MAX_COLUMNS
 
 MAX_BYTES = 256 * 2**20
@@ -53,7 +53,7 @@ def read(file: BinaryIO) -> ColumnTable:
     file.seek(0)
     magic = file.read(len(MAGIC))
     file.seek(0)
-    with naming_trouble("CSV, Parquet or Arrow"):
+    with refusing("the file", "CSV, Parquet or Arrow"):
         return of_table(pa.Table.from_batches(*_bounded(_batches(file, magic))))
 
 

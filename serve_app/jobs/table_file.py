@@ -1,13 +1,11 @@
 """An uploaded Parquet or Arrow file, opened only if its rows take memory in proportion to its bytes."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.jobs import arrow_messages
 from serve_app.sources.parquet_table import check_group, is_text
 
@@ -31,7 +29,7 @@ def open_parquet(file: BinaryIO, is_wanted: Callable[[str], bool], batch_rows: i
 
     Raises:
         InvalidRequest: while rows are read, if they would take too much memory or a page is damaged. pyarrow finds
-            other damage, so call this, and what it returns, within `naming_trouble`.
+            other damage, so call this, and what it returns, within `parquet_table.refusing`.
     """
     source = _mapped(file)
     plain = pq.ParquetFile(source, pre_buffer=False, buffer_size=2**20)
@@ -72,15 +70,3 @@ def open_arrow_stream(file: BinaryIO) -> TableFile:
 def _mapped(file: BinaryIO) -> pa.MemoryMappedFile:
     # Mapping keeps an Arrow file of any size on disk. The path /dev/fd also works for a file without a name.
     return pa.memory_map(f"/dev/fd/{file.fileno()}")
-
-
-@contextmanager
-def naming_trouble(formats: str) -> Iterator[None]:
-    """Turn pyarrow's errors about a damaged file into `InvalidRequest`, and a lack of memory into `Unavailable`."""
-    try:
-        yield
-    except MemoryError:
-        raise Unavailable("there is not enough memory to read the file now; try again") from None
-    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidRequest(f"the file cannot be read as {formats}: {reason}") from error

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.arrow_messages import MAGIC
-from serve_app.jobs.table_file import NAME, TableFile, naming_trouble, open_arrow_file, open_arrow_stream, open_parquet
+from serve_app.jobs.table_file import NAME, TableFile, open_arrow_file, open_arrow_stream, open_parquet
 from serve_app.records import ImportedRows, Skip, VectorArray
-from serve_app.sources.parquet_table import require_short
+from serve_app.sources.parquet_table import refusing, require_short
 from serve_app.store.readout import SPACE_KEY
 from serve_app.store.schema import MAX_DIMENSION
 from serve_app.store.staging import MIN_SQUARED_NORM, usable
@@ -48,7 +48,7 @@ class VectorFile:
         file.flush()
         if file.seek(0, 2) == 0:
             raise InvalidRequest("the file is empty")
-        with naming_trouble(_FORMATS):
+        with refusing("the file", _FORMATS):
             schema, self.total, self._batches = _open(file)
             self.key_column = _key_column(schema)
             self._has_points = _check_columns(schema)
@@ -69,7 +69,7 @@ class VectorFile:
             Unavailable: there is not enough memory.
         """
         size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * self.dimension)))
-        with naming_trouble(_FORMATS):
+        with refusing("the file", _FORMATS):
             for batch in self._batches():
                 batch.validate(full=True)  # a damaged Arrow file may hold offsets that point outside its buffers
                 for start in range(0, batch.num_rows, size):

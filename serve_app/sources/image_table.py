@@ -76,7 +76,7 @@ def rows(file: IO[bytes], name: str, notices: list[str] | None = None) -> Iterat
     for group in range(table.metadata.num_row_groups):
         n_rows = table.metadata.row_group(group).num_rows
         labels = _labels(table, group, columns) if columns.label else repeat(None, n_rows)
-        with refusing(name):
+        with refusing(repr(name)):
             for row, label in zip(range(n_rows), labels, strict=True):
                 yield Row(number, label, group, row)
                 number += 1

@@ -33,7 +33,7 @@ class Table:
         self._file, self._name = file, name
         self._row = 0
         read_footer(file, name)
-        with refusing(name):
+        with refusing(repr(name)):
             self.metadata = pq.read_metadata(file)
             self.schema = self.metadata.schema.to_arrow_schema()
             if not 0 <= self.metadata.num_rows <= MAX_ROWS:
@@ -53,7 +53,7 @@ class Table:
         for column in columns:
             self._require_cells(column)
         groups = list(range(self.metadata.num_row_groups)) if groups is None else groups
-        with refusing(self._name, lambda: f" after row {self._row}"):
+        with refusing(repr(self._name), where=lambda: f" after row {self._row}"):
             for group in groups:
                 check_group(self._file, self.metadata.row_group(group), set(columns), self._name)
             table = pq.ParquetFile(self._file, metadata=self.metadata, read_dictionary=columns)
@@ -92,7 +92,7 @@ def read_footer(file: IO[bytes], name: str) -> int:
     Raises:
         InvalidRequest: the file does not end as Parquet does, or its footer is longer than `MAX_FOOTER_BYTES`.
     """
-    with refusing(name):
+    with refusing(repr(name)):
         size = file.seek(0, 2)
         if size < _END.size:
             raise InvalidRequest(f"{name!r} cannot be read as Parquet: it has only {size} bytes")
@@ -107,20 +107,21 @@ def read_footer(file: IO[bytes], name: str) -> int:
 
 
 @contextmanager
-def refusing(name: str, where: Callable[[], str] = str) -> Iterator[None]:
+def refusing(file: str, formats: str = "Parquet", *, where: Callable[[], str] = str) -> Iterator[None]:
     """Turn what pyarrow raises for a damaged file into `InvalidRequest`, and a lack of memory into `Unavailable`.
 
     Args:
-        name: the file's name, for messages.
+        file: what messages call the file: its quoted name, or "the file".
+        formats: the formats that it could have had.
         where: gives the place in the file, for messages.
     """
     try:
         yield
     except MemoryError:
-        raise Unavailable(f"there is not enough memory to read {name!r} now; try again") from None
+        raise Unavailable(f"there is not enough memory to read {file} now; try again") from None
     except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, OverflowError, TypeError) as error:
         problem = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidRequest(f"{name!r} cannot be read as Parquet{where()}: {problem}") from None
+        raise InvalidRequest(f"{file} cannot be read as {formats}{where()}: {problem}") from None
 
 
 def can_be_cells(kind: pa.DataType) -> bool:
