@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, InvalidRequest, ModelReplaced, NoEmbeddings
-from serve_app.records import Block, EmbeddingStatus, FileStamp, Job, Skip, SourceFile, VectorSet
-from serve_app.store import filtering, job_rows, readout, staging, swap
+from serve_app.errors import Conflict, NoEmbeddings
+from serve_app.records import Block, EmbeddingStatus, Job, SourceFile, VectorSet
+from serve_app.store import blocks, filtering, job_rows, readout, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import require_limit, write
@@ -54,7 +54,7 @@ class Vectors:
                 return sorted(files, key=lambda file: file.size_bytes)
             reused = staging.stage_unchanged(session, space, files) if files else set()
             if reused:
-                row = _advance(session, row, block_no=row.last_block, reused=len(reused))
+                row = blocks.advance(session, row, block_no=row.last_block, reused=len(reused))
             remaining = staging.to_read(session, space, [file for file in files if file.sample_id not in reused])
         if reused:
             self._pace.note(job_id, row.processed)
@@ -80,8 +80,8 @@ class Vectors:
             if job_rows.has_block(row, block_no):
                 return job_rows.public(row, self._pace)
             space = _require_space(row)
-            _require_shape(block, row)
-            row = _put(session, row, space, block, block_no)
+            blocks.require_shape(block, row)
+            row = blocks.put(session, row, space, block, block_no)
         self._pace.note(job_id, row.processed)
         return job_rows.public(row, self._pace)
 
@@ -266,16 +266,6 @@ def _require_version(session: Session, dataset_id: str, version: str) -> readout
     return current
 
 
-def _require_shape(block: Block, row: JobRow) -> None:
-    expected = (len(block.sample_ids), row.dimension)
-    if block.sample_ids and (block.vectors.dtype != np.float32 or block.vectors.shape != expected):
-        raise InvalidRequest(f"vectors are {block.vectors.dtype} {block.vectors.shape}, not float32 {expected}")
-    if block.sample_ids and block.space_key != row.space_key:
-        raise ModelReplaced("the vectors were made by another model or in another precision than the job's")
-    if len(block.stamps) != len(block.sample_ids):
-        raise InvalidRequest(f"{len(block.sample_ids)} vectors come with {len(block.stamps)} stamps")
-
-
 def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:
     """The job if this attempt's own commit ended it, so that a repeated call gets the answer that was lost."""
     row = session.row(f"SELECT {job_rows.COLUMNS} FROM jobs WHERE id = ? AND attempt = ?", job_id, attempt)
@@ -283,53 +273,3 @@ def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:
     if found is not None and (found.status == "complete" or (found.status == "error" and found.reason is not None)):
         return found
     return None
-
-
-def _put(session: Session, row: JobRow, space: Space, block: Block, block_no: int) -> JobRow:
-    """Stage and count the samples of a block that are still pending, each once."""
-    asked = [*block.sample_ids, *(sample_id for sample_id, _ in block.known), *(skip.sample_id for skip in block.skips)]
-    pending = staging.unsettled(session, space, asked)
-    fresh = staging.usable(block.vectors) if block.sample_ids else np.empty(0, bool)
-    keep: list[int] = []
-    skips: list[Skip] = []
-    for position, sample_id in enumerate(block.sample_ids):
-        file_name = pending.pop(sample_id, None)
-        if file_name is None:
-            continue
-        if fresh[position]:
-            keep.append(position)
-        else:
-            skips.append(Skip(sample_id, file_name, "nonfinite", "the model gave no usable vector"))
-    known: list[tuple[str, FileStamp]] = [entry for entry in block.known if pending.pop(entry[0], None) is not None]
-    skips += [skip for skip in block.skips if pending.pop(skip.sample_id, None) is not None]
-    embedded = staging.stage_vectors(
-        session,
-        space,
-        [block.sample_ids[position] for position in keep],
-        [block.stamps[position] for position in keep],
-        block.vectors[keep],
-    )
-    return _advance(
-        session,
-        row,
-        block_no=block_no,
-        embedded=embedded,
-        reused=staging.stage_known(session, space, known),
-        skipped=staging.put_skips(session, space, skips, first_position=row.skipped),
-    )
-
-
-def _advance(
-    session: Session, row: JobRow, *, block_no: int, embedded: int = 0, reused: int = 0, skipped: int = 0
-) -> JobRow:
-    """Add newly settled samples to a job's counters and message."""
-    processed = row.processed + embedded + reused + skipped
-    return job_rows.update(
-        session,
-        row,
-        embedded=row.embedded + embedded,
-        reused=row.reused + reused,
-        skipped=row.skipped + skipped,
-        last_block=block_no,
-        message=f"Embedding {processed:,} of {row.total:,}",
-    )
