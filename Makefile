@@ -11,7 +11,7 @@ RECIPES_STAMP := $(RECIPES)/.setup-done
 IMAGES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup recipes demo test test-faults test-recipes test-unit test-ray check format serve bench fuzz soak clean
+.PHONY: help setup recipes demo test two-at-a-time test-faults test-recipes test-unit test-ray check format serve bench fuzz soak clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -39,16 +39,20 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# The kinds of test run one after another, because each keeps two cores busy: two at a time took longer than in turn.
+# The unit tests compute on both cores, and run alone. Of the other kinds make runs two at a time in this order, because
+# they wait for half of their time: for processes to start, and for what Serve does once a second.
 # Each kind has its own cluster, which others on the machine do not find.
-KINDS := unit faults ray browser e2e
+WAITING := kind-faults check kind-browser kind-e2e kind-ray
 # The files that take longest come first: by itself xdist starts those with the fewest tests last, and one core waits.
 LONGEST := tests/fuzz tests/unit/store/test_crash_points.py tests/unit/cli/test_interrupts.py
 UNIT := --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests/unit
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
 
 test: setup ## the whole suite; what CI runs
-	@$(MAKE) --no-print-directory --keep-going check $(KINDS:%=kind-%)
+	@$(MAKE) --no-print-directory --keep-going kind-unit two-at-a-time
+
+two-at-a-time: setup
+	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target $(WAITING)
 
 kind-unit: setup
 	@$(call run,$(UNIT))

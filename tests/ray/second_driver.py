@@ -15,7 +15,8 @@ if __name__ == "__main__":
     folder, output = sys.argv[1:]
     ray.init(log_to_driver=False)
     share = {"num_cpus": 0.1}  # the test cluster has two CPUs, and the service claims most of them
-    images = ray.data.read_binary_files(folder, include_paths=True, **share)
+    # Without a number of blocks, Ray Data reads each file in a task, and starts a process for each.
+    images = ray.data.read_binary_files(folder, include_paths=True, override_num_blocks=2, **share)
     rows = images.map_batches(
         EmbedImages, compute=ray.data.ActorPoolStrategy(size=1), batch_size=8, fn_constructor_args=["bytes"], **share
     ).take_all()
