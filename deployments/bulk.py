@@ -4,14 +4,10 @@ The source is cut into parts in a fixed order. A few long-lived actors (`EmbedIm
 its name when it is complete. A run after an interruption therefore embeds only the missing parts.
 """
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-from pyarrow import fs
 
+from deployments.bulk_source import SHARE, Part, Source
 from deployments.client import EmbeddingClient, EmbedImages
 from serve_app.errors import InvalidRequest
-from serve_app.policy import SMALL_ACTOR_CPUS
 from serve_app.records import ModelCard
-from serve_app.sources import folder, image_table
-from serve_app.sources.listing import is_left_out
 
 log = logging.getLogger("constellate.bulk")
 
 BATCH_IMAGES = 256
-SHARE: dict[str, Any] = {"num_cpus": SMALL_ACTOR_CPUS}
-"""The CPU share of the actors, which read and wait; the service's replicas do the computing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The inputs of one output file: image files, or one Parquet file of image bytes, with their sizes and times."""
-
-    number: int
-    inputs: list[str]
-    stamps: list[str]
-
-    @property
-    def name(self) -> str:
-        """The name of the output file without suffix."""
-        return f"part-{self.number:05d}"
-
-    def mark(self, card: ModelCard, column: str) -> dict[str, str]:
-        """The output's schema metadata: the vector space, the model, and the inputs' names, sizes and times."""
-        text = "\0".join([column, *self.inputs, *self.stamps])  # to read the inputs takes as long as to embed them
-        inputs = hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
-        return {"space_key": card.space_key, "model_name": card.name, "inputs": inputs}
+SKIPS = ".skipped.jsonl"
 
 
 @dataclass(slots=True)
@@ -64,96 +36,6 @@ class BulkState:
     reused: int = 0
     embedded: int = 0
     skipped: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The place of the images.
-
-    Names in the output are relative to the folder `base`. `files` are image files, or Parquet files if `is_table`,
-    with their sizes and times of change.
-    """
-
-    filesystem: fs.FileSystem
-    base: str
-    files: dict[str, str]
-    is_table: bool
-
-    @classmethod
-    def find(cls, source: str) -> "Source":
-        """List a file or, as datasets do, a folder: a local path, or a URI that pyarrow knows (`s3://…`).
-
-        Raises:
-            InvalidRequest: the source cannot be listed, or has no images, or mixes images and Parquet files.
-        """
-        try:
-            filesystem, path = fs.FileSystem.from_uri(source) if "://" in source else (fs.LocalFileSystem(), source)
-            info = filesystem.get_file_info(path)
-            found = [info]
-            if info.type != fs.FileType.File:
-                selector = fs.FileSelector(path, recursive=True)
-                found = [entry for entry in filesystem.get_file_info(selector) if _is_listed(entry, path)]
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise InvalidRequest(f"{source} cannot be listed: {str(error).splitlines()[0]}") from None
-        files = {entry.path: f"{entry.size} {entry.mtime_ns}" for entry in sorted(found, key=lambda entry: entry.path)}
-        tables = {file: stamp for file, stamp in files.items() if _suffix(file) in image_table.SUFFIXES}
-        images = {file: stamp for file, stamp in files.items() if _suffix(file) in folder.EXTENSIONS}
-        if not tables and not images:
-            raise InvalidRequest(f"{source} has neither images nor Parquet files")
-        if tables and images:
-            raise InvalidRequest(f"{source} has both images and Parquet files: name a folder of one kind")
-        base = path if info.type == fs.FileType.Directory else path.rpartition("/")[0]
-        return cls(filesystem, base.rstrip("/"), tables or images, is_table=bool(tables))
-
-    def parts(self, part_images: int) -> list[Part]:
-        """The parts in their fixed order; each has `part_images` image files or one table."""
-        size = 1 if self.is_table else part_images
-        files = iter(self.files.items())
-        chunks = iter(lambda: dict(islice(files, size)), {})
-        return [Part(number, list(chunk), list(chunk.values())) for number, chunk in enumerate(chunks)]
-
-    def read(self, part: Part) -> Any:
-        """The part as a Ray dataset."""
-        if self.is_table:
-            [file] = part.inputs
-            numbers = [{"number": number} for number in range(self._open(file).num_row_groups)]
-            # `read_parquet` would need a whole CPU for its listing, which a small machine never has free.
-            groups = ray.data.from_items(numbers, override_num_blocks=max(1, len(numbers)))
-            read = partial(_read_row_group, file=file, filesystem=self.filesystem)
-            return groups.map_batches(read, batch_size=1, batch_format="pyarrow", **SHARE)
-        return ray.data.read_binary_files(part.inputs, filesystem=self.filesystem, include_paths=True, **SHARE)
-
-    def columns(self, part: Part) -> list[str]:
-        """The column names of a part that is a table. Raises `InvalidRequest` if the file is not Parquet."""
-        try:
-            names: list[str] = self._open(part.inputs[0]).schema_arrow.names
-        except (OSError, pa.ArrowException) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InvalidRequest(f"{self.relative(part.inputs[0])} cannot be read as Parquet: {reason}") from None
-        return names
-
-    def _open(self, file: str) -> pq.ParquetFile:
-        return pq.ParquetFile(self.filesystem.open_input_file(file))
-
-    def relative(self, path: str) -> str:
-        """A path relative to `base`, as the output names it."""
-        return path.removeprefix(self.base).lstrip("/")
-
-
-def _is_listed(entry: fs.FileInfo, base: str) -> bool:
-    """Whether an entry is a file, and neither it nor a folder between it and the base is hidden or of a system."""
-    names = os.fsencode(entry.path.removeprefix(base)).split(b"/")
-    return bool(entry.is_file) and not any(is_left_out(name) for name in names)
-
-
-def _suffix(path: str) -> bytes:
-    return os.path.splitext(os.fsencode(path))[1].lower()
-
-
-def _read_row_group(batch: pa.Table, file: str, filesystem: fs.FileSystem) -> pa.Table:
-    """One row group of a Parquet file; it is read in a Ray task."""
-    [number] = batch["number"].to_pylist()
-    return pq.ParquetFile(filesystem.open_input_file(file)).read_row_group(number)
 
 
 @dataclass(slots=True)
@@ -210,6 +92,11 @@ class Bulk:
         for path in sorted(self.out.glob("part-*.parquet")):
             if not self._is_ours(path):
                 raise InvalidRequest(f"{path} was not written from {self.source}: choose another folder")
+        for path in sorted(self.out.glob(f"part-*{SKIPS}")):
+            name = path.name.removesuffix(SKIPS)
+            # A run that ended between the two renames of `_embed` has left the list beside the unfinished part.
+            if not (self._is_ours(self._path(name)) or self._is_ours(self._unfinished(name))):
+                raise InvalidRequest(f"{path} belongs to no part from {self.source}: choose another folder")
 
     def _is_ours(self, path: Path) -> bool:
         """Whether an earlier run over this source wrote the file; each says so in its metadata."""
@@ -230,11 +117,11 @@ class Bulk:
 
     def _embed(self, part: Part, state: BulkState) -> None:
         """Write the list of skips and then the part, because the part's presence means that it is done."""
-        unfinished, skips = self.out / f".{part.name}.unfinished", self.out / f"{part.name}.skipped.jsonl"
+        unfinished, unfinished_skips = self._unfinished(part.name), self.out / f".{part.name}{SKIPS}"
         embedded = skipped = 0
         writer: pq.ParquetWriter | None = None
         try:
-            with skips.open("w", encoding="utf-8", errors="backslashreplace") as list_of_skips:
+            with unfinished_skips.open("w", encoding="utf-8", errors="backslashreplace") as list_of_skips:
                 for table, refused in self._batches(part):
                     if writer is None:
                         schema = table.schema.with_metadata(self._mark(part))
@@ -248,6 +135,7 @@ class Bulk:
         finally:
             if writer is not None:
                 writer.close()
+        unfinished_skips.replace(self.out / f"{part.name}{SKIPS}")
         unfinished.replace(self._path(part.name))
         state.embedded += embedded
         state.skipped += skipped
@@ -291,10 +179,13 @@ class Bulk:
     def _path(self, name: str) -> Path:
         return self.out / f"{name}.parquet"
 
+    def _unfinished(self, name: str) -> Path:
+        return self.out / f".{name}.unfinished"
+
     def _remove_stale(self, wanted: set[str]) -> None:
         """Remove parts of an earlier, longer listing, because their images may also be in the parts of this one."""
         for path in self.out.glob("part-*.parquet"):  # each is ours, see `_check_out`
             if path.stem not in wanted:
                 log.info("removing %s: the source has no such part any more", path.name)
                 path.unlink()
-                path.with_name(f"{path.stem}.skipped.jsonl").unlink(missing_ok=True)
+                path.with_name(f"{path.stem}{SKIPS}").unlink(missing_ok=True)

@@ -28,22 +28,33 @@ from deployments.embedder import APPLICATION, DEPLOYMENT
 from deployments.handles import ask, service_errors
 from serve_app.embedding.fan_out import joined, spread
 from serve_app.errors import InvalidImage, Unavailable
+from serve_app.images.resampling import SIXTEEN_BIT, UNBOUNDED
 from serve_app.jobs.retrying import SECOND_CHANCE
 from serve_app.records import ModelCard, Skip, VectorArray
 from serve_app.services import Embedded, Outcomes
+from serve_app.sources.files import unreadable
 
 T = TypeVar("T")
 
 Picture = bytes | str | PathLike[str] | Image.Image | NDArray[np.uint8] | dict[str, Any] | None
 """The bytes of an image file, a path to it, a Pillow image, or (H, W) or (H, W, 3 or 4) uint8 pixels.
 
-Rows of tables may also be dictionaries whose `bytes` are a file's (Hugging Face's `Image` columns), or None.
+Rows of tables may also be dictionaries whose `bytes` are a file's (Hugging Face's `Image` columns), or None. (H, W)
+pixels of other numbers, and Pillow images of them, are taken as the same numbers in a TIFF: stretched from their lowest
+to their highest. Colours that are no uint8 are refused, since nobody can tell their range.
 """
 
 WHO = "the embedder"
 
 _PNG_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-"""The modes that a PNG keeps as they are; the others (CMYK, YCbCr, LAB, HSV, F, I) become RGB."""
+"""The modes that a PNG keeps as they are; the others (CMYK, YCbCr, LAB, HSV) become RGB."""
+
+_WITH_ALPHA = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}
+
+_WAY_OUT = (
+    "give uint8 pixels of shape (H, W), (H, W, 3) or (H, W, 4); np.uint8(np.rint(255 * pixels)) makes them of numbers "
+    "between 0 and 1"
+)
 
 
 class EmbeddingClient:
@@ -103,10 +114,10 @@ class EmbeddingClient:
 
         async def embed(chunk: Sequence[Picture]) -> Embedded:
             encoded = await asyncio.to_thread(lambda: [_encoded(image) for image in chunk])
-            embedded: Embedded = await SECOND_CHANCE.until_answered(
-                lambda: self._ask("embed_images", encoded), what=WHO
-            )
-            return embedded
+            files = [file for file in encoded if not isinstance(file, Skip)]
+            embedded: Embedded = await SECOND_CHANCE.until_answered(lambda: self._ask("embed_images", files), what=WHO)
+            outcomes = iter(embedded.outcomes)
+            return Embedded(embedded.card, [file if isinstance(file, Skip) else next(outcomes) for file in encoded])
 
         parts = await spread(embed, images, chunk_images=self.chunk, window=self.window)
         return joined(parts).outcomes if parts else []
@@ -150,26 +161,45 @@ class EmbedImages:
         return {**batch, self._output: vectors, "refusal": refusals}
 
 
-def _encoded(image: Picture) -> bytes:
-    """The bytes of the image's file; an image without a file is encoded as an upright PNG."""
+def _encoded(image: Picture) -> bytes | Skip:
+    """The bytes of the image's file; an image without a file is encoded upright, without loss of what is decoded."""
     if isinstance(image, dict):
         image = image.get("bytes")
     if image is None:
         return b""
     if isinstance(image, bytes):
         return image
-    if isinstance(image, str | PathLike):
-        return Path(image).read_bytes()
-    buffer = io.BytesIO()
     try:
-        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-        upright = ImageOps.exif_transpose(picture)
-        if upright.mode not in _PNG_MODES:
-            upright = upright.convert("RGB")
-        upright.save(buffer, "PNG", compress_level=1)
-    except (OSError, TypeError, ValueError, SyntaxError):
-        return b""  # the replica refuses it, as any other image that cannot be decoded
+        return Path(image).read_bytes() if isinstance(image, str | PathLike) else _file_of(image)
+    except OSError as error:
+        if error.errno:
+            return Skip.of(unreadable(error))
+        return _refused(image, error)
+    except (AttributeError, TypeError, ValueError, SyntaxError) as error:
+        return _refused(image, error)
+
+
+def _file_of(image: Image.Image | NDArray[Any]) -> bytes:
+    """A PNG of a picture, or a TIFF where its pixels have no fixed range, because a PNG would clip them."""
+    picture = ImageOps.exif_transpose(Image.fromarray(image) if isinstance(image, np.ndarray) else image)
+    if picture.mode in SIXTEEN_BIT:
+        picture = Image.fromarray(np.asarray(picture, dtype="<u2"))
+    elif picture.mode not in _PNG_MODES and picture.mode not in UNBOUNDED:
+        picture = picture.convert(_WITH_ALPHA.get(picture.mode, "RGB"))
+    buffer = io.BytesIO()
+    if picture.mode in UNBOUNDED:
+        picture.save(buffer, "TIFF")
+    else:
+        picture.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _refused(image: Picture, error: Exception) -> Skip:
+    """The skip for something that is no picture; it says what it is, and what to give instead."""
+    if isinstance(image, np.ndarray):
+        return Skip("", "", "format_not_allowed", f"{image.dtype} pixels of shape {image.shape}; {_WAY_OUT}")
+    what = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
+    return Skip("", "", "format_not_allowed", f"this picture ({what}) cannot be encoded: {error}; {_WAY_OUT}")
 
 
 def _complaint(embedded: Outcomes) -> str:

@@ -6,7 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from deployments.bulk import Bulk, Source
+from deployments.bulk import Bulk
+from deployments.bulk_source import Source
 from serve_app import sources
 from serve_app.errors import InvalidRequest
 from serve_app.records import ModelCard
@@ -34,6 +35,22 @@ def test_parts_of_the_user_and_of_another_source_are_kept(tmp_path, mark):
     with pytest.raises(InvalidRequest, match="part-00007"):
         Bulk(str(tmp_path / "in"), tmp_path / "out").run()
     assert (tmp_path / "out/part-00007.parquet").exists()
+
+
+def test_a_list_of_skips_that_belongs_to_no_part_is_kept(tmp_path):
+    """It was written over."""
+    skips = tmp_path / "out/part-00000.skipped.jsonl"
+    skips.parent.mkdir()
+    skips.write_text("mine")
+    with pytest.raises(InvalidRequest, match=r"part-00000\.skipped\.jsonl belongs to no part"):
+        Bulk(str(tmp_path / "in"), tmp_path / "out").run()
+    assert skips.read_text() == "mine"
+
+
+def test_a_list_of_skips_beside_an_unfinished_part_is_of_a_run_that_goes_on(tmp_path):
+    (tmp_path / "part-00000.skipped.jsonl").write_text("")
+    write(tmp_path / ".part-00000.unfinished", inputs="1", source="s3://b/c")
+    Bulk("s3://b/c", tmp_path)._check_out()
 
 
 def test_only_parts_of_an_earlier_run_are_removed(tmp_path):

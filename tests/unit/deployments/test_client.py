@@ -1,4 +1,4 @@
-"""How a client encodes pictures: one odd picture never fails the others of its batch."""
+"""How a client encodes pictures: one odd picture never fails the others of its batch, and none changes silently."""
 
 import io
 
@@ -6,21 +6,87 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deployments.client import _encoded
+from deployments.client import EmbeddingClient, _encoded
+from serve_app.errors import InvalidImage
+from serve_app.images.decode import decode
+from serve_app.images.preprocessing import Preprocessing
+from serve_app.records import ModelCard, Skip
+from serve_app.services import Embedded
+
+CARD = ModelCard("model", 3, "key", "cpu", "fp32")
+SMALL = Preprocessing(resize_px=4, crop_px=4)
 
 
-@pytest.mark.parametrize(
-    "mode",
-    ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "F", "I", "I;16", "RGBX", "PA", "RGBa"],
-)
+class MeanColour(EmbeddingClient):
+    """A client whose replica is here: the vector is the picture's mean colour."""
+
+    async def _ask(self, method, *args):
+        if method == "describe":
+            return CARD
+        return Embedded(CARD, [decode(file, SMALL).mean((0, 1)).astype(np.float32) for file in args[0]])
+
+
+MODES = [
+    *("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"),
+    *("CMYK", "YCbCr", "LAB", "HSV", "F", "I", "I;16", "I;16B"),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_a_picture_of_any_mode_is_encoded(mode):
     """A CMYK or float picture raised an OSError for its whole batch."""
     with Image.open(io.BytesIO(_encoded(Image.new(mode, (3, 2))))) as decoded:
         assert decoded.size == (3, 2)
 
 
+@pytest.mark.parametrize("mode", ["La", "PA", "RGBa"])
+def test_an_invisible_picture_stays_invisible(mode):
+    """Such modes became RGB, so that hidden colours were seen."""
+    assert decode(_encoded(Image.new(mode, (4, 4), 0)), SMALL).min() == 255
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int16])
+def test_grey_numbers_without_a_range_are_taken_as_a_tiff_of_them_is(dtype):
+    """Values between 0 and 1 became black, and those over 255 white."""
+    pixels = np.array([[0, 1], [2, 3]]).astype(dtype) if np.dtype(dtype).kind == "i" else np.eye(2, dtype=dtype)
+    decoded = decode(_encoded(np.kron(pixels, np.ones((8, 8), dtype))), SMALL)
+    assert decoded.min() < 10
+    assert decoded.max() > 245
+
+
+def test_sixteen_bit_pixels_of_either_byte_order_keep_their_brightness():
+    """Big-endian ones were clipped to white."""
+    for order in "<>":
+        grey = _encoded(Image.fromarray(np.full((8, 8), 257 * 100, f"{order}u2")))
+        assert set(decode(grey, SMALL).flat) == {100}
+
+
 @pytest.mark.parametrize(
-    "pixels", [np.zeros((2, 2, 7), np.uint8), np.zeros((2, 2, 3), np.float64), np.zeros((0, 0, 3), np.uint8)]
+    ("pixels", "said"),
+    [
+        (np.zeros((2, 2, 7), np.uint8), "uint8 pixels of shape (2, 2, 7)"),
+        (np.zeros((2, 2, 3), np.float64), "float64 pixels of shape (2, 2, 3)"),
+        (np.zeros((0, 0, 3), np.uint8), "uint8 pixels of shape (0, 0, 3)"),
+        ([[0, 1], [1, 0]], "list"),
+    ],
 )
-def test_pixels_that_are_no_picture_are_left_to_the_replica_to_refuse(pixels):
-    assert _encoded(pixels) == b""
+def test_pixels_that_are_no_picture_are_refused_with_the_way_out(pixels, said):
+    refused = _encoded(pixels)
+    assert isinstance(refused, Skip)
+    assert said in refused.detail
+    assert "uint8 pixels of shape (H, W)" in refused.detail
+
+
+def test_odd_pictures_and_missing_files_are_refused_alone_and_by_their_position(tmp_path):
+    """A file that was not there failed its whole batch, and colours between 0 and 1 were told to be an empty file."""
+    red, colours = Image.new("RGB", (4, 4), (200, 0, 0)), np.full((4, 4, 3), 0.5, np.float32)
+    client = MeanColour(chunk=2)
+    found = client.embed_each([colours, red, tmp_path / "gone.png", red])
+    assert [one.reason if isinstance(one, Skip) else one.tolist() for one in found] == [
+        "format_not_allowed",
+        [200, 0, 0],
+        "not_found",
+        [200, 0, 0],
+    ]
+    with pytest.raises(InvalidImage, match=r"image 1: float32 pixels of shape \(4, 4, 3\); give uint8"):
+        client.embed([red, colours])
