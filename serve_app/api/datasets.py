@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response
 from serve_app.api import problems, registration
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.schemas import Cursor, Limit, NewDataset, SamplePage, Where
-from serve_app.errors import DatasetNotFound, InvalidFilter, JobRunning, NameTaken, OutsideRoots, ServiceError
+from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, JobRunning, NameTaken, OutsideRoots, ServiceError
 from serve_app.records import Dataset, ScanChange
 from serve_app.search.neighbours import Neighbours
 from serve_app.store.datasets import Datasets
@@ -77,11 +77,11 @@ async def rescan_dataset(dataset_id: str, services: ServicesNow, context: Contex
     return await registration.rescan(services.writer, context.settings, dataset)
 
 
-@router.get("/{dataset_id}/samples", responses=problems.documented(InvalidFilter, DatasetNotFound))
+@router.get("/{dataset_id}/samples", responses=problems.documented(InvalidFilter, DatasetNotFound, Conflict))
 async def list_samples(
     dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None, where: Where = None
 ) -> SamplePage:
-    """List a page of samples in listing order."""
+    """List a page of samples in listing order. After a rescan, cursors of pages before it get 409: begin anew."""
     items, next_cursor = await services.writer.ask(
         Datasets.samples, dataset_id, limit=limit, cursor=cursor, where=where
     )

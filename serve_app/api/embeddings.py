@@ -100,9 +100,12 @@ async def get_embedding_status(dataset_id: str, services: ServicesNow) -> Embedd
     return await services.writer.ask(Vectors.status, dataset_id)
 
 
-@router.get("/skipped", responses=problems.documented(DatasetNotFound))
+@router.get("/skipped", responses=problems.documented(DatasetNotFound, Conflict))
 async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None) -> SkipPage:
-    """List the images or rows that the last embed or import job skipped, and why."""
+    """List the images or rows that the last embed or import job skipped, and why.
+
+    Once a newer job has begun, cursors of pages before it get 409: begin anew.
+    """
     items, next_cursor = await services.writer.ask(Jobs.skipped, dataset_id, limit=limit, cursor=cursor)
     return SkipPage(items=items, next_cursor=next_cursor)
 

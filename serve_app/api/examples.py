@@ -128,7 +128,7 @@ EXAMPLES: dict[str, Example] = {
         {**_OF_DATASET, "tag": "keep"}, {"where": "label = 'rose'"}, {200: (_JSON, {"changed": 2, "selected": 2})}
     ),
     "list_samples": Example(
-        _OF_DATASET | {"limit": 1, "cursor": "0"}, answers={200: (_JSON, {"items": [_SAMPLE], "next_cursor": "1"})}
+        _OF_DATASET | {"limit": 1, "cursor": "1-0"}, answers={200: (_JSON, {"items": [_SAMPLE], "next_cursor": "1-1"})}
     ),
     "get_image": Example(_OF_SAMPLE),
     "get_thumbnail": Example(_OF_SAMPLE | {"size": 256}),

@@ -57,8 +57,8 @@ ThumbnailSize = Annotated[
 ]
 # The schema of an optional value omits null, because neither a query nor a header can express null.
 Cursor = Annotated[
-    Annotated[str, StringConstraints(pattern="^[0-9]{1,18}$")] | SkipJsonSchema[None],
-    Query(description="`next_cursor` of the page before"),
+    Annotated[str, StringConstraints(pattern="^[0-9]{1,18}-[0-9]{1,18}$")] | SkipJsonSchema[None],
+    Query(description="`next_cursor` of the page before; 409 when the listing has been replaced since"),
 ]
 
 WhereText = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]

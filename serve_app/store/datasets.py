@@ -10,7 +10,7 @@ from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFo
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
 from serve_app.store import filtering, readout
 from serve_app.store.job_rows import running_job, utc_now
-from serve_app.store.methods import parse_cursor, require_limit, write
+from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.schema import dimensions, embeddings_table, recount, stage_table
 from serve_app.store.session import Session
 
@@ -172,13 +172,16 @@ class Datasets:
         """A page of samples in listing order, and the cursor of the next page (None at the end).
 
         Raises:
+            Conflict: a rescan has replaced the listing since the page before.
             DatasetNotFound: no such dataset.
             InvalidFilter: `where` is no filter over the dataset's columns.
             InvalidRequest: the cursor is malformed, or the limit is not positive.
         """
-        after, limit = parse_cursor(cursor), require_limit(limit)
+        require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
+            scan_no = session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id)
+            after = page_start(cursor, scan_no, changed="The dataset was rescanned meanwhile; list its samples anew.")
             only = filtering.choose(session, dataset_id, where)
             rows = session.q(
                 "SELECT ordinal, sample_id, file_name, label FROM samples s WHERE dataset_id = ? AND ordinal > ? "
@@ -186,7 +189,7 @@ class Datasets:
                 *(dataset_id, after, limit + 1),
             )
         page = [Sample(*row[1:]) for row in rows[:limit]]
-        return page, str(rows[limit - 1][0]) if len(rows) > limit else None
+        return page, page_end(rows[limit - 1][0], scan_no) if len(rows) > limit else None
 
     def sample(self, dataset_id: str, sample_id: str) -> tuple[Dataset, SourceFile]:
         """The dataset, and one of its samples as listed. Raises `DatasetNotFound`, `SampleNotFound`."""

@@ -6,6 +6,7 @@ Leases exist only in the writer's memory, on the monotonic clock; correctness de
 
 import json
 import time
+import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from serve_app.records import Claim, Job, JobKind, ModelCard, Skip, SourceFile
 from serve_app.store import job_rows
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
-from serve_app.store.methods import parse_cursor, require_limit, write
+from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions
 from serve_app.store.staging import pending_between, require_room_for
@@ -240,20 +241,28 @@ class Jobs:
         """A page of the last embed or import job's skips, and the cursor of the next page (None at the end).
 
         Raises:
+            Conflict: the page before listed the skips of an earlier job, or of this one before it began anew.
             DatasetNotFound: no such dataset.
             InvalidRequest: the cursor is malformed, or the limit is not positive.
         """
-        after, limit = parse_cursor(cursor), require_limit(limit)
+        require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
+            [(job_id, version)] = session.q(
+                # A job that begins anew in another space has other skips.
+                "SELECT max_by(id, number), max_by(concat_ws(' ', id, space_key), number) FROM jobs "
+                "WHERE dataset_id = ? AND kind <> 'reduce'",
+                dataset_id,
+            )
+            version = zlib.crc32((version or "").encode())
+            after = page_start(cursor, version, changed="A newer job has begun meanwhile; list the skips anew.")
             rows = session.q(
-                "SELECT position, sample_id, file_name, reason, detail FROM job_skips WHERE position > ? AND job_id = "
-                "(SELECT arg_max(id, number) FROM jobs WHERE dataset_id = ? AND kind <> 'reduce') "
-                "ORDER BY position LIMIT ?",
-                *(after, dataset_id, limit + 1),
+                "SELECT position, sample_id, file_name, reason, detail FROM job_skips "
+                "WHERE position > ? AND job_id = ? ORDER BY position LIMIT ?",
+                *(after, job_id, limit + 1),
             )
         page = [Skip(*row[1:]) for row in rows[:limit]]
-        return page, str(rows[limit - 1][0]) if len(rows) > limit else None
+        return page, page_end(rows[limit - 1][0], version) if len(rows) > limit else None
 
     def _ended(self, row: JobRow) -> Job:
         self.leases.drop(row.id)

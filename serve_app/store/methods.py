@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from serve_app.errors import InvalidRequest
+from serve_app.errors import Conflict, InvalidRequest
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -29,6 +29,32 @@ def parse_cursor(cursor: str | None) -> int:
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _MAX_DIGITS):
         raise InvalidRequest("the cursor is not one that this listing gave")
     return int(cursor)
+
+
+def page_start(cursor: str | None, version: int, *, changed: str) -> int:
+    """The number of the row after which a page begins, as `parse_cursor`, in a listing that can be replaced by another.
+
+    Args:
+        cursor: what `page_end` made for the page before.
+        version: a number that tells this listing from those before it.
+        changed: the message if the cursor belongs to another listing.
+
+    Raises:
+        InvalidRequest: `page_end` does not make such a text.
+        Conflict: the cursor belongs to a listing that was replaced; its rows have other numbers.
+    """
+    if cursor is None:
+        return -1
+    of, _, row = cursor.partition("-")
+    start = parse_cursor(row)
+    if parse_cursor(of) != version:
+        raise Conflict(changed)
+    return start
+
+
+def page_end(row: int, version: int) -> str:
+    """The cursor of the page that begins after a row of a listing."""
+    return f"{version}-{row}"
 
 
 def require_limit(limit: int) -> int:

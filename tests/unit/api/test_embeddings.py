@@ -110,6 +110,23 @@ async def test_skipped_lists_what_was_left_out_and_why(client, embedded):
     assert skip["detail"]
 
 
+async def test_a_page_of_skips_never_follows_one_of_an_earlier_job(client, services, dataset, root):
+    """Once another job had begun, the next page gave that job's skips, from the middle on."""
+    (root / "flowers" / "tulip" / "c.png").write_bytes(b"")
+    await client.post(path(dataset, "generate"))
+    await work.embed(services)
+    first = (await client.get(path(dataset, "skipped"), params={"limit": 1})).json()
+    following = {"limit": 1, "cursor": first["next_cursor"]}
+    last = (await client.get(path(dataset, "skipped"), params=following)).json()
+    assert {skip["reason"] for skip in first["items"] + last["items"]} == {"empty", "unidentified"}
+    assert last["next_cursor"] is None
+
+    await client.post(path(dataset, "generate"), json={"force": True})
+    answer = await client.get(path(dataset, "skipped"), params=following)
+    assert answer.status_code == 409
+    assert answer.json()["detail"] == "A newer job has begun meanwhile; list the skips anew."
+
+
 async def test_cancel_ends_the_running_job_and_keeps_the_vectors(client, services, embedded):
     before = (await client.get(path(embedded, "status"))).json()
     job_id = (await client.post(path(embedded, "generate"), json={"force": True})).json()["job_id"]
