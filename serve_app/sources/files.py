@@ -36,7 +36,7 @@ Stat = tuple[int, int]
 
 UNKNOWN: Stat = (-1, -1)
 """The size and mtime of anything that is not a readable regular file. A file may have this mtime, but not this size."""
-_MAX_MTIME_NS = (1 << 63) - 1
+MAX_MTIME_NS = (1 << 63) - 1
 _REASONS = {
     errno.ENOENT: "not_found",
     errno.ENOTDIR: "not_found",
@@ -206,7 +206,7 @@ def stat_in(folder_fd: int, name: bytes) -> tuple[int, int]:
 
 def _mtime_ns(found: os.stat_result) -> int:
     """The mtime as the database can store it; one that is centuries away becomes the nearest that it can."""
-    return min(max(found.st_mtime_ns, -_MAX_MTIME_NS), _MAX_MTIME_NS)
+    return min(max(found.st_mtime_ns, -MAX_MTIME_NS), MAX_MTIME_NS)
 
 
 def _parts(file_name: str) -> list[bytes]:

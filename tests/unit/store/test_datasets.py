@@ -53,7 +53,7 @@ def test_pages_of_samples_join_to_the_whole(bench):
         assert collected == whole
 
 
-@pytest.mark.parametrize("cursor", ["", "-1", "1-", "1--1", "1-0-0", "0", "a", "1-_0", "1-٣", "1-" + "9" * 19, "1-1 OR 1"])
+@pytest.mark.parametrize("cursor", ["", "-1", "1-", "1--1", "1-0-0", "0", "a", "1-_0", "1-٣", "1-" + "9" * 19, "1-OR"])
 def test_a_cursor_that_no_page_gave_is_refused(bench, cursor):
     dataset = bench.register(source_files(1))
     with pytest.raises(InvalidRequest, match="cursor"):
