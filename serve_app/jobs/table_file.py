@@ -38,12 +38,16 @@ def open_parquet(file: BinaryIO, is_wanted: Callable[[str], bool], batch_rows: i
     names, texts = [field.name for field in fields], [field.name for field in fields if is_text(field.type)]
 
     def batches() -> Iterator[pa.RecordBatch]:
-        parquet = pq.ParquetFile(source, metadata=metadata, read_dictionary=texts, pre_buffer=False, buffer_size=2**20)
         for group in range(metadata.num_row_groups):
             if metadata.row_group(group).num_rows == 0:
                 continue  # pyarrow writes no page for it
-            check_group(file, metadata.row_group(group), set(names), NAME)
-            yield from parquet.iter_batches(batch_size=batch_rows, row_groups=[group], columns=names)
+            weights = check_group(file, metadata.row_group(group), set(names), NAME)
+            n_rows = min((weight.rows_at_once(batch_rows) for weight in weights), default=batch_rows)
+            repeated = [] if any(weight.widest_bytes for weight in weights) else texts
+            parquet = pq.ParquetFile(
+                source, metadata=metadata, read_dictionary=repeated, pre_buffer=False, buffer_size=2**20
+            )
+            yield from parquet.iter_batches(batch_size=n_rows, row_groups=[group], columns=names)
 
     return TableFile(pa.schema(fields, schema.metadata), metadata.num_rows, batches)
 

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from serve_app.errors import InvalidRequest, RefusedImage
 from serve_app.sources.files import unreadable
 from serve_app.sources.listing import LABEL_COLUMNS, MAX_IMAGES, label_text
+from serve_app.sources.parquet_pages import Weight, weigh_column
 from serve_app.sources.parquet_table import Table, can_be_cells, read_footer, refusing
 from serve_app.sources.shortage import raise_shortage
 
@@ -149,10 +150,8 @@ def _image_group(open_file: Callable[[], IO[bytes]], group: int, mark: str) -> p
             metadata = pq.read_metadata(file)
             if columns is None or group >= metadata.num_row_groups:
                 raise _changed()
-            _require_small(metadata.row_group(group), columns.image)
-            # Images of equal bytes are stored once as a dictionary, and stay so in memory.
-            table = pq.ParquetFile(file, metadata=metadata, read_dictionary=[columns.image])
-            found = table.read_row_group(group, columns=[columns.image], use_threads=False).column(0)
+            weight = _require_small(file, metadata.row_group(group), columns.image)
+            found = _read_column(file, metadata, group, columns.image, weight)
         except RefusedImage:
             raise
         except (pa.ArrowException, InvalidRequest, OSError, ValueError, KeyError) as error:
@@ -169,14 +168,36 @@ def _changed() -> RefusedImage:
     return RefusedImage("changed: its file was replaced since it was listed; rescan the dataset")
 
 
-def _require_small(group: pq.RowGroupMetaData, image: str) -> None:
-    parts = [group.column(i) for i in range(group.num_columns)]
-    size = sum(part.total_uncompressed_size for part in parts if part.path_in_schema == image)
-    if size > MAX_GROUP_BYTES or group.num_rows > MAX_IMAGES:
-        raise RefusedImage(
-            f"too_large: its row group has {size:,} bytes of images in {group.num_rows:,} rows, more than "
-            f"{MAX_GROUP_BYTES:,} or {MAX_IMAGES:,}; write the file with smaller row groups"
-        )
+def _read_column(file: IO[bytes], metadata: pq.FileMetaData, group: int, image: str, weight: Weight) -> pa.ChunkedArray:
+    """The column of images of one row group, at most `MAX_GROUP_BYTES`."""
+    if not weight.widest_bytes:
+        # Images of equal bytes are stored once as a dictionary, and stay so in memory.
+        table = pq.ParquetFile(file, metadata=metadata, read_dictionary=[image])
+        return table.read_row_group(group, columns=[image], use_threads=False).column(0)
+    table, chunks, n_bytes = pq.ParquetFile(file, metadata=metadata), [], 0
+    rows = weight.rows_at_once(MAX_IMAGES)
+    for batch in table.iter_batches(rows, row_groups=[group], columns=[image], use_threads=False):
+        chunks.append(batch.column(0))
+        n_bytes += batch.nbytes
+        if n_bytes > MAX_GROUP_BYTES:
+            raise _too_large(n_bytes, metadata.row_group(group).num_rows)
+    return pa.chunked_array(chunks)
+
+
+def _require_small(file: IO[bytes], group: pq.RowGroupMetaData, image: str) -> Weight:
+    """The weight of the column of images; what the footer states does not count, since pages may hold more."""
+    [column] = [at for at in range(group.num_columns) if group.column(at).path_in_schema == image]
+    weight = weigh_column(file, group.column(column), "the file")
+    if weight.decoded_bytes > min(MAX_GROUP_BYTES, weight.allowed_bytes) or group.num_rows > MAX_IMAGES:
+        raise _too_large(weight.decoded_bytes, group.num_rows)
+    return weight
+
+
+def _too_large(n_bytes: int, n_rows: int) -> RefusedImage:
+    return RefusedImage(
+        f"too_large: its row group has {n_bytes:,} bytes of images in {n_rows:,} rows: over {MAX_GROUP_BYTES:,}, "
+        f"or over {MAX_IMAGES:,} rows, or far more than its place in the file; write the file with smaller row groups"
+    )
 
 
 def _labels(table: Table, group: int, columns: ImageColumns) -> Iterator[str | None]:

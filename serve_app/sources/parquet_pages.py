@@ -22,6 +22,9 @@ Struct = dict[int, Any]
 
 _UNCOMPRESSED, _COMPRESSED, _PAGE, _DICTIONARY, _PAGE_V2 = 2, 3, 5, 7, 8
 _N_VALUES = 1
+_ENCODING = {_PAGE: 2, _PAGE_V2: 4}
+_DIFFERENCES = frozenset({6, 7})
+"""The encodings DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY. In the latter a text can repeat all of the one before."""
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8}
 _INDEX_WIDTH = 4
 
@@ -32,27 +35,55 @@ class Page(NamedTuple):
     n_values: int
     uncompressed_bytes: int
     compressed_bytes: int
+    encoding: int
 
 
-def check_column(file: IO[bytes], column: pq.ColumnChunkMetaData, name: str) -> None:
-    """Make sure that a column chunk does not grow out of proportion when it is decoded.
+class Weight(NamedTuple):
+    """What decoding a column chunk takes.
 
-    Texts count without their repetitions, so they must be read as dictionaries.
+    `decoded_bytes` counts texts without their repetitions. `widest_bytes` is 0 if the texts can be read as a
+    dictionary, which keeps it so. If they cannot, because they are encoded as differences, no text is longer than it.
+    """
+
+    decoded_bytes: int
+    allowed_bytes: int
+    widest_bytes: int
+
+    def rows_at_once(self, most: int) -> int:
+        """How many rows to decode at once, so that texts encoded as differences stay within `FREE_BYTES`."""
+        return max(1, min(most, FREE_BYTES // self.widest_bytes)) if self.widest_bytes else most
+
+
+def check_column(file: IO[bytes], column: pq.ColumnChunkMetaData, name: str) -> Weight:
+    """Make sure that a column chunk does not grow out of proportion when it is decoded, and return its weight.
+
+    Texts must be read as dictionaries, or as many rows at once as `Weight.rows_at_once` says.
 
     Raises:
         InvalidRequest: decoding makes more than `FREE_BYTES` and `MAX_RATIO` times the chunk's bytes, or a header is
             damaged.
     """
+    weight = weigh_column(file, column, name)
+    if weight.decoded_bytes > weight.allowed_bytes:
+        raise InvalidRequest(
+            f"the column {column.path_in_schema!r} of {name!r} has {column.total_compressed_size:,} bytes that "
+            f"become more than {weight.allowed_bytes:,}; write the file anew with smaller row groups or without "
+            "compression"
+        )
+    return weight
+
+
+def weigh_column(file: IO[bytes], column: pq.ColumnChunkMetaData, name: str) -> Weight:
+    """What decoding a column chunk takes, by the headers of its pages. Raises `InvalidRequest` if one is damaged."""
     width = column_width(column)
     allowed = FREE_BYTES + MAX_RATIO * max(0, column.total_compressed_size)
-    decoded = 0
+    decoded = widest = 0
+    has_differences = False
     for page in _pages(file, column, name):
         decoded += page.uncompressed_bytes + width * page.n_values
-        if decoded > allowed:
-            raise InvalidRequest(
-                f"the column {column.path_in_schema!r} of {name!r} has {column.total_compressed_size:,} bytes that "
-                f"become more than {allowed:,}; write the file anew with smaller row groups or without compression"
-            )
+        widest = max(widest, page.uncompressed_bytes)
+        has_differences = has_differences or page.encoding in _DIFFERENCES
+    return Weight(decoded, allowed, max(1, widest) if has_differences else 0)
 
 
 def column_width(column: pq.ColumnChunkMetaData) -> int:
@@ -81,8 +112,10 @@ def _page(file: IO[bytes], at: int, name: str) -> tuple[Page, int]:
             file.seek(at)
             data = io.BytesIO(file.read(n_bytes))
             header = _struct(data, 0)
-            about: Struct = next((header[key] for key in (_PAGE, _PAGE_V2, _DICTIONARY) if key in header), {})
-            page = Page(about.get(_N_VALUES, 0), header[_UNCOMPRESSED], header[_COMPRESSED])
+            kind = next((key for key in (_PAGE, _PAGE_V2, _DICTIONARY) if key in header), None)
+            about: Struct = header[kind] if kind is not None else {}
+            encoding = about.get(_ENCODING.get(kind or 0, 0), 0)
+            page = Page(about.get(_N_VALUES, 0), header[_UNCOMPRESSED], header[_COMPRESSED], encoding)
         except EOFError:
             continue  # statistics can make a header long
         except (KeyError, AttributeError, TypeError, ValueError, OverflowError):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest, Unavailable
 from serve_app.sources.listing import MAX_NAME_BYTES
-from serve_app.sources.parquet_pages import check_column
+from serve_app.sources.parquet_pages import Weight, check_column
 
 BATCH_ROWS = 2000
 MAX_FOOTER_BYTES = 64 << 20
@@ -54,10 +54,15 @@ class Table:
             self._require_cells(column)
         groups = list(range(self.metadata.num_row_groups)) if groups is None else groups
         with refusing(repr(self._name), where=lambda: f" after row {self._row}"):
-            for group in groups:
-                check_group(self._file, self.metadata.row_group(group), set(columns), self._name)
-            table = pq.ParquetFile(self._file, metadata=self.metadata, read_dictionary=columns)
-            for batch in table.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
+            weights = [
+                weight
+                for group in groups
+                for weight in check_group(self._file, self.metadata.row_group(group), set(columns), self._name)
+            ]
+            n_rows = min((weight.rows_at_once(BATCH_ROWS) for weight in weights), default=BATCH_ROWS)
+            texts = [] if any(weight.widest_bytes for weight in weights) else columns
+            table = pq.ParquetFile(self._file, metadata=self.metadata, read_dictionary=texts)
+            for batch in table.iter_batches(n_rows, row_groups=groups, columns=columns, use_threads=False):
                 yield [self._cells(batch.column(batch.schema.get_field_index(column))) for column in columns]
                 self._row += batch.num_rows
 
@@ -77,13 +82,15 @@ class Table:
         return [cell.decode("utf-8") if isinstance(cell, bytes) else cell for cell in column.to_pylist()]
 
 
-def check_group(file: IO[bytes], group: pq.RowGroupMetaData, columns: set[str], name: str) -> None:
+def check_group(file: IO[bytes], group: pq.RowGroupMetaData, columns: set[str], name: str) -> list[Weight]:
     """Apply `parquet_pages.check_column` to the leaves of these columns. Raises `InvalidRequest`."""
+    weights = []
     for position in range(group.num_columns):
         column = group.column(position)
         path = column.path_in_schema  # a name can hold a dot, as the paths of nested columns do
         if any(path == wanted or path.startswith(f"{wanted}.") for wanted in columns):
-            check_column(file, column, name)
+            weights.append(check_column(file, column, name))
+    return weights
 
 
 def read_footer(file: IO[bytes], name: str) -> int:
