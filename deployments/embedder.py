@@ -30,6 +30,7 @@ from serve_app.config import Settings
 from serve_app.embedding import weights
 from serve_app.embedding.batcher import Batcher
 from serve_app.embedding.chunk import Chunk, Pixels, decode_uploads
+from serve_app.embedding.pulse import Pulse, is_out_of_memory
 from serve_app.errors import ModelUnavailable, ServiceError, UnknownModel
 from serve_app.images.decode import ImageLimits
 from serve_app.policy import Policy
@@ -48,9 +49,6 @@ RELOAD_S = 5.0
 
 _SLUG_LENGTH = 60
 """The limit keeps application names short: Ray puts them into log file names, which have at most 255 bytes."""
-
-OUT_OF_MEMORY = ("DefaultCPUAllocator", "bad_alloc")
-"""What PyTorch's and OpenVINO's errors say when there is no memory left."""
 
 LoadModel = Callable[[Settings, str, Policy], "VisionModel"]
 
@@ -89,6 +87,7 @@ class DinoV2:
         self._model: VisionModel | None = None
         self._refusal: ServiceError = ModelUnavailable(f"model {model_name} is not loaded yet")
         self._tried_at = 0.0
+        self._pulse = Pulse(self._compute)
         self._batcher = Batcher(self._forward, self._compute, max_images=policy.batch_images)
         self._load()
 
@@ -107,6 +106,18 @@ class DinoV2:
             await asyncio.get_running_loop().run_in_executor(self._compute, self._load)
         return self._model or self._refusal
 
+    async def check_health(self) -> None:
+        """Serve calls this twice a second, and replaces the replica after three errors in a row.
+
+        A replica without its model is healthy: it looks for the weights by itself, and says what it lacks.
+
+        Raises:
+            Unavailable: the device computes nothing any more; see `Pulse.check`.
+        """
+        if self._model is not None:
+            with _ending_when_out_of_memory():
+                await self._pulse.check(self._model)
+
     async def describe(self) -> ModelCard | ServiceError:
         """The loaded model's card, or the error that kept the model from loading."""
         model = await self._ready_model()
@@ -117,15 +128,15 @@ class DinoV2:
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
-        with _ending_when_out_of_memory():
-            try:
+        try:
+            with _ending_when_out_of_memory():
                 with self._metrics.decoding():
                     chunk = await asyncio.get_running_loop().run_in_executor(
                         self._callers, self._read, root, files, model
                     )
-            except ServiceError as error:  # e.g. too many open files: the caller may repeat the call
-                return error
-            block = chunk.block(await self._vectors(model, chunk.pixels), model.card.space_key)
+                block = chunk.block(await self._vectors(model, chunk.pixels), model.card.space_key)
+        except ServiceError as error:  # too many open files, a broken device: the caller may repeat the call
+            return error
         self._metrics.settled(block)
         return block
 
@@ -137,13 +148,17 @@ class DinoV2:
         model = await self._ready_model()
         if isinstance(model, ServiceError):
             return model
-        with _ending_when_out_of_memory():
-            with self._metrics.decoding():
-                decoded = await asyncio.get_running_loop().run_in_executor(
-                    self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
-                )
-            pixels = [image for image in decoded if not isinstance(image, Skip)]
-            vectors = iter(await self._vectors(model, np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)))
+        try:
+            with _ending_when_out_of_memory():
+                with self._metrics.decoding():
+                    decoded = await asyncio.get_running_loop().run_in_executor(
+                        self._callers, decode_uploads, images, model.preprocessing, self._limits, self._readers
+                    )
+                pixels = [image for image in decoded if not isinstance(image, Skip)]
+                stacked = np.stack(pixels) if pixels else np.empty((0, 0, 0, 3), np.uint8)
+                vectors = iter(await self._vectors(model, stacked))
+        except ServiceError as error:
+            return error
         self._metrics.count(embedded=len(pixels), skipped=len(decoded) - len(pixels))
         outcomes = [image if isinstance(image, Skip) else next(vectors) for image in decoded]
         return Embedded(model.card, outcomes)
@@ -159,7 +174,7 @@ class DinoV2:
     def _forward(self, pixels: Pixels) -> VectorArray:
         assert self._model is not None  # callers get the model before they ask for vectors
         with self._metrics.forward(len(pixels)):
-            return self._model.vectors(pixels)
+            return self._pulse.vectors(self._model, pixels)
 
 
 @contextmanager
@@ -172,7 +187,7 @@ def _ending_when_out_of_memory() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not any(text in str(error) for text in OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         log.critical("out of memory, this replica ends: %s", error)
         os._exit(1)
