@@ -71,7 +71,7 @@ def api(args: Settings) -> Application:
     reducer = ray_serve.deployment(
         name="Reducer",
         max_ongoing_requests=16,
-        health_check_timeout_s=300,  # umap holds the interpreter's lock for seconds at a time on large sets
+        health_check_period_s=HEALTH_CHECK_S,
         autoscaling_config=AutoscalingConfig(
             min_replicas=0, initial_replicas=0, max_replicas=1, target_ongoing_requests=8, downscale_to_zero_delay_s=600
         ),
@@ -90,6 +90,7 @@ def api(args: Settings) -> Application:
     searcher = ray_serve.deployment(
         name="Searcher",
         max_ongoing_requests=32,
+        health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_wait_loop_s=0.1,
         ray_actor_options=SMALL,
         logging_config=QUIET,

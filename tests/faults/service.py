@@ -35,6 +35,9 @@ PARTS = {
     "proxy": r"ray::ProxyActor",
     "controller": r"ray::ServeController",
     "writer": r"ray::DuckDBWriter",
+    "Reducer": r"api.*Reducer",
+    "Searcher": r"api.*Searcher",
+    "fit": r"multiprocessing\.spawn",
     "raylet": r"raylet/raylet ",
     "gcs": r"gcs/gcs_server ",
 }

@@ -29,13 +29,18 @@ class Follower:
     """Follows a dataset's progress to the terminal event, through any number of broken streams."""
 
     def __init__(
-        self, url: str, dataset_id: str, *, on_event: Callable[[dict[str, Any]], None] = lambda event: None
+        self,
+        url: str,
+        dataset_id: str,
+        *,
+        kind: str = "progress",
+        on_event: Callable[[dict[str, Any]], None] = lambda event: None,
     ) -> None:
         self.seen: list[Seen] = []
         self._on_event = on_event
         self.n_connections = 0
         self._url = url
-        self._path = f"/datasets/{dataset_id}/embeddings/progress"
+        self._path = f"/datasets/{dataset_id}/embeddings/{kind}"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
