@@ -30,7 +30,7 @@ def test_while_the_writer_is_frozen_every_call_is_refused_in_time_and_nothing_is
         job_id = album.generate()
         follower.start()
         follower.await_processed(album.n_images // 4)
-        assert http.get("/readyz").status_code == 200
+        until(lambda: http.get("/readyz").status_code == 200)
         pid = service.kill("writer", signal.SIGSTOP)
         try:
             read, read_s = timed(http, "GET", "/jobs")

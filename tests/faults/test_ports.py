@@ -6,6 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from serve_app.service_record import ServiceRecord
 from tests.faults.album import Album
 from tests.faults.service import REPOSITORY, Process, Service
+from tests.faults.wait import PATIENCE_S
 
 pytestmark = pytest.mark.faults
 
@@ -53,7 +55,6 @@ def _is_loopback(text: str) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux")
 def test_nothing_of_the_service_listens_beyond_loopback(service: Service, album: Album):
     """Two dozen ports of Ray were open to the network, and those of Serve's replicas even without Ray's token."""
-    album.embed()  # a map's and a search's processes may be up or not; those of a job are
     found = listeners(service)
 
     assert len(found) > 10
@@ -68,13 +69,15 @@ def test_other_jobs_join_with_auto_and_with_what_the_start_prints(service: Servi
     environment = service.environment(service.settings)
 
     named = environment | {"RAY_ADDRESS": record.ray_address, "RAY_AUTH_MODE": "token"}
-    for address, variables in (
+    ways = (
         ("auto", environment),
         ("auto", named),
         (None, named),
         (record.ray_address, environment | {"RAY_AUTH_MODE": "token"}),
-    ):
-        ended = _run([sys.executable, "-c", DRIVER.format(address)], variables)
+    )
+    with ThreadPoolExecutor(len(ways)) as drivers:
+        joined = list(drivers.map(lambda way: _run([sys.executable, "-c", DRIVER.format(way[0])], way[1]), ways))
+    for (address, _), ended in zip(ways, joined, strict=True):
         assert (ended.returncode, ended.stdout.strip()) == (0, "1"), f"{address}: {ended.stderr[-600:]}"
 
 
@@ -94,5 +97,5 @@ def test_the_proxy_answers_nothing_about_what_runs(service: Service, album: Albu
 
 def _run(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
