@@ -1,13 +1,16 @@
 """500 progress streams beside a job: how late an event comes, and what the job loses. `python -m benchmarks.sse`.
 
 Jobs with and without readers take turns on one service whose replicas are warm, each of them first in every other
-round, and begin when the service has been left alone for a moment: opening hundreds of streams is work as well. The
-readers are one process of the lowest priority on the same machine, so that what the job loses includes what they take
-from it. An event's delay is counted from the moment the first reader, or a poll of the job, showed that many images.
+round, and begin when the service has been left alone for a moment: opening hundreds of streams is work as well. A
+job's time is that of its row, because the news of its end is late where hundreds wait for it. The readers are one
+process of the lowest priority on the same machine, so that what the job loses includes what they take from it. CPU time
+is counted to the end of the last stream, without the readers: it says what streams cost where other work makes the
+rates differ from round to round. An event's delay is counted from the moment the first reader showed that many images.
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
 import multiprocessing
 import os
@@ -16,9 +19,14 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from benchmarks.checkpoints import ARCHITECTURES, random_checkpoint
 from benchmarks.throughput import running_service, service_job, warm_up
@@ -62,14 +70,44 @@ def read_streams(port: int, path: str, n_streams: int, results: "Queue[Any]") ->
     results.put(asyncio.run(read()))
 
 
-def settled_job(client: Constellate, dataset_id: str) -> float:
-    """Images/s of a job that begins in peace."""
+class Cost(NamedTuple):
+    """What a job took: images/s, and CPU ms per image by process."""
+
+    images_per_s: float
+    cpu_ms: Counter[str]
+
+
+def cpu_s(without: int) -> Counter[str]:
+    """CPU seconds so far of this process's children by title; `without` is a child that is not of the service."""
+    used: Counter[str] = Counter()
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if process.pid != without:
+                times = process.cpu_times()
+                used[" ".join(process.cmdline())[:30]] += times.user + times.system
+    return used
+
+
+def settled_job(
+    client: Constellate, dataset_id: str, readers_pid: int = 0, await_readers: Callable[[], object] = lambda: None
+) -> Cost:
+    """What a job costs that begins in peace, and all who follow it, to their end."""
     time.sleep(SETTLE_S)
-    return service_job(client, dataset_id)[0]
+    before = cpu_s(readers_pid)
+    service_job(client, dataset_id)
+    await_readers()
+    used = cpu_s(readers_pid) - before
+    job = client.jobs()[0]
+    begin, end = (datetime.fromisoformat(str(job[at])) for at in ("created_at", "finished_at"))
+    n_images = job["processed"]
+    return Cost(
+        n_images / (end - begin).total_seconds(),
+        Counter({title: 1000 * seconds / n_images for title, seconds in used.items()}),
+    )
 
 
-def watched_job(client: Constellate, dataset_id: str, port: int, n_streams: int) -> tuple[float, list[Seen]]:
-    """Images/s of a job that many streams follow, and what they saw."""
+def watched_job(client: Constellate, dataset_id: str, port: int, n_streams: int) -> tuple[Cost, list[Seen]]:
+    """What a job costs that many streams follow, and what they saw."""
     context = multiprocessing.get_context("spawn")
     results: Queue[Any] = context.Queue()
     # The streams open onto the end of the last job were it the newest: so they follow one that waits for them.
@@ -78,10 +116,10 @@ def watched_job(client: Constellate, dataset_id: str, port: int, n_streams: int)
     readers.start()
     if results.get(timeout=120) != "open":
         raise RuntimeError("the streams did not open")
-    rate = settled_job(client, dataset_id)
-    seen: list[Seen] = results.get(timeout=60)
+    seen: list[Seen] = []
+    cost = settled_job(client, dataset_id, readers.pid or 0, lambda: seen.extend(results.get(timeout=60)))
     readers.join()
-    return rate, seen
+    return cost, seen
 
 
 def delays(seen: list[Seen]) -> tuple[list[float], list[float]]:
@@ -110,8 +148,8 @@ def percentile(values: list[float], share: float) -> float:
 
 def measure(checkpoint: Path, images: Path, *, n_streams: int, rounds: int) -> dict[str, object]:
     """Jobs with and without readers in turn."""
-    alone: list[float] = []
-    followed: list[float] = []
+    alone: list[Cost] = []
+    followed: list[Cost] = []
     late: list[float] = []
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder, running_service(checkpoint, images, "fp32", Path(folder)) as client:
@@ -123,20 +161,32 @@ def measure(checkpoint: Path, images: Path, *, n_streams: int, rounds: int) -> d
             watched = client.register(f"followed-{number}", images)["id"]
             if number % 2:
                 alone.append(settled_job(client, unwatched))
-            rate, seen = watched_job(client, watched, port, n_streams)
+            cost, seen = watched_job(client, watched, port, n_streams)
             if not number % 2:
                 alone.append(settled_job(client, unwatched))
-            followed.append(rate)
+            followed.append(cost)
             for total, part in zip((late, ends), delays(seen), strict=True):
                 total += part
-    losses = [1 - with_readers / without for with_readers, without in zip(followed, alone, strict=True)]
+    pairs = list(zip(alone, followed, strict=True))
+    spent = (
+        sum((cost.cpu_ms for cost in followed), Counter[str]()),
+        sum((cost.cpu_ms for cost in alone), Counter[str]()),
+    )
+    more = Counter({title: (ms - spent[1][title]) / rounds for title, ms in spent[0].items()})
     return {
         "streams": n_streams,
         "event_delay_p50_s": round(percentile(late, 0.5), 2),
         "event_delay_p99_s": round(percentile(late, 0.99), 2),
         "end_delay_p99_s": round(percentile(ends, 0.99), 2),
-        "job_loses": round(statistics.median(losses), 3),
-        "rounds": {"alone_images_per_s": [round(r, 2) for r in alone], "followed": [round(r, 2) for r in followed]},
+        "job_loses": round(statistics.median(1 - f.images_per_s / a.images_per_s for a, f in pairs), 3),
+        "cpu_more": round(statistics.median(f.cpu_ms.total() / a.cpu_ms.total() - 1 for a, f in pairs), 3),
+        "cpu_ms_an_image_more": {title: round(ms / rounds, 2) for title, ms in more.most_common(6)},
+        "rounds": {
+            "alone_images_per_s": [round(cost.images_per_s, 2) for cost in alone],
+            "followed": [round(cost.images_per_s, 2) for cost in followed],
+            "alone_cpu_ms_an_image": [round(cost.cpu_ms.total(), 1) for cost in alone],
+            "followed_cpu": [round(cost.cpu_ms.total(), 1) for cost in followed],
+        },
     }
 
 
