@@ -8,13 +8,43 @@ import ctypes
 import os
 import struct
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+IN_MODIFY = 0x00000002
 IN_OPEN = 0x00000020
 IN_ISDIR = 0x40000000
 IN_Q_OVERFLOW = 0x00004000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 _HEADER = struct.Struct("iIII")  # watch, mask, cookie, length of the name
+
+
+def new_inotify() -> int:
+    """A descriptor that tells what happens to files, and does not block."""
+    fd: int = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    assert fd >= 0, os.strerror(ctypes.get_errno())
+    return fd
+
+
+def add_watch(fd: int, folder: Path, mask: int) -> int:
+    """Ask for the events of a folder's files; the number that they will have."""
+    watch: int = _LIBC.inotify_add_watch(fd, os.fsencode(folder), mask)
+    assert watch >= 0, os.strerror(ctypes.get_errno())
+    return watch
+
+
+def file_events(data: bytes) -> Iterator[tuple[int, str]]:
+    """The watch and the file name of every event read from a descriptor."""
+    position = 0
+    while position < len(data):
+        watch, mask, _, length = _HEADER.unpack_from(data, position)
+        position += _HEADER.size
+        name = data[position : position + length].rstrip(b"\0")
+        position += length
+        assert not mask & IN_Q_OVERFLOW, "more events than the kernel's queue holds"
+        if not mask & IN_ISDIR:
+            yield watch, os.fsdecode(name)
 
 
 class OpenedFiles:
@@ -26,13 +56,9 @@ class OpenedFiles:
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> "OpenedFiles":
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        assert self._fd >= 0, os.strerror(ctypes.get_errno())
+        self._fd = new_inotify()
         for folder in (self._root, *(path for path in self._root.rglob("*") if path.is_dir())):
-            watch = libc.inotify_add_watch(self._fd, os.fsencode(folder), IN_OPEN)
-            assert watch >= 0, os.strerror(ctypes.get_errno())
-            self._names[watch] = folder.relative_to(self._root)
+            self._names[add_watch(self._fd, folder, IN_OPEN)] = folder.relative_to(self._root)
         return self
 
     def __exit__(
@@ -47,12 +73,5 @@ class OpenedFiles:
                 data = os.read(self._fd, 1 << 16)
             except BlockingIOError:
                 return Counter(self._counts)
-            position = 0
-            while position < len(data):
-                watch, mask, _, length = _HEADER.unpack_from(data, position)
-                position += _HEADER.size
-                name = data[position : position + length].rstrip(b"\0")
-                position += length
-                assert not mask & IN_Q_OVERFLOW, "more opens than the kernel's queue holds"
-                if not mask & IN_ISDIR:
-                    self._counts[str(self._names[watch] / os.fsdecode(name))] += 1
+            for watch, name in file_events(data):
+                self._counts[str(self._names[watch] / name)] += 1
