@@ -90,8 +90,8 @@ bench: setup ## print the benchmark table; FULL=1 measures every row (an hour); 
 fuzz: setup ## ten minutes of generated requests against every route
 	$(BIN)/python -m tests.fuzz --minutes 10
 
-soak: setup ## half an hour of random faults against a running service
-	$(BIN)/python -m tests.faults.soak --minutes 30
+soak: setup ## half an hour of random faults against a running service; ROWS=200000 beside a set of that size
+	$(BIN)/python -m tests.faults.soak --minutes 30 $(if $(ROWS),--rows $(ROWS))
 
 clean: ## remove what was built; never touches data/
 	rm -rf $(VENV) $(RECIPES) out .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,17 @@ import httpx
 
 from tests.faults.album import Album, patiently
 from tests.faults.service import PARTS
+from tests.faults.stock import Stock
 from tests.faults.wait import PATIENCE_S
 from tests.faults.watching import Follower
 from tests.ray.client import TERMINAL
 
 FREEZE_S = (1.0, 8.0)
-MORTAL = [part for part in PARTS if part not in {"raylet", "gcs"}]
+STOCK_S = 20.0
+"""About as long as 200,000 rows take, to be staged and to replace the others."""
+MORTAL = [part for part in PARTS if part not in {"raylet", "gcs", "fit"}]
+MAP_EVERY = 3
+"""Jobs of the user for each map."""
 
 
 class AckLog:
@@ -45,7 +50,7 @@ class AckLog:
 
 
 class User(threading.Thread):
-    """Keeps a job running and follows each to its end."""
+    """Keeps a job running, follows each to its end, and looks at what came of it."""
 
     def __init__(self, album: Album, log: AckLog) -> None:
         super().__init__(name="user", daemon=True)
@@ -91,17 +96,35 @@ class User(threading.Thread):
         ).start()
         end = follower.end()
         self.ends[end["status"]] += 1
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Ask what the searcher knows, and now and then for a map, which a third death in a row may end."""
+        root = self._album.path.removesuffix("/embeddings")
+        patiently(self._http, "GET", f"{root}/similarity/{min(self._album.vectors)}")
+        if self.ends.total() % MAP_EVERY != 0:
+            return
+        try:
+            answer = self._http.post(f"{self._album.path}/reduce", json={})
+        except httpx.HTTPError:
+            return
+        assert answer.status_code in {202, 409, 500, 503}, answer.text
+        if answer.status_code == 202:
+            url = self._album.service.settings.url
+            end = Follower(url, self._album.dataset_id, kind="reduce/progress").start().end()
+            self.ends[f"map {end['status']}"] += 1
 
 
 class Nemesis:
     """Takes one random action after another; `actions` counts them."""
 
-    def __init__(self, album: Album, seed: int, *, whole_service: bool) -> None:
+    def __init__(self, album: Album, seed: int, *, whole_service: bool, stock: Stock | None) -> None:
         self.actions: Counter[str] = Counter()
         self._album = album
         self._service = album.service
         self._chance = random.Random(seed)
         self._whole_service = whole_service
+        self._stock = stock
 
     def act(self) -> str:
         """Do one of them now; returns its name once it is done."""
@@ -116,6 +139,8 @@ class Nemesis:
         ]
         if self._whole_service:
             others += [("kill everything", self._kill_everything), ("stop and start", self._restart)]
+        if self._stock is not None:
+            others += [("replace the stock", self._replace_stock)]
         name, action = self._chance.choice(kills + others)
         action()
         self.actions[name] += 1
@@ -125,6 +150,15 @@ class Nemesis:
         pid = self._service.kill("writer", signal.SIGSTOP)
         time.sleep(self._chance.uniform(*FREEZE_S))
         os.kill(pid, signal.SIGCONT)
+
+    def _replace_stock(self) -> None:
+        """Send a large set, and kill the writer at some moment between its first row and the job's end."""
+        assert self._stock is not None
+        with ThreadPoolExecutor(1) as sender:
+            replaced = sender.submit(self._stock.replace)
+            wait([replaced], timeout=self._chance.uniform(0, STOCK_S))
+            self._service.kill("writer")
+            replaced.result()
 
     def _cancel(self) -> None:
         self._post("cancel")
@@ -153,12 +187,19 @@ class Nemesis:
 
 
 def torment(
-    album: Album, log_path: Path, *, seconds: float, period_s: float, seed: int, whole_service: bool = False
+    album: Album,
+    log_path: Path,
+    *,
+    seconds: float,
+    period_s: float,
+    seed: int,
+    whole_service: bool = False,
+    stock: Stock | None = None,
 ) -> dict[str, object]:
     """Let a nemesis loose beside a user for so long; afterwards everything promised holds. Returns figures."""
     log = AckLog(log_path)
     user = User(album, log)
-    nemesis = Nemesis(album, seed, whole_service=whole_service)
+    nemesis = Nemesis(album, seed, whole_service=whole_service, stock=stock)
     user.start()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and user.trouble is None:
@@ -168,6 +209,8 @@ def torment(
     album.service.await_ready()
     album.settle()
     check_promises(album, log)
+    if stock is not None:
+        stock.check()
     return {
         "jobs": len(log.jobs),
         "ends": dict(user.ends),
