@@ -8,7 +8,6 @@ import os
 import select
 import signal
 import threading
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,8 @@ from tests.faults.watching import watched
 pytestmark = pytest.mark.faults
 
 N_ROWS = 400
+MOST_WRITES = 8
+"""There are three or four: those of the claim, the commit and the checkpoint, seen together where they come quickly."""
 
 
 class KilledAtWrite(threading.Thread):
@@ -75,12 +76,11 @@ def commit(album: Album, value: float, n_writes: int) -> tuple[str, bool]:
     return job_id, killer.is_dead
 
 
-@pytest.mark.parametrize("n_rounds", [4, pytest.param(50, marks=pytest.mark.every)])
-def test_a_set_is_replaced_whole_whichever_write_of_its_commit_the_writer_dies_at(album: Album, n_rounds: int):
+def test_a_set_is_replaced_whole_whichever_write_of_its_commit_the_writer_dies_at(album: Album):
     names = register_names(album.service, "commit", N_ROWS)
     before, _ = commit(names, 0.5, 10**9)
     n_deaths = 0
-    for number in count(1):
+    for number in range(1, MOST_WRITES + 1):
         with watched(album.service.settings.url, names.dataset_id) as (_, reader):
             after, is_dead = commit(names, float(number), number)
             reader.await_answer()
@@ -92,7 +92,7 @@ def test_a_set_is_replaced_whole_whichever_write_of_its_commit_the_writer_dies_a
         assert {float(component) for vector in stored.values() for component in vector} == {float(number)}
         before = after
         n_deaths += is_dead
-        if not is_dead or number == n_rounds:
+        if not is_dead:
             break
     assert n_deaths >= 2  # the claim is a write, and the commit is one at least
     measured("SIGKILL writer at each write of a commit", writers_lost=n_deaths)
