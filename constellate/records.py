@@ -79,6 +79,7 @@ class ColumnInfo(TypedDict):
     name: str
     type: str
     is_stored: bool
+    origin: str
     count: int
     distinct: int
     values: list[dict[str, Any]]

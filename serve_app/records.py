@@ -3,6 +3,7 @@
 Letters for shapes: N images or samples, D dimension of a vector.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -29,7 +30,8 @@ class SourceFile:
     `file_name` is the path below the root in the reversible spelling of `files.encode_name`, or the URL of an image
     elsewhere. `size_bytes` and `mtime_ns` are -1 if the file could not be examined. For a remote file, `mtime_ns` is a
     number that changes when the content changes. `place` is the image's place in a tar or Parquet file
-    (`sources.reading`), or None if the image is a separate file.
+    (`sources.reading`), or None if the image is a separate file. `values` is what an annotation file says of the image
+    beyond its name and label, by column; it ends at registration, where it becomes columns of the dataset.
 
     The store adds the last two fields. `ordinal` is the position in the dataset's listing, -1 before it is stored.
     `known_hashes` are content hashes of vectors in the job's space whose files have the same size. A file whose hash is
@@ -44,6 +46,7 @@ class SourceFile:
     place: str | None = None
     ordinal: int = -1
     known_hashes: frozenset[str] = frozenset()
+    values: Mapping[str, object] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,11 +283,14 @@ class ColumnInfo:
     """A column of a dataset: `count` samples have a value. Text lists its most frequent values, other types a range.
 
     `type` is text, number, boolean or time. `is_stored` is False for what follows from the listing, and for tags.
+    `origin` says where the values come from: "put" by a client, "source" (the annotation file), "read" (the images, as
+    they were read), or "listing" and "tags".
     """
 
     name: str
     type: str
     is_stored: bool
+    origin: str
     count: int
     distinct: int
     values: list[ValueCount]

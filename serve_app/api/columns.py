@@ -63,7 +63,7 @@ async def put_columns(dataset_id: str, request: Request, services: ServicesNow, 
     with tempfile.TemporaryFile(dir=context.settings.data_dir) as file:
         await spool(request, file)
         found = await asyncio.to_thread(column_file.read, file)
-    change = await services.writer.ask(Columns.put, dataset_id, found.key_column, found.types, found.table)
+    change = await services.writer.ask(Columns.put, dataset_id, found.given)
     return replace(change, ignored=found.ignored)
 
 

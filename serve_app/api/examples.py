@@ -103,6 +103,7 @@ EXAMPLES: dict[str, Example] = {
                         "name": "label",
                         "type": "text",
                         "is_stored": False,
+                        "origin": "listing",
                         "count": 5,
                         "distinct": 2,
                         "values": [{"value": "tulip", "count": 3}, {"value": "rose", "count": 2}],

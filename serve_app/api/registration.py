@@ -11,11 +11,13 @@ from typing import NamedTuple
 from serve_app import sources
 from serve_app.config import Settings
 from serve_app.errors import InvalidRequest, ServiceError
+from serve_app.jobs.source_columns import SourceColumns
 from serve_app.records import Dataset, DatasetFormat, ScanChange
 from serve_app.services import Writer
 from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
 from serve_app.sources.roots import check_annotations, check_root
 from serve_app.sources.web import Web
+from serve_app.store.column_rows import GivenColumns
 from serve_app.store.datasets import Datasets
 from serve_app.urls import Url, is_url
 
@@ -23,10 +25,11 @@ MAX_NOTICES = 20
 
 
 class Scan(NamedTuple):
-    """A finished listing in the store: its id there, and the number of files that it lists."""
+    """A finished listing in the store: its id there, the number of files that it lists, and the source's columns."""
 
     id: str
     n_files: int
+    columns: GivenColumns | None
 
 
 async def register(
@@ -57,6 +60,7 @@ async def register(
             root=str(folder),
             format=found,
             annotations=str(file) if file is not None else None,
+            columns=scan.columns,
         )
     return replace(dataset, notices=_told(notices, scan.n_files - dataset.sample_count))
 
@@ -73,8 +77,8 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
     web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
     notices: list[str] = []
     async with _scanned(writer, folder, dataset.format, file, web, notices) as scan:
-        change = await writer.ask(Datasets.rescan, scan.id, dataset.id)
-    return replace(change, notices=_told(notices))
+        change = await writer.ask(Datasets.rescan, scan.id, dataset.id, scan.columns)
+    return replace(change, notices=_told([*notices, *change.notices]))
 
 
 def _told(notices: list[str], n_repeated: int = 0) -> tuple[str, ...]:
@@ -111,12 +115,15 @@ async def _scanned(
     scan_id = await writer.ask(Datasets.begin_scan)
     try:
         pages = sources.scan(root, format, annotations, web=web, notices=notices)
+        columns = SourceColumns()
         number = n_files = 0
         while page := await asyncio.to_thread(next, pages, None):
-            await writer.ask(Datasets.put_scan, scan_id, number, page)
+            await writer.ask(Datasets.put_scan, scan_id, number, await asyncio.to_thread(columns.take, page))
             number += 1
             n_files += len(page)
-        yield Scan(scan_id, n_files)
+        gathered = await asyncio.to_thread(columns.gathered)
+        notices.extend(columns.notices())
+        yield Scan(scan_id, n_files, gathered)
     except BaseException:
         # A client that leaves cancels this task, but its scan must still be dropped. If the store is away, the next
         # writer drops the scan.

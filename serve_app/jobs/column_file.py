@@ -15,7 +15,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.jobs.arrow_messages import MAGIC
 from serve_app.jobs.table_file import open_arrow_file, open_arrow_stream, open_parquet
 from serve_app.sources.parquet_table import is_text, refusing, text_lengths
-from serve_app.store.columns import FIXED, MAX_COLUMNS
+from serve_app.store.column_rows import FIXED, MAX_COLUMNS, GivenColumns
 
 MAX_BYTES = 256 * 2**20
 """The memory that the rows may take; the whole file is one transaction of the writer."""
@@ -25,7 +25,7 @@ BATCH_ROWS = 10_000
 _OF_VECTORS = frozenset({"vector", "x", "y", "model_name"})
 _CELL_BYTES = 8
 """A number or a time takes this much, and the place of a text not more."""
-_EXACT = 2**53
+EXACT = 2**53
 """A double holds every whole number up to this."""
 
 
@@ -33,9 +33,7 @@ _EXACT = 2**53
 class ColumnTable:
     """The content of a file, as `Columns.put` takes it, and the names of the columns that it leaves out."""
 
-    key_column: str
-    types: dict[str, str]
-    table: bytes
+    given: GivenColumns
     ignored: list[str]
 
 
@@ -76,7 +74,8 @@ def of_table(rows: pa.Table) -> ColumnTable:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     types = {name: kind for name, (kind, _) in zip(names, typed, strict=True)}
-    return ColumnTable(key_column, types, sink.getvalue().to_pybytes(), [n for n in ignored if n != "sample_id"])
+    given = GivenColumns(key_column, types, sink.getvalue().to_pybytes())
+    return ColumnTable(given, [name for name in ignored if name != "sample_id"])
 
 
 def _check_names(names: list[str]) -> None:
@@ -86,8 +85,13 @@ def _check_names(names: list[str]) -> None:
     if len({name.casefold() for name in names}) < len(names):
         raise InvalidRequest("two columns have the same name but for upper and lower case")
     for name in names:
-        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
+        if not is_name(name):
             raise InvalidRequest(f"{name[:MAX_NAME]!r} is no name: use at most {MAX_NAME} printable characters")
+
+
+def is_name(name: str) -> bool:
+    """Whether a column can have this name."""
+    return bool(name.strip()) and len(name) <= MAX_NAME and name.isprintable()
 
 
 def _check_number(n_columns: int) -> None:
@@ -103,7 +107,7 @@ def _typed(name: str, values: pa.ChunkedArray) -> tuple[str, pa.ChunkedArray]:
     if pa.types.is_boolean(kind):
         return "boolean", values
     if pa.types.is_integer(kind):
-        if (pc.min_max(values)["max"].as_py() or 0) > _EXACT or (pc.min_max(values)["min"].as_py() or 0) < -_EXACT:
+        if (pc.min_max(values)["max"].as_py() or 0) > EXACT or (pc.min_max(values)["min"].as_py() or 0) < -EXACT:
             raise InvalidRequest(f"column {name!r} has whole numbers over 2^53, which lose digits: write them as text")
         return "number", values.cast(pa.float64())
     if pa.types.is_floating(kind) or pa.types.is_decimal(kind):

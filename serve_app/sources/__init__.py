@@ -157,7 +157,8 @@ def _rows(table: SourceFile, opened: IO[bytes], notices: list[str]) -> Iterator[
     for row in image_table.rows(opened, table.file_name, notices):
         image = f"{table.file_name}/{row.number}"
         place = Place("row", row.group, row.row, table.file_name, mark)
-        yield SourceFile(image, image, row.label, 0, _moved(table.mtime_ns, mark), str(place))
+        moved = _moved(table.mtime_ns, mark)
+        yield SourceFile(image, image, row.label, 0, moved, str(place), values=row.values)
 
 
 def _moved(mtime_ns: int, mark: str) -> int:

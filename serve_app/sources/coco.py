@@ -1,7 +1,8 @@
 """Reads a COCO annotation file as a dataset (the format: cocodataset.org/#format-data).
 
 An image's label is the category of its largest annotation. The file is read twice, first for labels and then for
-images, because its arrays may have any order. Between the two passes, memory holds one pair per annotated image.
+images, because its arrays may have any order. Between the two passes, memory holds a label and a few numbers for each
+annotated image. The other fields of an image, and the number of its annotations by category, are its `values`.
 """
 
 import os
@@ -16,6 +17,9 @@ from serve_app.sources.listing import folder_of, image_path, label_text
 
 KNOWN_BY = ("images", "annotations")
 READ_SECTIONS = frozenset({*KNOWN_BY, "categories"})
+READ_FIELDS = frozenset({"id", "file_name"})
+COUNT_PREFIX = "n_"
+"""The number of an image's annotations of the category cat is the column n_cat."""
 
 Entry = dict[str, Any]
 
@@ -43,16 +47,18 @@ def images(root: Path, annotations: Path, notices: list[str]) -> Iterator[Source
     Raises:
         InvalidRequest: the file is not JSON (the message has the byte), not COCO, or has an unusable entry.
     """
-    labels = _labels(annotations)
+    labels, counts = _annotated(annotations)
+    none = dict.fromkeys((name for name, _ in sorted(_totals(counts).items(), key=lambda pair: -pair[1])), 0)
     seen: dict[str, int] = {}
-    for place, image_id, text in _named(annotations):
+    for place, image_id, text, fields in _named(annotations):
         file_name = image_path(text, place, root=root, base=folder_of(annotations, root))
         if seen.setdefault(image_id, hash(file_name)) != hash(file_name):
             raise InvalidRequest(
                 f"{place}: an image before it has the id {image_id[:100]!r} too; give each image an id of its own, "
                 "and name it in 'image_id' of its annotations"
             )
-        yield SourceFile(image_id, file_name, labels.get(image_id))
+        values = {**fields, **none, **counts.get(image_id, {})}
+        yield SourceFile(image_id, file_name, labels.get(image_id), values=values)
     if strangers := labels.keys() - seen.keys():
         notices.append(
             f"{annotations.name!r} annotates {len(strangers):,} images that it does not list "
@@ -69,9 +75,18 @@ def folders(root: Path, annotations: Path) -> tuple[bytes, ...]:
     return (b"", *dict.fromkeys([*beside, *usual]))
 
 
-def _labels(path: Path) -> dict[str, str]:
-    """The labels of annotated images, by image id."""
+def _totals(counts: dict[str, dict[str, int]]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for counted in counts.values():
+        for name, number in counted.items():
+            totals[name] = totals.get(name, 0) + number
+    return totals
+
+
+def _annotated(path: Path) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """By image id: the label, and the number of annotations of each category, as `n_<category>`."""
     names: dict[str, str] = {}
+    counts: dict[str, dict[str, int]] = {}
     largest: dict[str, tuple[float, str]] = {}
     for section, place, entry in _read(path):
         if section == "categories":
@@ -80,14 +95,26 @@ def _labels(path: Path) -> dict[str, str]:
                 raise InvalidRequest(f"{place}: a category before it has the id {category_id[:100]!r} and another name")
         elif section == "annotations" and entry.get("category_id") is not None:
             image_id, category_id = _id(entry, "image_id", place), _id(entry, "category_id", place)
+            counted = counts.setdefault(image_id, {})
+            counted[category_id] = counted.get(category_id, 0) + 1
             area = _area(entry)
             if image_id not in largest or area > largest[image_id][0]:
                 largest[image_id] = (area, category_id)
-    return {image_id: names.get(category_id) or category_id for image_id, (_, category_id) in largest.items()}
+    labels = {image_id: names.get(category_id) or category_id for image_id, (_, category_id) in largest.items()}
+    return labels, {image_id: _by_name(counted, names) for image_id, counted in counts.items()}
 
 
-def _named(path: Path) -> Iterator[tuple[str, str, str]]:
-    """The place, the id and the unchanged file name of each image."""
+def _by_name(counted: dict[str, int], names: dict[str, str]) -> dict[str, int]:
+    """The numbers by column; categories of one name count together."""
+    found: dict[str, int] = {}
+    for category_id, number in counted.items():
+        column = COUNT_PREFIX + (names.get(category_id) or category_id)
+        found[column] = found.get(column, 0) + number
+    return found
+
+
+def _named(path: Path) -> Iterator[tuple[str, str, str, Entry]]:
+    """The place, the id, the unchanged file name and the other fields of each image."""
     for section, place, entry in _read(path):
         if section != "images":
             continue
@@ -95,7 +122,7 @@ def _named(path: Path) -> Iterator[tuple[str, str, str]]:
         file_name = entry.get("file_name")
         if not isinstance(file_name, str):
             raise InvalidRequest(f"{place}: has no 'file_name'")
-        yield place, image_id, file_name
+        yield place, image_id, file_name, {key: value for key, value in entry.items() if key not in READ_FIELDS}
 
 
 def _read(path: Path) -> Iterator[tuple[str, str, Entry]]:

@@ -39,12 +39,13 @@ class ImageColumns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row with an image: its number in the file, its label, its row group, and its number in the group."""
+    """A row with an image: its number in the file, label, row group, number in the group, and further cells."""
 
     number: int
     label: str | None
     group: int
     row: int
+    values: dict[str, object]
 
 
 def columns_of(file: IO[bytes], name: str) -> ImageColumns | None:
@@ -63,7 +64,7 @@ def check(file: IO[bytes], name: str) -> None:
 
 
 def rows(file: IO[bytes], name: str, notices: list[str] | None = None) -> Iterator[Row]:
-    """The rows of a Parquet file, in its order; only the column of labels is read.
+    """The rows of a Parquet file, in its order; the column of images is not read.
 
     Raises:
         InvalidRequest: the file is not Parquet, has no column of images, or is damaged.
@@ -71,15 +72,16 @@ def rows(file: IO[bytes], name: str, notices: list[str] | None = None) -> Iterat
     """
     table = Table(file, name)
     columns = _require_images(table.schema, name)
-    if notices is not None:
-        notices.extend(_unread_labels(table.schema, columns, name))
+    notices = [] if notices is None else notices
+    notices.extend(_unread_labels(table.schema, columns, name))
+    further = table.further(_read_otherwise(table.schema, columns), notices)
     number = 0
     for group in range(table.metadata.num_row_groups):
         n_rows = table.metadata.row_group(group).num_rows
-        labels = _labels(table, group, columns) if columns.label else repeat(None, n_rows)
+        cells = _cells(table, group, columns, further) if columns.label or further else repeat((None, {}), n_rows)
         with refusing(repr(name)):
-            for row, label in zip(range(n_rows), labels, strict=True):
-                yield Row(number, label, group, row)
+            for row, (label, values) in zip(range(n_rows), cells, strict=True):
+                yield Row(number, label, group, row, values)
                 number += 1
 
 
@@ -200,15 +202,35 @@ def _too_large(n_bytes: int, n_rows: int) -> RefusedImage:
     )
 
 
-def _labels(table: Table, group: int, columns: ImageColumns) -> Iterator[str | None]:
-    assert columns.label is not None
-    for [cells] in table.batches([columns.label], [group]):
-        for value in cells:
-            names = columns.class_names
-            if names is not None and isinstance(value, int) and 0 <= value < len(names):
-                yield label_text(str(names[value]))
-            else:
-                yield label_text(value)
+def _cells(
+    table: Table, group: int, columns: ImageColumns, further: list[str]
+) -> Iterator[tuple[str | None, dict[str, object]]]:
+    """The label and the further values of each row of a group."""
+    features = _features(table.schema)
+    names = [_class_names(features, column) for column in further]
+    for batch in table.batches([columns.label] if columns.label else [], [group], further=further):
+        for cells in zip(*batch, strict=True):
+            label, values = (cells[0], cells[1:]) if columns.label else (None, cells)
+            named = map(_named, values, names)
+            yield label_text(_named(label, columns.class_names)), dict(zip(further, named, strict=True))
+
+
+def _named(value: object, class_names: list[str] | None) -> object:
+    """The name of a class by its number; other values as they are."""
+    if class_names is not None and isinstance(value, int) and 0 <= value < len(class_names):
+        return str(class_names[value])
+    return value
+
+
+def _class_names(features: dict[str, dict[str, Any]], column: str) -> list[str] | None:
+    names = features.get(column, {}).get("names")
+    return names if isinstance(names, list) else None
+
+
+def _read_otherwise(schema: pa.Schema, columns: ImageColumns) -> list[str]:
+    """The columns of images and labels."""
+    image = columns.image if columns.image in schema.names else columns.image.removesuffix(".bytes")
+    return [image, *([columns.label] if columns.label else [])]
 
 
 def _columns(schema: pa.Schema) -> ImageColumns | None:
@@ -217,8 +239,7 @@ def _columns(schema: pa.Schema) -> ImageColumns | None:
     if image is None:
         return None
     label = next((key for key in _label_columns(schema, features) if can_be_cells(schema.field(key).type)), None)
-    names = features.get(label, {}).get("names") if label else None
-    return ImageColumns(image, label, names if isinstance(names, list) else None)
+    return ImageColumns(image, label, _class_names(features, label) if label else None)
 
 
 def _label_columns(schema: pa.Schema, features: dict[str, dict[str, Any]]) -> list[str]:

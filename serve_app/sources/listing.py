@@ -23,6 +23,12 @@ LEFT_OUT = frozenset({b"__MACOSX", b"lost+found", b"@eaDir", b"$RECYCLE.BIN", b"
 SHOWN_NAMES = 5
 
 
+class Untyped(str):
+    """A text of a file without types, such as CSV: it may stand for a number, a truth value or a time."""
+
+    __slots__ = ()
+
+
 def too_many_images() -> InvalidRequest:
     """The error for a dataset of more than `MAX_IMAGES` images."""
     return InvalidRequest(f"the dataset has more than {MAX_IMAGES:,} images; register its parts as datasets")

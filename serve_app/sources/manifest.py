@@ -4,14 +4,14 @@ import base64
 import csv
 import json
 import re
-from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from serve_app.errors import InvalidRequest
 from serve_app.records import SourceFile
-from serve_app.sources.listing import LABEL_COLUMNS, image_path, label_text
+from serve_app.sources.listing import LABEL_COLUMNS, Untyped, image_path, label_text
 from serve_app.sources.parquet_table import Table
 from serve_app.sources.text_lines import lines
 from serve_app.urls import Url, is_url, parse
@@ -58,8 +58,13 @@ class NameColumns(NamedTuple):
     label: int | None
 
 
-Row = tuple[str, object, object]
-"""The place in the manifest (for messages), and the unchanged file name and label."""
+class Row(NamedTuple):
+    """The place in the manifest (for messages), the unchanged file name and label, and the other cells by column."""
+
+    place: str
+    name: object
+    label: object
+    values: Mapping[str, object]
 
 
 def check(file: IO[bytes], name: str) -> None:
@@ -89,7 +94,7 @@ def images(
     Raises:
         InvalidRequest: the file has another format, has no column of file names, or has an unusable row.
     """
-    for place, name, label in _rows(file, manifest, [] if notices is None else notices):
+    for place, name, label, values in _rows(file, manifest, [] if notices is None else notices):
         if not isinstance(name, str):
             raise InvalidRequest(f"{place}: the file name must be a text, not {type(name).__name__}")
         if _is_image_text(name):
@@ -98,7 +103,7 @@ def images(
                 "column of a Parquet file, or into a file of its own"
             )
         file_name = _url(name, place, allows) if is_url(name) else image_path(name, place, root=root, base=base)
-        yield SourceFile(file_name, file_name, _label(label, place))
+        yield SourceFile(file_name, file_name, _label(label, place), values=values)
 
 
 def _url(text: str, place: str, allows: Callable[[Url], bool]) -> str:
@@ -130,11 +135,14 @@ def _csv_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Row]:
         header, n_before = next(rest, ""), 1
     reader = csv.reader(chain([header], rest), delimiter=delimiter or _delimiter(header), strict=True)
     try:
-        columns = _columns(next(reader, []), name, notices)
+        names = next(reader, [])
+        columns = _columns(names, name, notices)
+        further = _further(names, columns, notices)
         for row in reader:
             if row:
-                line = reader.line_num + n_before
-                yield f"line {line} of {name!r}", _cell(row, columns.name), _cell(row, columns.label)
+                values = {key: Untyped(row[at]) for key, at in further.items() if at < len(row) and row[at]}
+                place = f"line {reader.line_num + n_before} of {name!r}"
+                yield Row(place, _cell(row, columns.name), _cell(row, columns.label), values)
     except csv.Error as error:
         raise InvalidRequest(f"line {reader.line_num + n_before} of {name!r} is not CSV: {error}") from None
 
@@ -151,7 +159,9 @@ def _json_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Row]:
         columns = _columns(list(row), name, [])
         has_labels = has_labels or columns.label is not None
         cells = list(row.values())
-        yield f"line {number} of {name!r}", cells[columns.name], None if columns.label is None else cells[columns.label]
+        values = {key: cells[at] for key, at in _further(list(row), columns, notices).items()}
+        label = None if columns.label is None else cells[columns.label]
+        yield Row(f"line {number} of {name!r}", cells[columns.name], label, values)
     if not keys:
         raise InvalidRequest(f"{name!r} has no rows")
     if not has_labels:
@@ -194,11 +204,13 @@ def _parquet_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Ro
     table = Table(file, name)
     columns = _columns(table.schema.names, name, notices)
     wanted = [table.schema.names[position] for position in columns if position is not None]
+    further = table.further(wanted, notices)
     number = 0
-    for batch in table.batches(wanted):
-        for name_cell, label in zip(batch[0], batch[1] if len(batch) > 1 else repeat(None), strict=False):
+    for batch in table.batches(wanted, further=further):
+        for name_cell, *cells in zip(*batch, strict=True):
             number += 1
-            yield f"row {number} of {name!r}", name_cell, label
+            label = None if columns.label is None else cells.pop(0)
+            yield Row(f"row {number} of {name!r}", name_cell, label, dict(zip(further, cells, strict=True)))
 
 
 def _columns(found: list[str], name: str, notices: list[str]) -> NameColumns:
@@ -213,6 +225,18 @@ def _columns(found: list[str], name: str, notices: list[str]) -> NameColumns:
     if label is None and len(found) > 1:
         notices.append(f"{name!r} has no column 'label' ({columns}), so its images have no labels")
     return NameColumns(position, label)
+
+
+def _further(found: list[str], columns: NameColumns, notices: list[str]) -> dict[str, int]:
+    """The positions of the columns besides those of names and labels, by name."""
+    positions: dict[str, int] = {}
+    for position, column in enumerate(map(str.strip, found)):
+        if position in columns:
+            continue
+        if column in positions:
+            notices.append(f"left out: a second column {column[:MAX_COLUMNS_CHARS]!r}")
+        positions.setdefault(column, position)
+    return positions
 
 
 def _position(found: list[str], known: tuple[str, ...], name: str) -> int | None:

@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from serve_app.errors import InvalidRequest, Unavailable
-from serve_app.sources.listing import MAX_NAME_BYTES
+from serve_app.sources.listing import MAX_NAME_BYTES, shown
 from serve_app.sources.parquet_pages import Weight, check_column
 
 BATCH_ROWS = 2000
 MAX_FOOTER_BYTES = 64 << 20
 MAX_ROWS = 1 << 31
+MAX_FURTHER_BYTES = 256 << 20
+"""The stated size of a further column; all that a dataset keeps of them is no more."""
 _END = struct.Struct("<I4s")
 
 
@@ -39,12 +41,49 @@ class Table:
             if not 0 <= self.metadata.num_rows <= MAX_ROWS:
                 raise InvalidRequest(f"{name!r} states that it has {self.metadata.num_rows:,} rows")
 
-    def batches(self, columns: list[str], groups: list[int] | None = None) -> Iterator[list[list[object]]]:
+    def further(self, known: list[str], notices: list[str]) -> list[str]:
+        """The columns besides the known ones that can be read as values; `notices` gets a sentence about the others."""
+        left_out: dict[str, list[str]] = {}
+        names: list[str] = []
+        for column in dict.fromkeys(self.schema.names):
+            if column in known:
+                continue
+            reason = self._objection(column)
+            if reason is None:
+                names.append(column)
+            else:
+                left_out.setdefault(reason, []).append(column)
+        notices.extend(f"left out: {shown(columns)}, {reason}" for reason, columns in left_out.items())
+        return names
+
+    def _objection(self, column: str) -> str | None:
+        if self.schema.names.count(column) > 1:
+            return "because several columns have the name"
+        if not _can_be_values(self.schema.field(column).type):
+            return "columns of lists, structures, bytes or other types that are not stored"
+        groups = [self.metadata.row_group(number) for number in range(self.metadata.num_row_groups)]
+        chunks = [group.column(at) for group in groups for at in range(group.num_columns)]
+        n_bytes = sum(chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema == column)
+        if n_bytes > MAX_FURTHER_BYTES:
+            return f"columns of more than {MAX_FURTHER_BYTES >> 20} MiB"
+        try:
+            with refusing(repr(self._name)):
+                for group in groups:
+                    check_group(self._file, group, {column}, self._name)
+        except InvalidRequest:
+            return "columns that are damaged or grow more than 200-fold"
+        return None
+
+    def batches(
+        self, columns: list[str], groups: list[int] | None = None, *, further: list[str] | None = None
+    ) -> Iterator[list[list[object]]]:
         """The cells of the columns, `BATCH_ROWS` rows at a time.
 
         Args:
             columns: columns of texts, binary texts, numbers or truth values.
             groups: the row groups; all of them if None.
+            further: columns whose cells follow as values, as `further` returns them: texts (of a longer one only the
+                beginning), numbers, truth values, and times in UTC.
 
         Raises:
             InvalidRequest: the file is damaged, would take too much memory, or has a column of another type or name.
@@ -54,16 +93,18 @@ class Table:
             self._require_cells(column)
         groups = list(range(self.metadata.num_row_groups)) if groups is None else groups
         with refusing(repr(self._name), where=lambda: f" after row {self._row}"):
+            wanted, values = [*columns, *(further or ())], further or []
             weights = [
                 weight
                 for group in groups
-                for weight in check_group(self._file, self.metadata.row_group(group), set(columns), self._name)
+                for weight in check_group(self._file, self.metadata.row_group(group), set(wanted), self._name)
             ]
             n_rows = min((weight.rows_at_once(BATCH_ROWS) for weight in weights), default=BATCH_ROWS)
-            texts = [] if any(weight.widest_bytes for weight in weights) else columns
+            texts = [] if any(weight.widest_bytes for weight in weights) else wanted
             table = pq.ParquetFile(self._file, metadata=self.metadata, read_dictionary=texts)
-            for batch in table.iter_batches(n_rows, row_groups=groups, columns=columns, use_threads=False):
-                yield [self._cells(batch.column(batch.schema.get_field_index(column))) for column in columns]
+            for batch in table.iter_batches(n_rows, row_groups=groups, columns=wanted, use_threads=False):
+                cells = [self._cells(batch.column(batch.schema.get_field_index(column))) for column in columns]
+                yield cells + [_values(batch.column(batch.schema.get_field_index(column))) for column in values]
                 self._row += batch.num_rows
 
     def _require_cells(self, column: str) -> None:
@@ -80,6 +121,32 @@ class Table:
         if _is_written_out(column.type):
             column = column.cast(pa.string())
         return [cell.decode("utf-8") if isinstance(cell, bytes) else cell for cell in column.to_pylist()]
+
+
+def _values(column: pa.Array) -> list[object]:
+    if pa.types.is_dictionary(column.type):
+        texts = column.dictionary
+        if is_text(texts.type):
+            texts = pc.utf8_slice_codeunits(texts.cast(pa.string()), 0, MAX_NAME_BYTES + 1)
+            column = pa.DictionaryArray.from_arrays(column.indices, texts)
+        column = column.cast(texts.type)
+    elif is_text(column.type):
+        column = pc.utf8_slice_codeunits(column.cast(pa.string()), 0, MAX_NAME_BYTES + 1)
+    if pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    try:
+        if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+            zone = getattr(column.type, "tz", None)  # Arrow holds a time of a zone in UTC
+            column = column.cast(pa.timestamp("us", zone), safe=False).cast(pa.timestamp("us"))
+        return column.to_pylist()  # type: ignore[no-any-return]
+    except (pa.ArrowException, ValueError, OverflowError):  # a year that Python does not know
+        return column.cast(pa.string()).to_pylist()  # type: ignore[no-any-return]
+
+
+def _can_be_values(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    is_bytes = any(is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+    return can_be_cells(kind) and not is_bytes
 
 
 def check_group(file: IO[bytes], group: pq.RowGroupMetaData, columns: set[str], name: str) -> list[Weight]:

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
-from serve_app.store import filtering, readout
+from serve_app.store import column_rows, filtering, readout
+from serve_app.store.column_rows import GivenColumns
 from serve_app.store.job_rows import running_job, utc_now
 from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.schema import dimensions, embeddings_table, recount, stage_table
@@ -72,9 +73,16 @@ class Datasets:
 
     @write
     def register(
-        self, scan_id: str, *, name: str, root: str, format: DatasetFormat, annotations: str | None
+        self,
+        scan_id: str,
+        *,
+        name: str,
+        root: str,
+        format: DatasetFormat,
+        annotations: str | None,
+        columns: GivenColumns | None = None,
     ) -> Dataset:
-        """Turn a scan into a new dataset.
+        """Turn a scan into a new dataset, with the columns that its source has.
 
         Raises:
             NameTaken: a dataset has this name; the message is its id.
@@ -91,11 +99,12 @@ class Datasets:
                 f"INSERT INTO datasets ({_COLUMNS}, scan_no) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
                 *(dataset_id, name, root, format, annotations, sample_count, utc_now()),
             )
+            column_rows.take_source(session, dataset_id, columns)
             return require_dataset(session, dataset_id)
 
     @write
-    def rescan(self, scan_id: str, dataset_id: str) -> ScanChange:
-        """Replace a dataset's samples by a scan; samples keep their id.
+    def rescan(self, scan_id: str, dataset_id: str, columns: GivenColumns | None = None) -> ScanChange:
+        """Replace a dataset's samples, and the columns of its source, by a scan; samples keep their id.
 
         Vectors stay until the next embed job. The vectors of removed samples are hidden, and appear again when a
         later scan finds the samples again.
@@ -125,7 +134,8 @@ class Datasets:
             vectors = readout.current(session, dataset_id)
             if vectors is not None:
                 recount(session, dataset_id, vectors.dimension)
-        return ScanChange(added=row[0], changed=row[1], removed=row[2])
+            notices = column_rows.take_source(session, dataset_id, columns)
+        return ScanChange(added=row[0], changed=row[1], removed=row[2], notices=notices)
 
     @write
     def delete(self, dataset_id: str) -> None:

@@ -39,6 +39,7 @@ class Stored:
     name: str
     type: str
     column_id: int
+    origin: str
 
     @property
     def table(self) -> str:
@@ -49,7 +50,7 @@ class Stored:
 def stored(session: Session, dataset_id: str) -> list[Stored]:
     """The stored columns of a dataset, in the order in which they were added."""
     rows = session.q(
-        "SELECT name, type, column_id FROM dataset_columns WHERE dataset_id = ? ORDER BY column_id", dataset_id
+        "SELECT name, type, column_id, origin FROM dataset_columns WHERE dataset_id = ? ORDER BY column_id", dataset_id
     )
     return [Stored(*row) for row in rows]
 

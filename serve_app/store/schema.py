@@ -150,6 +150,11 @@ def _columns_and_tags(session: Session) -> None:
     session.q("CREATE TABLE tags (dataset_id VARCHAR NOT NULL, tag VARCHAR NOT NULL, sample_id VARCHAR NOT NULL)")
 
 
+def _origins(session: Session) -> None:
+    """Add where the values of a column come from: put by a client, the source, or the images as they were read."""
+    session.q("ALTER TABLE dataset_columns ADD COLUMN origin VARCHAR DEFAULT 'put'")
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -163,4 +168,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("place in a container", _place_in_container),
     Migration("kept counts", _kept_counts),
     Migration("columns and tags", _columns_and_tags),
+    Migration("origins of columns", _origins),
 )

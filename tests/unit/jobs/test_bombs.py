@@ -155,5 +155,5 @@ def test_texts_that_repeat_are_no_bomb():
     with tempfile.TemporaryFile() as file:
         file.write(sink.getvalue())
         found = column_file.read(file)
-    assert found.types == {"note": "text"}
-    assert pa.ipc.open_stream(found.table).read_all()["c0"].to_pylist() == labels.to_pylist()
+    assert found.given.types == {"note": "text"}
+    assert pa.ipc.open_stream(found.given.table).read_all()["c0"].to_pylist() == labels.to_pylist()
