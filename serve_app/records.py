@@ -146,11 +146,18 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class FileStamp:
-    """The content that was read: SHA-256 of the bytes (hex), and size and mtime of the open file."""
+    """The content that was read: SHA-256 of the bytes (hex), and size and mtime of the open file.
+
+    `width` and `height` are those of the upright image in pixels, and `format` is its name in lower case; they are 0
+    and empty if the header was not read.
+    """
 
     content_hash: str
     size_bytes: int
     mtime_ns: int
+    width: int = 0
+    height: int = 0
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ This module knows files, images and blocks. It knows neither the model nor the b
 """
 
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import RefusedImage
-from serve_app.images.decode import ImageLimits, Preprocessing, decode
+from serve_app.images.decode import Header, ImageLimits, Preprocessing, decode, decode_with_header, header_of
 from serve_app.records import Block, FileStamp, Skip, SourceFile, VectorArray
 from serve_app.sources.reading import Reader
 
@@ -35,10 +35,15 @@ def read_file(
     try:
         data, stamp = reader.read(root, file, max_bytes=limits.max_bytes)
         if stamp.content_hash in file.known_hashes:
-            return ReadFile(file, stamp=stamp)
-        return ReadFile(file, stamp=stamp, pixels=decode(data, preprocessing, limits))
+            return ReadFile(file, stamp=_with(stamp, header_of(data)))
+        pixels, header = decode_with_header(data, preprocessing, limits)
+        return ReadFile(file, stamp=_with(stamp, header), pixels=pixels)
     except RefusedImage as error:
         return ReadFile(file, skip=Skip.of(error, file.sample_id, file.file_name))
+
+
+def _with(stamp: FileStamp, header: Header | None) -> FileStamp:
+    return stamp if header is None else replace(stamp, **header._asdict())
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +79,44 @@ MAX_THUMBNAIL_PX = 512
 THUMBNAIL_QUALITY = 80
 
 
+class Header(NamedTuple):
+    """The sides of an upright image in pixels, and the name of its format in lower case."""
+
+    width: int
+    height: int
+    format: str
+
+
+def header_of(data: bytes) -> Header | None:
+    """The header of an image file, which is not decoded; None if it cannot be read."""
+    try:
+        with _rejecting(data):
+            file = CountedFile(without_long_metadata(data), DEFAULT_LIMITS.max_parts)
+            return _header(Image.open(file, formats=ALLOWED_FORMATS))
+    except RefusedImage:
+        return None
+
+
+def _header(image: Image.Image) -> Header:
+    turn = turn_of(image)
+    width, height = image.size
+    name = {"MPO": "jpeg", None: "bmp"}.get(image.format) or str(image.format).lower()  # a converted BMP has none
+    return Header(height, width, name) if turn is not None and turn.swaps_axes else Header(width, height, name)
+
+
 def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """Decode an image file into the (S, S, 3) uint8 RGB pixels that the model gets, S = `crop_px`.
+
+    Raises:
+        RefusedImage: see the module docstring for the reasons.
+    """
+    return decode_with_header(data, preprocessing, limits)[0]
+
+
+def decode_with_header(
+    data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS
+) -> tuple[NDArray[np.uint8], Header]:
+    """The pixels of an image file, as `decode` returns them, and its header.
 
     The EXIF orientation is applied to the small result, which is as exact and cheaper. Transparency becomes white.
 
@@ -88,17 +125,18 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFA
     """
     with _rejecting(data):
         image = _load(data, limits)
+        header = _header(image)
         turn = turn_of(image)
         width, height = image.size
         swaps_axes = turn is not None and turn.swaps_axes
-        box = preprocessing.crop_box(*((height, width) if swaps_axes else (width, height)))
+        box = preprocessing.crop_box(header.width, header.height)
         if turn is not None:
             box = turn.stored_box(box, width, height)
         crop = preprocessing.crop_px, preprocessing.crop_px
         square = resample(image, crop, box, vertical_first=swaps_axes)
         if turn is not None:
             square = square.transpose(turn.transpose)
-        return np.asarray(square.convert("RGB"))
+        return np.asarray(square.convert("RGB")), header
 
 
 def thumbnail(data: bytes, size_px: int, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:

@@ -4,7 +4,7 @@ import numpy as np
 
 from serve_app.errors import InvalidRequest, ModelReplaced
 from serve_app.records import Block, FileStamp, Skip
-from serve_app.store import job_rows, staging
+from serve_app.store import column_rows, job_rows, staging
 from serve_app.store.job_rows import JobRow
 from serve_app.store.session import Session
 from serve_app.store.staging import Space
@@ -45,6 +45,8 @@ def put(session: Session, row: JobRow, space: Space, block: Block, block_no: int
         [block.stamps[position] for position in keep],
         block.vectors[keep],
     )
+    read = [(block.sample_ids[position], block.stamps[position]) for position in keep]
+    column_rows.stage_headers(session, row.id, [*read, *known])
     return advance(
         session,
         row,

@@ -10,7 +10,7 @@ from typing import Literal
 import pyarrow as pa
 
 from serve_app.errors import InvalidRequest
-from serve_app.records import RefusedRows
+from serve_app.records import FileStamp, RefusedRows
 from serve_app.store import filtering
 from serve_app.store.filtering import LISTED, TAG, Stored
 from serve_app.store.session import Session
@@ -19,6 +19,8 @@ Origin = Literal["put", "source", "read"]
 
 MAX_COLUMNS = 500
 EXAMPLES = 10
+HEADER_COLUMNS = {"width": "number", "height": "number", "format": "text"}
+"""What jobs read in the headers of images."""
 FIXED = frozenset({*LISTED, TAG, "model_name", "vector", "x", "y"}) - {"split"}
 """The names that a stored column cannot have: an export has them for what the listing, tags and vectors say."""
 
@@ -116,10 +118,11 @@ def take_source(session: Session, dataset_id: str, given: GivenColumns | None) -
             _delete(session, column)
     if given is None:
         return ()
-    theirs = {column.name.casefold() for column in filtering.stored(session, dataset_id) if column.origin == "put"}
+    others = filtering.stored(session, dataset_id)
+    theirs = {column.name.casefold() for column in others if column.origin == "put"}
     clashing = [name for name in given.types if name.casefold() in theirs]
     fitting = [name for name in given.types if name not in clashing]
-    surplus = fitting[max(0, MAX_COLUMNS - len(theirs)) :]
+    surplus = fitting[max(0, MAX_COLUMNS - len(others)) :]
     match(session, dataset_id, given)
     replace(session, dataset_id, given, "source", but=frozenset([*clashing, *surplus]))
     notices = []
@@ -131,6 +134,47 @@ def take_source(session: Session, dataset_id: str, given: GivenColumns | None) -
     if surplus:
         notices.append(f"left out: {_columns(surplus)}; a dataset has at most {MAX_COLUMNS} columns")
     return tuple(notices)
+
+
+def stage_headers(session: Session, job_id: str, stamps: list[tuple[str, FileStamp]]) -> None:
+    """Stage what a job read in the headers of images, by sample id."""
+    rows = [(sample_id, stamp) for sample_id, stamp in stamps if stamp.format]
+    if not rows:
+        return
+    table = {
+        "sample_id": pa.array([sample_id for sample_id, _ in rows], pa.string()),
+        "width": pa.array([stamp.width for _, stamp in rows], pa.int32()),
+        "height": pa.array([stamp.height for _, stamp in rows], pa.int32()),
+        "format": pa.array([stamp.format for _, stamp in rows], pa.string()),
+    }
+    session.bind("headers", pa.table(table))
+    session.q("INSERT INTO read_headers SELECT ?, sample_id, width, height, format FROM headers", job_id)
+
+
+def take_headers(session: Session, dataset_id: str, job_id: str) -> None:
+    """Make the staged headers of a job the columns width, height and format, unless a column has the name already.
+
+    Images that the job did not read keep their values.
+    """
+    if not session.row("SELECT 1 FROM read_headers WHERE job_id = ? LIMIT 1", job_id):
+        return
+    columns = filtering.stored(session, dataset_id)
+    taken = {column.name.casefold(): column for column in columns}
+    for name, type_name in HEADER_COLUMNS.items():
+        column = taken.get(name)
+        if column is None and len(columns) + len(HEADER_COLUMNS) <= MAX_COLUMNS:
+            column = add(session, dataset_id, name, type_name, "read")
+        if column is None or column.origin != "read":
+            continue
+        session.q(
+            f"DELETE FROM {column.table} WHERE column_id = ? AND sample_id IN "
+            "(SELECT sample_id FROM read_headers WHERE job_id = ?)",
+            *(column.column_id, job_id),
+        )
+        session.q(
+            f"INSERT INTO {column.table} SELECT ?, sample_id, {name} FROM read_headers WHERE job_id = ?",
+            *(column.column_id, job_id),
+        )
 
 
 def _columns(names: list[str]) -> str:

@@ -161,9 +161,11 @@ def finish(session: Session, row: JobRow, status: JobStatus, message: str, **cha
 
 
 def drop_stage(session: Session, row: JobRow) -> None:
-    """Delete a job's staged vectors and points."""
+    """Delete a job's staged vectors, headers and points."""
     if row.dimension is not None:
         session.q(f"DELETE FROM {stage_table(row.dimension)} WHERE job_id = ?", row.id)
+    if row.kind == "embed":
+        session.q("DELETE FROM read_headers WHERE job_id = ?", row.id)
     if row.kind == "import":
         session.q("DELETE FROM import_points WHERE job_id = ?", row.id)
 

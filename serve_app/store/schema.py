@@ -151,8 +151,12 @@ def _columns_and_tags(session: Session) -> None:
 
 
 def _origins(session: Session) -> None:
-    """Add where the values of a column come from: put by a client, the source, or the images as they were read."""
+    """Add where a column comes from (a client, the source, or images as they were read), and a stage for the last."""
     session.q("ALTER TABLE dataset_columns ADD COLUMN origin VARCHAR DEFAULT 'put'")
+    session.q(
+        "CREATE TABLE read_headers (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, width INTEGER NOT NULL, "
+        "height INTEGER NOT NULL, format VARCHAR NOT NULL)"
+    )
 
 
 class Migration(NamedTuple):

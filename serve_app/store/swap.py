@@ -5,7 +5,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest
-from serve_app.store import job_rows, readout
+from serve_app.store import column_rows, job_rows, readout
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import dimensions, embeddings_table
 from serve_app.store.session import Session
@@ -38,6 +38,7 @@ def commit(session: Session, row: JobRow, space: Space) -> JobRow:
         "(SELECT count(*) FROM import_points WHERE job_id = ?) WHERE id = ?",
         *(row.id, row.embedded + row.reused, row.id, row.dataset_id),
     )
+    column_rows.take_headers(session, row.dataset_id, row.id)
     return job_rows.finish(session, row, "complete", _summary(row))
 
 

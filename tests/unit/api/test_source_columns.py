@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serve_app.store.vectors import Vectors
+from tests.unit.api import work
 from tests.unit.api.conftest import png
 from tests.unit.api.test_columns import CSV, chosen, listed, put
 
@@ -149,3 +151,39 @@ async def test_a_rescan_of_an_unchanged_source_changes_no_column(client, photos)
     before = await listed(client, dataset)
     await client.post(f"/datasets/{dataset['id']}/rescan")
     assert await listed(client, dataset) == before
+
+
+async def embed(client, services, dataset):
+    """Run an embed job by hand, whose stamps say what was read."""
+    await client.post(f"/datasets/{dataset['id']}/embeddings/generate", json={"force": True})
+    claimed = await work.begin(services)
+    await work.stage(services, claimed)
+    return await services.writer.ask(Vectors.commit, claimed.job.id, claimed.attempt)
+
+
+async def test_a_job_adds_width_height_and_format_of_the_images_that_it_read(client, services, dataset):
+    await embed(client, services, dataset)
+    found = await listed(client, dataset)
+    assert {name: (found[name]["origin"], found[name]["count"]) for name in ("width", "height", "format")} == {
+        **{"width": ("read", 4), "height": ("read", 4), "format": ("read", 4)},
+    }
+    assert (found["width"]["min"], found["height"]["max"], found["format"]["values"][0]["value"]) == (32, 24, "png")
+    assert await chosen(client, dataset, "format IS NULL") == ["tulip/broken.png"]
+
+
+async def test_what_a_client_or_the_source_says_of_a_width_stays_when_images_are_read(client, services, photos):
+    (photos / "m.csv").write_text("file_name,width\n0.png,1\n1.png,2\n")
+    dataset = await register(client, photos / "m.csv")
+    await put(client, dataset, b"file_name,Format\n0.png,mine\n", CSV)
+    await embed(client, services, dataset)
+    found = await listed(client, dataset)
+    assert (found["width"]["max"], found["Format"]["values"][0]["value"], found["height"]["max"]) == (2, "mine", 24)
+    assert "format" not in found
+
+
+async def test_a_cancelled_job_leaves_no_staged_header(client, services, dataset):
+    await client.post(f"/datasets/{dataset['id']}/embeddings/generate")
+    claimed = await work.begin(services)
+    await work.stage(services, claimed)
+    await client.post(f"/datasets/{dataset['id']}/embeddings/cancel")
+    assert "width" not in await listed(client, dataset)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from serve_app.errors import RefusedImage
+from serve_app.images.decode import header_of
 from serve_app.records import Block, Skip
 from serve_app.sources.files import read_file
 from serve_app.store.jobs import Jobs
@@ -43,7 +44,8 @@ async def stage(services, claimed, *, block_no=1, limit=1000):
         else:
             ids.append(task.sample_id)
             vectors.append(vector)
-            stamps.append(stamp)
+            header = header_of(data)
+            stamps.append(replace(stamp, **(header._asdict() if header else {})))
     stacked = np.stack(vectors) if vectors else np.empty((0, services.embedder.model.card.dimension), np.float32)
     block = Block(ids, stacked, stamps, skips=skips, space_key=services.embedder.model.card.space_key)
     return await services.writer.ask(Vectors.put_block, claimed.job.id, claimed.attempt, block_no, block)

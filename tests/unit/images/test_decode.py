@@ -23,6 +23,8 @@ from serve_app.images.decode import (
     Preprocessing,
     RefusedImage,
     decode,
+    decode_with_header,
+    header_of,
     sniff_content_type,
     thumbnail,
 )
@@ -336,6 +338,17 @@ def test_a_turned_image_equals_its_upright_twin(orientation, image_format, size)
     with Image.open(io.BytesIO(data)) as stored:
         twin = encode(ImageOps.exif_transpose(stored))
     assert grey_levels_between(decode(data, SMALL), decode(twin, SMALL)) <= 1
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+def test_a_header_has_the_sides_of_the_upright_image_and_its_format(image_format):
+    data = encode(photo(90, 60), image_format)
+    assert header_of(data) == decode_with_header(data, SMALL)[1] == (90, 60, image_format.lower())
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    turned = encode(photo(90, 60), "JPEG", exif=exif)
+    assert header_of(turned) == decode_with_header(turned, SMALL)[1] == (60, 90, "jpeg")
+    assert header_of(b"no image") is None
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255])
