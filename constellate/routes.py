@@ -27,6 +27,8 @@ from constellate.records import (
 )
 from constellate.wire import LONG_ANSWER_S, Wire
 
+ExportFormat = Literal["parquet", "arrow", "csv", "coco", "yolo", "list"]
+
 
 class Routes:
     """Calls of the HTTP API; each raises `Unreachable` or `Refused`.
@@ -224,12 +226,20 @@ class Routes:
         dataset_id: str,
         target: str | Path,
         *,
-        format: Literal["parquet", "arrow"] = "parquet",
+        format: ExportFormat = "parquet",
         where: str | None = None,
+        with_vectors: bool = False,
     ) -> None:
-        """Write vectors and map, of all or of what a filter chooses; a failed call leaves no partial file."""
+        """Write the dataset, or what a filter chooses of it, to a file; a failed call leaves no partial file.
+
+        "parquet" and "arrow" have vectors and map, "csv" columns and tags (vectors too, if asked for), "coco" the
+        entries of the COCO file or labels as categories, "yolo" a path in each line, "list" a name below the root.
+        """
         params = {"format": str(format), **_given(where=where)}
-        self._wire.download(f"/datasets/{dataset_id}/embeddings/export", Path(target), params)
+        if with_vectors and format == "csv":
+            params["with_vectors"] = "true"
+        part = "embeddings/export" if format in ("parquet", "arrow") else "export"
+        self._wire.download(f"/datasets/{dataset_id}/{part}", Path(target), params)
 
     def events(self, dataset_id: str, kind: JobKind, *, last_event: str = "") -> Iterator[Progress]:
         """The progress stream of a dataset over one connection; it ends without an error if the connection fails.

@@ -56,6 +56,8 @@ BULK_METHODS: frozenset[str] = frozenset(
         Datasets.samples,
         Columns.put,
         Columns.all,
+        Columns.rows,
+        Columns.unlistable,
         Tags.add,
         Tags.remove,
         Tags.all,

@@ -13,6 +13,7 @@ from serve_app.api import (
     datasets,
     document,
     embeddings,
+    handover,
     health,
     images,
     imports,
@@ -33,7 +34,22 @@ from serve_app.services import Services
 
 __all__ = ["create_app"]
 
-NOUNS = (datasets, columns, tags, images, embeddings, imports, streams, search, jobs, lightly, openai, health, pages)
+NOUNS = (
+    datasets,
+    columns,
+    tags,
+    handover,
+    images,
+    embeddings,
+    imports,
+    streams,
+    search,
+    jobs,
+    lightly,
+    openai,
+    health,
+    pages,
+)
 DESCRIPTION = "Image embeddings as a service: register a folder, generate, follow the progress, search, export."
 
 

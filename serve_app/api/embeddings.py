@@ -170,10 +170,11 @@ async def export_embeddings(
         )
 
     stream = export.arrow_stream(export.pages(await read(-1), read), format)
-    headers = {"Content-Disposition": _attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}
+    headers = {"Content-Disposition": attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}
     return StreamingResponse(stream, headers=headers, media_type=export.MEDIA_TYPES[format])
 
 
-def _attachment(file_name: str) -> str:
+def attachment(file_name: str) -> str:
+    """The `Content-Disposition` of a file to save under this name."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", file_name).lstrip(".")
     return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"

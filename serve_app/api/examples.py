@@ -195,6 +195,10 @@ EXAMPLES: dict[str, Example] = {
         _OF_DATASET | {"space_key": "clip-vit-b-32/openai", "model_name": "clip-vit-b-32"},
         answers={202: (_JSON, _started("Importing 4 vectors of dimension 512."))},
     ),
+    "export_samples": Example(
+        _OF_DATASET | {"format": "coco", "where": "label = 'tulip'"},
+        answers={200: (_JSON, {"images": [], "categories": []})},
+    ),
     "export_embeddings": Example(_OF_DATASET | {"format": "parquet"}),
     "follow_embedding": Example(_OF_DATASET, answers={200: ("text/event-stream", _EVENT)}),
     "follow_reduction": Example(_OF_DATASET, answers={200: ("text/event-stream", _EVENT)}),

@@ -43,10 +43,10 @@ async def arrow_stream(source: AsyncIterator[bytes], format: ExportFormat = "arr
     drain = _Drain()
     writer: _TableWriter | None = None
     async for page in source:
-        table = await asyncio.to_thread(_table, page)
+        rows = await asyncio.to_thread(table, page)
         if writer is None:
-            writer = _writer(drain, table.schema, format)
-        await asyncio.to_thread(writer.write_table, table)
+            writer = _writer(drain, rows.schema, format)
+        await asyncio.to_thread(writer.write_table, rows)
         yield drain.take()
     if writer is not None:
         await asyncio.to_thread(writer.close)
@@ -97,7 +97,8 @@ class _Drain(io.RawIOBase):
         return taken
 
 
-def _table(page: bytes) -> pa.Table:
+def table(page: bytes) -> pa.Table:
+    """The rows of a page."""
     return pa.ipc.open_stream(page).read_all()
 
 
@@ -116,7 +117,7 @@ def _writer(drain: _Drain, schema: pa.Schema, format: ExportFormat) -> _TableWri
 def _points_text(page: bytes, dataset_id: str) -> str:
     """The JSON objects of one page without the array's brackets; an empty page gives an empty text."""
     folder = f"/datasets/{quote(dataset_id, safe='')}/samples/"
-    columns = _table(page).to_pydict()
+    columns = table(page).to_pydict()
     rows = zip(*(columns[name] for name in ("sample_id", "x", "y", "file_name", "label")), strict=True)
     points = [
         {

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from constellate import Constellate, JobFailed, Refused
 from constellate.dataset_sources import absolute, is_of
 from constellate.following import follow
 from constellate.records import DatasetInfo
+from constellate.routes import ExportFormat
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
 from serve_app.cli.output import Json, console, print_json, print_neighbours, print_table, summarize_skips
 from serve_app.cli.progress import watch
@@ -22,6 +23,17 @@ Where = Annotated[
     str | None,
     typer.Option(metavar="FILTER", help="Only these images: `label = 'cat' AND width > 500`.", show_default=False),
 ]
+
+
+SUFFIX_OF_FORMAT: dict[ExportFormat, str] = {
+    "parquet": "parquet",
+    "arrow": "arrow",
+    "csv": "csv",
+    "coco": "json",
+    "yolo": "txt",
+    "list": "txt",
+}
+FORMAT_OF_SUFFIX: dict[str, ExportFormat] = {".arrow": "arrow", ".csv": "csv", ".json": "coco", ".txt": "list"}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -163,24 +175,28 @@ def export(
     dataset: DatasetName,
     *,
     out: Annotated[Path | None, typer.Option(help="The file to write.", show_default="DATASET.parquet")] = None,
-    format: Annotated[Literal["parquet", "arrow"] | None, typer.Option(help="Follows from the file's name.")] = None,
+    format: Annotated[ExportFormat | None, typer.Option(help="Follows from the file's name.")] = None,
     where: Where = None,
+    vectors: Annotated[bool, typer.Option("--vectors", help="Put vectors and map into CSV, too.")] = False,
 ) -> None:
-    """Write a dataset's vectors and map to a Parquet or Arrow file.
+    """Write a dataset, or the images that a filter chooses, to a file for another tool.
 
-    The columns are sample_id, file_name, label, model_name, vector, x, y, then the dataset's own columns and tags.
+    parquet and arrow hold vectors, map, columns and tags. csv holds columns and tags. coco keeps the entries of a COCO
+    file, and makes categories of the labels of other datasets. yolo has the path of an image in each line, list the
+    name below the dataset's folder. Only parquet, arrow and --vectors need vectors.
 
     For example:
 
         constellate export photos
         constellate export photos --out vectors.arrow
-        constellate export photos --where "tag = 'keep'"
+        constellate export photos --format coco --where "tag = 'keep'" --out keep.json
+        constellate export photos --format list --where "label = 'cat'" --out cats.txt
     """
-    kind = format or ("arrow" if out and out.suffix == ".arrow" else "parquet")
+    kind: ExportFormat = format or FORMAT_OF_SUFFIX.get(out.suffix if out else "", "parquet")
     with connect(settings) as client:
         found = find_dataset(client, dataset)
-        target = writable(out or Path(f"{file_stem(found['name'])}.{kind}"))
-        client.export(found["id"], target, format=kind, where=where)
+        target = writable(out or Path(f"{file_stem(found['name'])}.{SUFFIX_OF_FORMAT[kind]}"))
+        client.export(found["id"], target, format=kind, where=where, with_vectors=vectors)
     print(target)
 
 

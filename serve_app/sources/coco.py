@@ -147,12 +147,17 @@ def _read(path: Path) -> Iterator[tuple[str, str, Entry]]:
 
 def _id(entry: Entry, key: str, place: str) -> str:
     """An id as text; COCO uses whole numbers, other writers use strings, and pandas turns 7 into 7.0."""
-    value = entry.get(key)
+    found = identity(entry.get(key))
+    if found is None:
+        raise InvalidRequest(f"{place}: {key!r} must be a whole number or a text, not {entry.get(key)!r:.100}")
+    return found
+
+
+def identity(value: object) -> str | None:
+    """An id as text, None if the value is no id."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
-        raise InvalidRequest(f"{place}: {key!r} must be a whole number or a text, not {value!r:.100}")
-    return str(value)
+    return None if isinstance(value, bool) or not isinstance(value, int | str) or value == "" else str(value)
 
 
 def _name(entry: Entry, place: str) -> str:

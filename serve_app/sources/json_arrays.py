@@ -32,8 +32,8 @@ _LONGEST_NAN = len(b"-Infinity")
 _FAILURES = (ijson.JSONError, ValueError, SystemError)
 
 
-def entries(path: Path) -> Iterator[tuple[str, Any]]:
-    """Each top-level array's key with None, and then the key with each entry; what nests deeply is left out.
+def entries(path: Path, *, depth: int = KEPT_DEPTH) -> Iterator[tuple[str, Any]]:
+    """Each top-level array's key with None, and then the key with each entry; what nests deeper is left out.
 
     Raises:
         InvalidRequest: the file cannot be opened or is not JSON; the message has the byte.
@@ -43,16 +43,16 @@ def entries(path: Path) -> Iterator[tuple[str, Any]]:
         file = _WithoutNan(opened) if needs.nan else opened
         section, entry = "", ijson.ObjectBuilder()
         try:
-            for depth, event, value in _shallow_events(file, path.name, needs):
-                if depth == 1 and event == "map_key":
+            for level, event, value in _shallow_events(file, path.name, needs, depth):
+                if level == 1 and event == "map_key":
                     section = value
-                elif depth == 2 and event not in _CLOSING:
+                elif level == 2 and event not in _CLOSING:
                     yield section, None if event in _OPENING else value
-                elif depth > 2:
-                    if depth == 3 and event in _OPENING:
+                elif level > 2:
+                    if level == 3 and event in _OPENING:
                         entry = ijson.ObjectBuilder()
                     entry.event(event, value)
-                    if depth == 3 and event in _CLOSING:
+                    if level == 3 and event in _CLOSING:
                         yield section, entry.value
         except _FAILURES as error:
             byte = _broken_byte(path, needs, near=opened.tell())
@@ -115,18 +115,18 @@ def _needs(path: Path) -> _Needs:
     return _Needs(nan, long_numbers)
 
 
-def _shallow_events(file: Any, name: str, needs: _Needs) -> Iterator[tuple[int, str, Any]]:
-    """The parser's events inside at most `KEPT_DEPTH` brackets, each with its depth.
+def _shallow_events(file: Any, name: str, needs: _Needs, kept_depth: int) -> Iterator[tuple[int, str, Any]]:
+    """The parser's events inside at most `kept_depth` brackets, each with its depth.
 
     `ijson.items` is unsuitable: it keeps the path of every open bracket, so that 100 kB of `[` take gigabytes, and it
     builds the polygons, which are most of the file.
     """
     depth = 0
     for event, value in ijson.basic_parse(file, use_float=not needs.long_numbers, buf_size=CHUNK_BYTES):
-        if depth > KEPT_DEPTH and event == "number":
+        if depth > kept_depth and event == "number":
             continue  # corners of polygons are nearly all events of a large file
         depth += event in _OPENING
-        if depth <= KEPT_DEPTH:
+        if depth <= kept_depth:
             yield depth, event, float(value) if isinstance(value, Decimal) else value
         elif depth > MAX_DEPTH:
             raise InvalidRequest(f"{name!r} is not a COCO file: its brackets nest deeper than {MAX_DEPTH}")

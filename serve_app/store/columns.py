@@ -6,13 +6,13 @@ for each sample that has one. They are kept by sample id, so they survive rescan
 
 from typing import TYPE_CHECKING
 
-from serve_app.errors import InvalidRequest
+from serve_app.errors import Conflict, InvalidRequest
 from serve_app.records import ColumnInfo, ColumnsChange, ValueCount
-from serve_app.store import column_rows, filtering
+from serve_app.store import column_rows, filtering, readout
 from serve_app.store.column_rows import GivenColumns
 from serve_app.store.datasets import require_dataset
 from serve_app.store.filtering import LISTED, TAG, Stored
-from serve_app.store.methods import write
+from serve_app.store.methods import parse_cursor, require_limit, write
 from serve_app.store.session import Session
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
@@ -60,6 +60,52 @@ class Columns:
         with self._database.transaction() as session:
             require_dataset(session, dataset_id)
             return column_rows.drop(session, dataset_id, name)
+
+    def rows(
+        self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None
+    ) -> tuple[bytes, str | None]:
+        """A page of the samples with their columns as one Arrow IPC stream, and the next `after` (None at the end).
+
+        The columns are sample_id, file_name, label, the stored ones, and tag (a list) where the dataset has tags.
+        `after` is None for the first page.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            Conflict: the samples have changed since the previous page.
+            InvalidRequest: the limit is not positive, or `after` is malformed.
+            InvalidFilter: `where` is no filter over the dataset's columns.
+        """
+        require_limit(limit)
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            sample_count, scan_no = session.q("SELECT sample_count, scan_no FROM datasets WHERE id = ?", dataset_id)[0]
+            start = -1
+            if after is not None:
+                ordinal, _, scan = after.partition(" of ")
+                if scan != str(scan_no):
+                    raise Conflict("The dataset was rescanned while it was read; start again.")
+                start = parse_cursor(ordinal)
+            only = filtering.choose(session, dataset_id, where, page=(start, start + limit))
+            page = readout.sample_page(session, dataset_id, start, limit, only)
+        return page, f"{start + limit} of {scan_no}" if start + limit < sample_count - 1 else None
+
+    def unlistable(self, dataset_id: str, where: str | None = None) -> int:
+        """The number of samples whose file name has a line break, so that no list of names can hold it.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            InvalidFilter: `where` is no filter over the dataset's columns.
+        """
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            only = filtering.choose(session, dataset_id, where)
+            return int(
+                session.value(
+                    "SELECT count(*) FROM samples s WHERE dataset_id = ? AND "
+                    f"(contains(file_name, chr(10)) OR contains(file_name, chr(13))) {only}",
+                    dataset_id,
+                )
+            )
 
     def all(self, dataset_id: str) -> list[ColumnInfo]:
         """Every column with what is in it: what the listing gives, `tag`, and the stored ones.

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # sqlglot is loaded at the first filter
 
 MAX_CHARACTERS = 5_000
 """A query string takes so many: percent-encoded they are 60 kB at most, and the HTTP parser allows 64 kB."""
+_LAST = 2**62
 FILTER_S = 20.0
 """The time that one filter may take."""
 
@@ -55,10 +56,11 @@ def stored(session: Session, dataset_id: str) -> list[Stored]:
     return [Stored(*row) for row in rows]
 
 
-def choose(session: Session, dataset_id: str, where: str | None) -> str:
+def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[int, int] | None = None) -> str:
     """A condition on samples `s` that holds for those that a filter chooses; without a filter it is empty.
 
-    The filter is executed here, once, and the condition reads its result, which belongs to this session.
+    The filter is executed here, once, and the condition reads its result, which belongs to this session. With `page`,
+    it is executed for the ordinals after the first number up to the second: all pages of a dataset cost one filter.
 
     Raises:
         InvalidFilter: the text is no filter over the dataset's columns, or the filter takes longer than `FILTER_S`.
@@ -72,11 +74,13 @@ def choose(session: Session, dataset_id: str, where: str | None) -> str:
     columns = stored(session, dataset_id)
     found = condition(where, _filterable(columns, dataset_id))
     joins = "".join(_join(column) for column in columns if column.name in found.names)
+    first, last = page or (-1, _LAST)
     try:
         with session.within(FILTER_S):
             ordinals = session.arrow(
-                f"SELECT s.ordinal FROM samples s{joins} WHERE s.dataset_id = ? AND {found.sql}",
-                *(dataset_id, *found.values),
+                f"SELECT s.ordinal FROM samples s{joins} WHERE s.dataset_id = ? AND s.ordinal > ? AND s.ordinal <= ? "
+                f"AND {found.sql}",
+                *(dataset_id, first, last, *found.values),
             )
     except duckdb.InterruptException:
         raise InvalidFilter(f"0: the filter takes more than {FILTER_S:.0f} s; make it simpler") from None

@@ -195,6 +195,22 @@ def export_page(session: Session, now: Current, after: int, limit: int, only: st
     return _ipc(rows.cast(schema)), _next(now, after, limit)
 
 
+def sample_page(session: Session, dataset_id: str, after: int, limit: int, only: str = "") -> bytes:
+    """The samples whose ordinal is in (after, after + limit] with their columns, as an Arrow IPC stream.
+
+    `only` is a further condition on the samples, as `filtering.choose` returns it.
+    """
+    more = filtering.exported(session, dataset_id)
+    rows = session.arrow(
+        f"SELECT s.ordinal, s.sample_id, s.file_name, s.label{more.select} FROM samples s{more.joins} "
+        f"WHERE s.dataset_id = ? AND s.ordinal > ? AND s.ordinal <= ? {only}",
+        *(dataset_id, after, after + limit),
+    ).sort_by("ordinal")
+    texts = [(name, pa.string()) for name in ("sample_id", "file_name", "label")]
+    schema = pa.schema([*texts, *more.fields])
+    return _ipc(rows.drop_columns(["ordinal"]).rename_columns(schema.names).cast(schema))
+
+
 def _next(now: Current, after: int, limit: int) -> int | None:
     """The ordinal after which the next page begins; None after the last sample."""
     return after + limit if after + limit < now.sample_count - 1 else None

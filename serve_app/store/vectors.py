@@ -240,7 +240,7 @@ class Vectors:
         require_limit(limit)
         with self._database.read() as session:
             current = _require_version(session, dataset_id, version)
-            only = filtering.choose(session, dataset_id, where)
+            only = filtering.choose(session, dataset_id, where, page=(after, after + limit))
             return readout.export_page(session, current, after, limit, only)
 
 

@@ -81,7 +81,7 @@ def test_help_loads_neither_ray_nor_torch():
         (["no-such-command"], "No such command"),
         (["embed"], "Missing argument"),
         (["search", "flowers", "no-such-image.png"], "no such file"),
-        (["export", "flowers", "--format", "csv"], "csv"),
+        (["export", "flowers", "--format", "xlsx"], "xlsx"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

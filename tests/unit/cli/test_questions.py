@@ -95,6 +95,23 @@ def test_a_filter_restricts_duplicates_and_exports(run, tmp_path):
     assert pq.read_table(tmp_path / "some.parquet").column("label").to_pylist() == ["tulip", "tulip"]
 
 
+@pytest.mark.parametrize(
+    ("options", "name", "begins"),
+    [
+        (["--out", "x.csv"], "x.csv", '"sample_id","file_name","label"'),
+        (["--out", "x.csv", "--vectors"], "x.csv", '"sample_id","file_name","label","model_name","vector"'),
+        (["--format", "coco"], "flowers.json", '{"info": {"description": "flowers"}, "images": ['),
+        (["--out", "x.txt"], "x.txt", "tulip/c.png"),
+        (["--format", "yolo", "--out", "x.txt"], "x.txt", "/"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_export_hands_the_chosen_images_to_other_tools(run, tmp_path, options, name, begins):
+    shown = run("export", "flowers", *options, "--where", "file_name = 'tulip/c.png'")
+    assert (shown.exit_code, shown.stdout) == (0, f"{tmp_path / name}\n")
+    assert (tmp_path / name).read_text().startswith(begins)
+
+
 def test_a_mistake_in_a_filter_is_said(run):
     shown = run("diverse", "flowers", "--where", "labl = 'tulip'")
     assert shown.exit_code == 2

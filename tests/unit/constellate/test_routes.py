@@ -51,6 +51,14 @@ def test_an_arrow_export_is_an_arrow_stream(client, dataset, tmp_path):
     assert pa.ipc.open_stream(tmp_path / "flowers.arrow").read_all().num_rows == 4
 
 
+def test_a_dataset_without_vectors_is_handed_over_as_csv_and_coco(client, flowers, tmp_path):
+    dataset = client.register("flowers", flowers)
+    client.export(dataset["id"], tmp_path / "f.csv", format="csv", where="label = 'rose'")
+    assert (tmp_path / "f.csv").read_text().splitlines()[0] == '"sample_id","file_name","label"'
+    client.export(dataset["id"], tmp_path / "f.json", format="coco")
+    assert len(json.loads((tmp_path / "f.json").read_text())["images"]) == 5
+
+
 def test_a_refused_export_leaves_no_file_and_an_older_one_as_it_was(client, flowers, tmp_path):
     target = tmp_path / "flowers.parquet"
     target.write_text("older")

@@ -1,0 +1,221 @@
+"""The route that hands a dataset, or what a filter chooses of it, to other tools: CSV, COCO, YOLO's list, plain lists.
+
+Every answer is a stream that needs memory for one page, and for COCO the chosen ids; it breaks off across a rescan.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+from fastapi import APIRouter, Query
+from starlette.responses import StreamingResponse
+
+from serve_app.api import export, problems
+from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.embeddings import EXPORT_PAGE_ROWS, attachment
+from serve_app.api.schemas import Where
+from serve_app.config import Settings
+from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
+from serve_app.records import Dataset
+from serve_app.services import Services
+from serve_app.sources import coco_subset
+from serve_app.sources.detection import CONTAINERS
+from serve_app.sources.files import decode_name
+from serve_app.sources.roots import check_annotations
+from serve_app.store.columns import Columns
+from serve_app.store.datasets import Datasets
+from serve_app.store.filtering import TAG
+from serve_app.store.vectors import Vectors
+from serve_app.urls import is_url, parse
+
+router = APIRouter(prefix="/datasets/{dataset_id}/export", tags=["columns"])
+
+HandoverFormat = Literal["csv", "coco", "yolo", "list"]
+Pages = Callable[[], AsyncIterator[bytes]]
+"""Begins the pages of `Columns.rows` anew; the first one is read already."""
+
+MEDIA_TYPES: dict[HandoverFormat, str] = {
+    "csv": "text/csv; charset=utf-8",
+    "coco": "application/json",
+    "yolo": "text/plain; charset=utf-8",
+    "list": "text/plain; charset=utf-8",
+}
+SUFFIXES: dict[HandoverFormat, str] = {"csv": "csv", "coco": "json", "yolo": "txt", "list": "txt"}
+ROWS_AT_ONCE = 500
+TAG_SEPARATOR = "/"
+"""The character that no tag has."""
+
+_TEXT = {"schema": {"type": "string"}}
+
+
+@router.get(
+    "",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "the chosen samples",
+            "content": {kind.split(";")[0]: _TEXT for kind in MEDIA_TYPES.values()},
+        },
+        **problems.documented(InvalidFilter, InvalidRequest, NoEmbeddings, DatasetNotFound, Conflict),
+    },
+)
+async def export_samples(
+    dataset_id: str,
+    services: ServicesNow,
+    context: ContextNow,
+    format: HandoverFormat = "csv",
+    where: Where = None,
+    with_vectors: Annotated[bool, Query(description="CSV only: model_name, vector, x and y too")] = False,
+) -> StreamingResponse:
+    """Hand the samples, or those that a filter chooses, to another tool; the dataset need not have vectors.
+
+    `csv` has sample_id, file_name, label, the stored columns, and tags separated by `/`. `coco` keeps the entries of a
+    registered COCO file; another dataset's labels become categories, without boxes. `yolo` has the path of an image in
+    each line, `list` the file name below the root.
+    """
+    dataset = await services.writer.ask(Datasets.get, dataset_id)
+    body = await _body(services, context.settings, dataset, format, where, with_vectors=with_vectors)
+    headers = {"Content-Disposition": attachment(f"{dataset.name}.{SUFFIXES[format]}"), "Cache-Control": "no-store"}
+    return StreamingResponse(body, headers=headers, media_type=MEDIA_TYPES[format])
+
+
+async def _body(
+    services: Services,
+    settings: Settings,
+    dataset: Dataset,
+    format: HandoverFormat,
+    where: str | None,
+    *,
+    with_vectors: bool,
+) -> AsyncIterator[bytes]:
+    if with_vectors:
+        if format != "csv":
+            raise InvalidRequest("only CSV can have vectors here; embeddings/export has Parquet and Arrow")
+        return _csv(await _with_vectors(services, dataset.id, where))
+    if format in ("yolo", "list"):
+        await _require_listable(services, dataset, where)
+    pages = await _pages(services, dataset.id, where)
+    if format == "csv":
+        return _csv(pages())
+    if format == "coco":
+        return await _coco(settings, dataset, pages)
+    return _lines(pages(), (lambda name: _path(dataset.root, name)) if format == "yolo" else decode_name)
+
+
+async def _pages(services: Services, dataset_id: str, where: str | None) -> Pages:
+    async def read(after: str | None) -> export.Page[str]:
+        return await services.writer.ask(Columns.rows, dataset_id, after=after, limit=EXPORT_PAGE_ROWS, where=where)
+
+    first = await read(None)
+    return lambda: export.pages(first, read)
+
+
+async def _with_vectors(services: Services, dataset_id: str, where: str | None) -> AsyncIterator[bytes]:
+    version = (await services.writer.ask(Vectors.current, dataset_id)).version
+
+    async def read(after: int) -> export.Page[int]:
+        return await services.writer.ask(
+            Vectors.export, dataset_id, version=version, after=after, limit=EXPORT_PAGE_ROWS, where=where
+        )
+
+    return export.pages(await read(-1), read)
+
+
+async def _require_listable(services: Services, dataset: Dataset, where: str | None) -> None:
+    if dataset.format in CONTAINERS:
+        raise InvalidRequest("the images lie inside tar or Parquet files and have no paths; export csv or coco")
+    if n := await services.writer.ask(Columns.unlistable, dataset.id, where):
+        raise InvalidRequest(f"{n:,} file names have line breaks, which no list can hold; export csv or coco")
+
+
+async def _csv(pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    is_first = True
+    async for page in pages:
+        yield await asyncio.to_thread(_csv_text, page, with_header=is_first)
+        is_first = False
+
+
+def _csv_text(page: bytes, *, with_header: bool) -> bytes:
+    table = export.table(page)
+    for name, separator in ((TAG, TAG_SEPARATOR), ("vector", " ")):
+        if name in table.column_names:
+            at, values = table.column_names.index(name), table.column(name)
+            texts = pc.binary_join(values.cast(pa.list_(pa.string())), separator)
+            table = table.set_column(at, name, texts)
+    sink = pa.BufferOutputStream()
+    csv.write_csv(table, sink, csv.WriteOptions(include_header=with_header))
+    text: bytes = sink.getvalue().to_pybytes()
+    return text
+
+
+async def _lines(pages: AsyncIterator[bytes], line: Callable[[str], bytes]) -> AsyncIterator[bytes]:
+    async for page in pages:
+        names = export.table(page).column("file_name").to_pylist()
+        yield b"".join(line(name) + b"\n" for name in names)
+
+
+def _path(root: str, name: str) -> bytes:
+    """The absolute path or the URL of an image."""
+    if is_url(name):
+        return name.encode()
+    return str(parse(root).child(name)).encode() if is_url(root) else os.path.join(os.fsencode(root), decode_name(name))
+
+
+async def _coco(settings: Settings, dataset: Dataset, pages: Pages) -> AsyncIterator[bytes]:
+    if dataset.format != "coco" or dataset.annotations is None:
+        return _coco_of_labels(pages, dataset.name)
+    file = await asyncio.to_thread(check_annotations, dataset.annotations, Path(dataset.root), settings.dataset_roots)
+    chosen: set[str] = set()
+    async for page in pages():
+        chosen.update(export.table(page).column("sample_id").to_pylist())
+    return _from_thread(coco_subset.subset(Path(str(file)), frozenset(chosen), dataset.name))
+
+
+async def _from_thread(pieces: Iterator[str]) -> AsyncIterator[bytes]:
+    while batch := await asyncio.to_thread(lambda: list(islice(pieces, ROWS_AT_ONCE))):
+        yield "".join(batch).encode()
+
+
+async def _coco_of_labels(pages: Pages, name: str) -> AsyncIterator[bytes]:
+    """A COCO file of images with labels: numbers are ids, and an annotation has a category and no box."""
+    categories: dict[str, int] = {}
+    yield json.dumps({"info": {"description": name}}, ensure_ascii=False)[:-1].encode()
+    for section, entries_of in (("images", _images), ("annotations", _annotations)):
+        separator, number = f', "{section}": [\n', 0
+        async for page in pages():
+            rows = await asyncio.to_thread(lambda page=page: export.table(page).to_pylist())  # type: ignore[misc]
+            entries = entries_of(rows, number, categories)
+            if entries:
+                yield (separator + ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)).encode()
+                separator = ",\n"
+            number += len(rows)
+        yield b"]" if separator == ",\n" else f"{separator}]".encode()
+    named = [{"id": category_id, "name": label} for label, category_id in categories.items()]
+    yield f', "categories": {json.dumps(named, ensure_ascii=False)}}}\n'.encode()
+
+
+def _images(rows: list[dict[str, Any]], number: int, categories: dict[str, int]) -> list[dict[str, object]]:
+    sides = [{side: int(row[side]) for side in ("width", "height") if isinstance(row.get(side), float)} for row in rows]
+    return [
+        {"id": number + at + 1, "file_name": row["file_name"], **size}
+        for at, (row, size) in enumerate(zip(rows, sides, strict=True))
+    ]
+
+
+def _annotations(rows: list[dict[str, Any]], number: int, categories: dict[str, int]) -> list[dict[str, object]]:
+    return [
+        {
+            "id": number + at + 1,
+            "image_id": number + at + 1,
+            "category_id": categories.setdefault(row["label"], len(categories) + 1),
+        }
+        for at, row in enumerate(rows)
+        if row["label"] is not None
+    ]
