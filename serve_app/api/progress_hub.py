@@ -40,7 +40,8 @@ EVENTS_PER_S = 10.0
 
 TURN_STREAMS = 20
 TURN_S = 0.1
-"""First and last states are not subject to `EVENTS_PER_S`. They are sent in groups so that requests run in between."""
+"""A stream's first state and a job's last are not subject to `EVENTS_PER_S`. They are sent in groups so that requests
+run in between."""
 
 
 class Watch:
@@ -63,8 +64,12 @@ class Watch:
         return not self._has_state or _version(job) != _version(self.job)
 
     def can_wait(self, job: Job | None) -> bool:
-        """Whether this state may be sent later or never: it is neither a stream's or job's first state nor terminal."""
-        return self._has_state and self.job is not None and job is not None and job.status not in TERMINAL
+        """Whether this state may be sent later or never: it is neither the stream's first state nor terminal.
+
+        The beginning of a job may wait, because hundreds of streams that waited for the job would all have it at once,
+        and it says no more than the next state does.
+        """
+        return self._has_state and job is not None and job.status not in TERMINAL
 
     def offer(self, job: Job | None) -> None:
         """Take the newest state; a state that the stream already has does not wake it."""

@@ -353,6 +353,19 @@ async def test_a_stream_that_opens_between_turns_has_its_first_state_at_once(mon
     assert await next_state(hub.watch("d1", "embed")) == JOB
 
 
+async def test_streams_that_wait_for_a_job_hear_of_its_beginning_in_turns_and_of_its_end_at_once(monkeypatch):
+    monkeypatch.setattr(progress_hub, "EVENTS_PER_S", 0.01)
+    table = Table()
+    hub = hub_of(table)
+    watches = [hub.watch("d1", "embed") for _ in range(3)]
+    assert [await next_state(watch) for watch in watches] == [None] * len(watches)
+    table.put(JOB)
+    table.polled.clear()
+    await asyncio.wait_for(table.polled.wait(), PATIENCE_S)
+    table.put(DONE)
+    assert [await next_state(watch) for watch in watches] == [DONE] * len(watches)
+
+
 async def test_a_full_house_is_told_the_end_a_few_at_a_time_so_that_others_are_answered_in_between(monkeypatch):
     table = Table(JOB)
     hub = hub_of(table)
