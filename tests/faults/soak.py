@@ -70,7 +70,6 @@ def soak(base: Path, minutes: float, seed: int, n_rows: int = 0) -> None:
     """
     database_mb = DATABASE_MB + n_rows * STOCK_BYTES / 1e6
     service = Service(base, make_tiny_checkpoint(base / "tiny-dinov2"))
-    deadline = time.monotonic() + 60 * minutes
     try:
         service.start()
         album = Album.register(service, make_folder(service.roots / "album", n_images=N_IMAGES))
@@ -82,6 +81,7 @@ def soak(base: Path, minutes: float, seed: int, n_rows: int = 0) -> None:
             stock.check()
         first = Footprint.of(service)
         print(f"at the start: {first}", flush=True)
+        deadline = time.monotonic() + 60 * minutes
         n_round = 0
         while time.monotonic() < deadline:
             seconds = min(ROUND_S, deadline - time.monotonic())
