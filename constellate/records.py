@@ -18,7 +18,7 @@ class DatasetInfo(TypedDict):
     annotations: str | None
     sample_count: int
     notices: NotRequired[list[str]]
-    """What the listing left out, and why; only in the answer to the request that made it."""
+    """What the last listing left out, and why."""
 
 
 class JobInfo(TypedDict):

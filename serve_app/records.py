@@ -53,8 +53,7 @@ class SourceFile:
 class Dataset:
     """A registered dataset. `root` is the real path of a folder or a URL; `annotations` is a file or URL, or None.
 
-    `notices` says what the listing left out or set aside, and why. Only the answer to the request that made the listing
-    has them; elsewhere they are empty.
+    `notices` says what the last listing left out or set aside, and why.
     """
 
     id: str

@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +17,8 @@ from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
 from serve_app.sources.roots import check_annotations, check_root
 from serve_app.sources.web import Web
 from serve_app.store.column_rows import GivenColumns
-from serve_app.store.datasets import Datasets
+from serve_app.store.datasets import MAX_NOTICES, Datasets
 from serve_app.urls import Url, is_url
-
-MAX_NOTICES = 20
 
 
 class Scan(NamedTuple):
@@ -61,8 +58,9 @@ async def register(
             format=found,
             annotations=str(file) if file is not None else None,
             columns=scan.columns,
+            notices=notices,
         )
-    return replace(dataset, notices=_told(notices, scan.n_files - dataset.sample_count))
+    return dataset
 
 
 async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanChange:
@@ -76,16 +74,11 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
     folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
     web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
     notices: list[str] = []
+    if file is None:
+        with suppress(InvalidRequest):  # the format stays; only what is set aside is of interest
+            await asyncio.to_thread(sources.detect, folder, None, "auto", web, notices)
     async with _scanned(writer, folder, dataset.format, file, web, notices) as scan:
-        change = await writer.ask(Datasets.rescan, scan.id, dataset.id, scan.columns)
-    return replace(change, notices=_told([*notices, *change.notices]))
-
-
-def _told(notices: list[str], n_repeated: int = 0) -> tuple[str, ...]:
-    """The first notices, each once, for the answer."""
-    if n_repeated > 0:
-        notices.append(f"left out: {n_repeated:,} entries name an image that an entry before them names")
-    return tuple(list(dict.fromkeys(notices))[:MAX_NOTICES])
+        return await writer.ask(Datasets.rescan, scan.id, dataset.id, scan.columns, notices)
 
 
 def _split_file(root: str) -> tuple[str, str | None]:

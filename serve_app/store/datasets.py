@@ -1,6 +1,8 @@
 """Datasets and their samples: registration, listing, rescans."""
 
+import json
 import uuid
+from collections.abc import Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,8 @@ from serve_app.store.session import Session
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
 
-_COLUMNS = "id, name, root, format, annotations, sample_count, created_at"
+_COLUMNS = "id, name, root, format, annotations, sample_count, notices, created_at"
+MAX_NOTICES = 20
 
 # When several listed files have the same id, the first one counts.
 _SCANNED = (
@@ -81,6 +84,7 @@ class Datasets:
         format: DatasetFormat,
         annotations: str | None,
         columns: GivenColumns | None = None,
+        notices: Sequence[str] = (),
     ) -> Dataset:
         """Turn a scan into a new dataset, with the columns that its source has.
 
@@ -94,17 +98,20 @@ class Datasets:
             if taken is not None:
                 raise NameTaken(taken[0])
             _require_scan(session, scan_id)
-            sample_count = _take_scan(session, scan_id, dataset_id)
+            sample_count, n_repeated = _take_scan(session, scan_id, dataset_id)
+            told = json.dumps(_told(notices, n_repeated))
             session.q(
-                f"INSERT INTO datasets ({_COLUMNS}, scan_no) VALUES (?, ?, ?, ?, ?, ?, ?, 1)",
-                *(dataset_id, name, root, format, annotations, sample_count, utc_now()),
+                f"INSERT INTO datasets ({_COLUMNS}, scan_no) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)",
+                *(dataset_id, name, root, format, annotations, sample_count, told, utc_now()),
             )
             column_rows.take_source(session, dataset_id, columns)
             return require_dataset(session, dataset_id)
 
     @write
-    def rescan(self, scan_id: str, dataset_id: str, columns: GivenColumns | None = None) -> ScanChange:
-        """Replace a dataset's samples, and the columns of its source, by a scan; samples keep their id.
+    def rescan(
+        self, scan_id: str, dataset_id: str, columns: GivenColumns | None = None, notices: Sequence[str] = ()
+    ) -> ScanChange:
+        """Replace a dataset's samples, notices, and the columns of its source, by a scan; samples keep their id.
 
         Vectors stay until the next embed job. The vectors of removed samples are hidden, and appear again when a
         later scan finds the samples again.
@@ -127,15 +134,17 @@ class Datasets:
             )
             assert row is not None
             session.q("DELETE FROM samples WHERE dataset_id = ?", dataset_id)
-            sample_count = _take_scan(session, scan_id, dataset_id)
+            sample_count, n_repeated = _take_scan(session, scan_id, dataset_id)
+            left_out = column_rows.take_source(session, dataset_id, columns)
+            told = _told([*notices, *left_out], n_repeated)
             session.q(
-                "UPDATE datasets SET sample_count = ?, scan_no = scan_no + 1 WHERE id = ?", sample_count, dataset_id
+                "UPDATE datasets SET sample_count = ?, notices = ?, scan_no = scan_no + 1 WHERE id = ?",
+                *(sample_count, json.dumps(told), dataset_id),
             )
             vectors = readout.current(session, dataset_id)
             if vectors is not None:
                 recount(session, dataset_id, vectors.dimension)
-            notices = column_rows.take_source(session, dataset_id, columns)
-        return ScanChange(added=row[0], changed=row[1], removed=row[2], notices=notices)
+        return ScanChange(added=row[0], changed=row[1], removed=row[2], notices=told)
 
     @write
     def delete(self, dataset_id: str) -> None:
@@ -224,8 +233,14 @@ def require_dataset(session: Session, dataset_id: str) -> Dataset:
 
 
 def _dataset(*row: object) -> Dataset:
-    *columns, created_at = row
-    return Dataset(*columns, created_at.replace(tzinfo=UTC))  # type: ignore
+    *columns, notices, created_at = row
+    return Dataset(*columns, created_at.replace(tzinfo=UTC), tuple(json.loads(notices)))  # type: ignore
+
+
+def _told(notices: Sequence[str], n_repeated: int) -> tuple[str, ...]:
+    """The first notices, each once, with one about entries that were named before."""
+    repeated = f"left out: {n_repeated:,} entries name an image that an entry before them names"
+    return tuple(dict.fromkeys([*([repeated] if n_repeated else []), *notices]))[:MAX_NOTICES]
 
 
 def _listed(files: list[SourceFile]) -> pa.Table:
@@ -254,8 +269,9 @@ def _require_scan(session: Session, scan_id: str) -> None:
         raise Unavailable("The listing of the folder was interrupted; try again.")
 
 
-def _take_scan(session: Session, scan_id: str, dataset_id: str) -> int:
-    """Turn the scan into the dataset's samples and return their number."""
+def _take_scan(session: Session, scan_id: str, dataset_id: str) -> tuple[int, int]:
+    """Turn the scan into the dataset's samples; return their number, and that of entries named before them."""
+    listed = session.value("SELECT count(*) FROM scan_files WHERE scan_id = ?", scan_id)
     count = session.value(
         "INSERT INTO samples (dataset_id, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place) SELECT "
         f"?, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place FROM ({_SCANNED}) ORDER BY ordinal",
@@ -263,7 +279,7 @@ def _take_scan(session: Session, scan_id: str, dataset_id: str) -> int:
         scan_id,
     )
     _forget_scan(session, scan_id)
-    return int(count)
+    return int(count), int(listed) - int(count)
 
 
 def _forget_scan(session: Session, scan_id: str) -> None:

@@ -159,6 +159,11 @@ def _origins(session: Session) -> None:
     )
 
 
+def _notices(session: Session) -> None:
+    """Add what the last listing left out: a JSON list of sentences."""
+    session.q("ALTER TABLE datasets ADD COLUMN notices VARCHAR DEFAULT '[]'")
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -173,4 +178,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("kept counts", _kept_counts),
     Migration("columns and tags", _columns_and_tags),
     Migration("origins of columns", _origins),
+    Migration("notices of listings", _notices),
 )

@@ -89,3 +89,35 @@ async def test_other_images_in_a_file_of_equal_size_and_time_are_embedded(client
     assert await embed(client, services, dataset) == others
     assert await embed(client, services, dataset) == []
     assert (await client.get(image, headers={"If-None-Match": etag})).content == BLUE
+
+
+async def test_notices_stay_with_the_dataset_until_the_next_rescan(client, root):
+    """Only the answer that made the listing had them, and who looked later saw a dataset without labels."""
+    folder = root / "flowers"
+    (folder / "manifest.csv").write_bytes(b"colour\nred\n")
+    (folder / "c.svg").write_bytes(b"<svg/>")
+    made = (await register(client, folder)).json()
+    assert len(made["notices"]) == 2
+    assert "manifest.csv" in made["notices"][0]
+    assert "c.svg" in made["notices"][1]
+    assert (await client.get(f"/datasets/{made['id']}")).json() == made
+    assert (await client.get("/datasets")).json() == [made]
+
+    (folder / "c.svg").unlink()
+    change = (await client.post(f"/datasets/{made['id']}/rescan")).json()
+    assert change["notices"] == made["notices"][:1]
+    assert (await client.get(f"/datasets/{made['id']}")).json()["notices"] == made["notices"][:1]
+
+    (folder / "manifest.csv").unlink()
+    assert "notices" not in (await client.post(f"/datasets/{made['id']}/rescan")).json()
+    assert (await client.get(f"/datasets/{made['id']}")).json()["notices"] == []
+
+
+async def test_entries_that_are_named_twice_are_told_at_a_rescan_too(client, root):
+    listed = root / "flowers" / "manifest.csv"
+    listed.write_text("file_name\nrose/a.png\n")
+    made = (await register(client, listed)).json()
+    assert (made["sample_count"], made["notices"]) == (1, [])
+    listed.write_text("file_name\nrose/a.png\nrose/a.png\n")
+    change = (await client.post(f"/datasets/{made['id']}/rescan")).json()
+    assert "1 entries name an image that an entry before them names" in change["notices"][0]
