@@ -23,6 +23,7 @@ from serve_app.api.embeddings import EXPORT_PAGE_ROWS, attachment
 from serve_app.api.schemas import Where
 from serve_app.config import Settings
 from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
+from serve_app.jobs.column_file import TAG_SEPARATOR
 from serve_app.records import Dataset
 from serve_app.services import Services
 from serve_app.sources import coco_subset
@@ -49,8 +50,6 @@ MEDIA_TYPES: dict[HandoverFormat, str] = {
 }
 SUFFIXES: dict[HandoverFormat, str] = {"csv": "csv", "coco": "json", "yolo": "txt", "list": "txt"}
 ROWS_AT_ONCE = 500
-TAG_SEPARATOR = "/"
-"""The character that no tag has."""
 
 _TEXT = {"schema": {"type": "string"}}
 

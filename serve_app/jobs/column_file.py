@@ -16,12 +16,16 @@ from serve_app.jobs.arrow_messages import MAGIC
 from serve_app.jobs.table_file import open_arrow_file, open_arrow_stream, open_parquet
 from serve_app.sources.parquet_table import is_text, refusing, text_lengths
 from serve_app.store.column_rows import FIXED, MAX_COLUMNS, GivenColumns
+from serve_app.store.filtering import TAG
 
 MAX_BYTES = 256 * 2**20
 """The memory that the rows may take; the whole file is one transaction of the writer."""
 MAX_TEXT = 4096
 MAX_NAME = 100
 BATCH_ROWS = 10_000
+TAG_SEPARATOR = "/"
+"""The character that no tag has."""
+TAG_PATTERN = r"^[^\x00-\x1f\x7f/]{1,100}$"
 _OF_VECTORS = frozenset({"vector", "x", "y", "model_name"})
 _CELL_BYTES = 8
 """A number or a time takes this much, and the place of a text not more."""
@@ -64,18 +68,36 @@ def of_table(rows: pa.Table) -> ColumnTable:
     key_column = next((name for name in ("sample_id", "file_name") if name in rows.column_names), None)
     if key_column is None:
         raise InvalidRequest("the file has neither a column sample_id nor file_name")
-    ignored = [name for name in rows.column_names if name.casefold() in FIXED and name != key_column]
-    names = [name for name in rows.column_names if name != key_column and name not in ignored]
-    _check_names(names)
+    ignored = [name for name in rows.column_names if name.casefold() in FIXED and name not in (key_column, TAG)]
+    names = [name for name in rows.column_names if name not in (key_column, TAG, *ignored)]
+    has_tags = TAG in rows.column_names
+    if names or not has_tags:
+        _check_names(names)
     typed = [_typed(name, rows.column(name)) for name in names]
     key = rows.column(key_column).cast(pa.string())
-    table = pa.table({"key": key, **{f"c{place}": values for place, (_, values) in enumerate(typed)}})
+    tags = {TAG: _tags(rows.column(TAG))} if has_tags else {}
+    table = pa.table({"key": key, **{f"c{place}": values for place, (_, values) in enumerate(typed)}, **tags})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
     types = {name: kind for name, (kind, _) in zip(names, typed, strict=True)}
-    given = GivenColumns(key_column, types, sink.getvalue().to_pybytes())
+    given = GivenColumns(key_column, types, sink.getvalue().to_pybytes(), has_tags)
     return ColumnTable(given, [name for name in ignored if name != "sample_id"])
+
+
+def _tags(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Lists of tags; a text holds several between slashes, as an export to CSV writes them."""
+    kind = values.type
+    if is_text(kind) or pa.types.is_null(kind):
+        values = pc.split_pattern(values.cast(pa.string()), TAG_SEPARATOR)
+    elif not (pa.types.is_list(kind) or pa.types.is_large_list(kind)) or not is_text(kind.value_type):
+        raise InvalidRequest(f"the column {TAG!r} is {kind}; it holds lists of texts, or texts with tags between '/'")
+    values = values.cast(pa.list_(pa.string()))
+    flat = pc.list_flatten(values).drop_null()
+    wrong = flat.filter(pc.invert(pc.match_substring_regex(flat, TAG_PATTERN)))
+    if len(wrong):
+        raise InvalidRequest(f"{wrong[0].as_py()[:MAX_NAME]!r} is no tag: use 1 to 100 characters, and no '/'")
+    return values
 
 
 def _check_names(names: list[str]) -> None:

@@ -35,12 +35,14 @@ _MATCHES = (
 class GivenColumns:
     """Columns of a file or a source: the type of each by name, and an Arrow IPC stream of N rows.
 
-    The stream has `key`, and `c0`, `c1`, … in the order of `types`. `key_column` is "sample_id" or "file_name".
+    The stream has `key`, then `c0`, `c1`, … in the order of `types`, and with `has_tags` also `tag`, lists of texts.
+    `key_column` is "sample_id" or "file_name".
     """
 
     key_column: str
     types: dict[str, str]
     table: bytes
+    has_tags: bool = False
 
 
 def match(session: Session, dataset_id: str, given: GivenColumns) -> int:
@@ -86,6 +88,19 @@ def replace(
             f"USING (position) WHERE m.usable AND g.c{place} IS NOT NULL",
             column.column_id,
         )
+
+
+def replace_tags(session: Session, dataset_id: str) -> None:
+    """Give the samples of the bound rows the tags of their rows, in the place of those that they have."""
+    session.q(
+        "DELETE FROM tags WHERE dataset_id = ? AND sample_id IN (SELECT sample_id FROM matches WHERE usable)",
+        dataset_id,
+    )
+    session.q(
+        "INSERT INTO tags SELECT DISTINCT ?, tag, sample_id FROM (SELECT unnest(g.tag) AS tag, m.sample_id "
+        "FROM given g JOIN matches m USING (position) WHERE m.usable) WHERE tag IS NOT NULL",
+        dataset_id,
+    )
 
 
 def add(session: Session, dataset_id: str, name: str, type_name: str, origin: Origin) -> Stored:

@@ -35,8 +35,8 @@ class Columns:
     def put(self, dataset_id: str, given: GivenColumns) -> ColumnsChange:
         """Add columns, or replace those that have the names, in one transaction that may be repeated.
 
-        A replaced column keeps none of its old values. Rows that name no sample, several samples, or the sample of an
-        earlier row are refused and counted.
+        A replaced column keeps none of its old values; tags change on the samples of the rows alone. Rows that name no
+        sample, several samples, or the sample of an earlier row are refused and counted.
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -51,8 +51,11 @@ class Columns:
                 example = f", such as {refused[0].examples[0]!r}" if refused else ""
                 raise InvalidRequest(f"none of {n_rows:,} rows{example} names a sample by its {given.key_column}")
             column_rows.replace(session, dataset_id, given, "put")
+            if given.has_tags:
+                column_rows.replace_tags(session, dataset_id)
         self._database.checkpoint()
-        return ColumnsChange(columns=list(given.types), rows=n_rows, matched=matched, refused=refused)
+        columns = [*given.types, *([TAG] if given.has_tags else [])]
+        return ColumnsChange(columns=columns, rows=n_rows, matched=matched, refused=refused)
 
     @write
     def remove(self, dataset_id: str, name: str) -> int:

@@ -45,6 +45,33 @@ async def test_csv_has_the_columns_and_tags_of_the_chosen_samples_without_any_ve
     assert [row["file_name"] for row in rows_of(await export(client, dataset, "csv"))] == NAMES
 
 
+async def test_tags_of_an_exported_csv_go_back_in_and_other_samples_keep_theirs(client, dataset):
+    await tag(client, dataset, "a b", {"where": "label = 'rose'"})
+    await tag(client, dataset, "c", {"sample_ids": NAMES})
+    text = (await export(client, dataset, "csv", where="label = 'rose'")).text
+    await tag(client, dataset, "a b", {"where": "label IS NOT NULL"}, "DELETE")
+    await tag(client, dataset, "later", {"where": "label = 'rose'"})
+    change = await put(client, dataset, text.encode(), CSV)
+    assert (change["columns"], change["matched"]) == (["tag"], 2)
+    tags = {entry["value"]: entry["count"] for entry in (await client.get(f"/datasets/{dataset['id']}/tags")).json()}
+    assert tags == {"a b": 2, "c": 5}
+
+
+async def test_tags_of_an_exported_parquet_go_back_in(client, embedded):
+    await tag(client, embedded, "keep", {"where": "label = 'rose'"})
+    content = (await client.get(f"/datasets/{embedded['id']}/embeddings/export")).content
+    await tag(client, embedded, "keep", None, "DELETE")
+    assert (await put(client, embedded, content))["columns"] == ["width", "height", "format", "tag"]
+    assert (await client.get(f"/datasets/{embedded['id']}/tags")).json() == [{"value": "keep", "count": 2}]
+
+
+@pytest.mark.parametrize("tags", ["a//b", "x" * 101, "a\tb"])
+async def test_a_text_that_is_no_tag_is_refused(client, dataset, tags):
+    body = f'file_name,tag\nrose/a.png,"{tags}"\n'.encode()
+    answer = await client.put(f"/datasets/{dataset['id']}/columns", content=body, headers=CSV)
+    assert (answer.status_code, "is no tag" in answer.json()["detail"]) == (422, True)
+
+
 async def test_csv_has_vectors_when_asked_for(client, embedded):
     rows = rows_of(await export(client, embedded, "csv", with_vectors=True))
     assert len(rows) == 4
