@@ -35,6 +35,8 @@ class JobInfo(TypedDict):
     model_name: str | None
     created_at: str
     finished_at: str | None
+    notified: NotRequired[str | None]
+    notify_detail: NotRequired[str | None]
 
 
 class EmbeddingsInfo(TypedDict):

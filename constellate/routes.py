@@ -135,29 +135,42 @@ class Routes:
         answer = self._request("GET", f"/datasets/{dataset_id}/tags").json()
         return {entry["value"]: entry["count"] for entry in answer}
 
-    def generate(self, dataset_id: str, *, model_name: str | None = None, force: bool = False) -> str:
-        """Start embedding and return the job's id. Raises `Refused` (409, with `job_id`) while a job runs."""
-        body = {"force": force} | ({"model_name": model_name} if model_name else {})
+    def generate(
+        self, dataset_id: str, *, model_name: str | None = None, force: bool = False, notify_url: str | None = None
+    ) -> str:
+        """Start embedding and return the job's id; `notify_url` is told when it ends.
+
+        Raises `Refused` (409, with `job_id`) while a job runs.
+        """
+        body = {"force": force, **_given(model_name=model_name, notify_url=notify_url)}
         return self._started(f"/datasets/{dataset_id}/embeddings/generate", body)
 
-    def reduce(self, dataset_id: str) -> str:
-        """Start the 2D map and return the job's id. Raises `Refused` (409, with `job_id`) while a job runs."""
-        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", {})
+    def reduce(self, dataset_id: str, *, notify_url: str | None = None) -> str:
+        """Start the 2D map and return the job's id; `notify_url` is told when it ends.
+
+        Raises `Refused` (409, with `job_id`) while a job runs.
+        """
+        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", _given(notify_url=notify_url))
 
     def import_vectors(
-        self, dataset_id: str, file: str | Path, *, space_key: str | None = None, model_name: str | None = None
+        self,
+        dataset_id: str,
+        file: str | Path,
+        *,
+        space_key: str | None = None,
+        model_name: str | None = None,
+        notify_url: str | None = None,
     ) -> str:
         """Send vectors made elsewhere, as Parquet or Arrow, and return the job's id.
 
         `space_key` and `model_name` may be left out if the file states them, as exports do. Raises `Refused` (422) if
         the file is not usable, and (409, with `job_id`) while a job runs.
         """
-        given = {"space_key": space_key, "model_name": model_name}
         with Path(file).open("rb") as stream:
             answer = self._request(
                 "POST",
                 f"/datasets/{dataset_id}/embeddings/import",
-                params={name: value for name, value in given.items() if value is not None},
+                params=_given(space_key=space_key, model_name=model_name, notify_url=notify_url),
                 content=stream,
                 timeout_s=LONG_ANSWER_S,
             )

@@ -12,8 +12,10 @@ from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.config import Settings
 from serve_app.jobs.loop import JobLoop
+from serve_app.jobs.notifier import Notifier
 from serve_app.policy import Policy
 from serve_app.sources.reading import Reader
+from serve_app.sources.web import Web
 
 log = logging.getLogger("constellate.runner")
 
@@ -35,8 +37,10 @@ class JobRunner:
             window=policy.window,
             chunk_images=policy.chunk_images,
         )
-        # The task starts here and not in a handler, because a task inherits the context of the request that starts it.
+        # The tasks start here and not in a handler, because a task inherits the context of the request that starts it.
         self._task = asyncio.create_task(self._loop.run())
+        web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
+        self._notifying = asyncio.create_task(Notifier(WriterHandle(settings), web, settings.notify_key).run())
 
     async def nudge(self) -> None:
         """Look for a claimable job now."""
@@ -44,10 +48,12 @@ class JobRunner:
 
     async def check_health(self) -> None:
         """Raise if the loop has ended, so that Serve replaces the replica."""
-        if self._task.done():
-            raise RuntimeError("the job loop ended") from self._task.exception()
+        for task in (self._task, self._notifying):
+            if task.done():
+                raise RuntimeError("the job loop or the notifier ended") from task.exception()
 
     async def __del__(self) -> None:
         """Release held jobs on a graceful stop; after a kill their leases run out instead."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        for task in (self._task, self._notifying):
+            task.cancel()
+        await asyncio.gather(self._task, self._notifying, return_exceptions=True)

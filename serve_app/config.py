@@ -4,6 +4,7 @@ An unknown key is always an error. Nothing is read at import time; the compositi
 `Settings.from_environment` once.
 """
 
+import base64
 import difflib
 import os
 from collections.abc import Mapping
@@ -60,6 +61,12 @@ class Settings(BaseModel):
         None, min_length=1, repr=False, description="when set, every route but /healthz wants Authorization: Bearer"
     )
 
+    notify_key: str | None = Field(
+        None,
+        repr=False,
+        description="signs the webhooks of jobs: base64 of 24 to 64 bytes (`openssl rand -base64 32`)",
+    )
+
     @field_validator("dataset_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: object) -> object:
@@ -82,6 +89,17 @@ class Settings(BaseModel):
     def _fits_a_header(cls, value: str | None) -> str | None:
         if value is not None and (value != value.strip() or not value.isprintable()):
             raise ValueError("the key has white space at an end or a control character, which no header can carry")
+        return value
+
+    @field_validator("notify_key", mode="after")
+    @classmethod
+    def _is_a_secret(cls, value: str | None) -> str | None:
+        try:
+            n_bytes = 32 if value is None else len(base64.b64decode(value.removeprefix("whsec_"), validate=True))
+        except ValueError:
+            n_bytes = 0
+        if not 24 <= n_bytes <= 64:
+            raise ValueError("the key is base64 of 24 to 64 bytes: make one with `openssl rand -base64 32`")
         return value
 
     @field_validator("data_dir", "cache_dir", mode="after")

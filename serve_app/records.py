@@ -19,6 +19,7 @@ VectorArray = NDArray[np.float32]
 DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
 JobKind = Literal["embed", "reduce", "import"]
 JobStatus = Literal["running", "complete", "error", "cancelled"]
+NotifyState = Literal["pending", "delivered", "failed"]
 
 TERMINAL: frozenset[str] = frozenset({"complete", "error", "cancelled"})
 
@@ -91,7 +92,8 @@ class Job:
 
     `seq` grows with every committed change. `rate` is in samples/s over the last seconds of committed work, and `eta_s`
     is the remaining time at that rate; both are None if unknown. `phase` says more about a running job ("queued",
-    "running", "fitting").
+    "running", "fitting"). `notified` says whether the webhook at its end was delivered, None for a job without one, and
+    `notify_detail` why not.
     """
 
     id: str
@@ -111,6 +113,8 @@ class Job:
     eta_s: float | None
     created_at: datetime
     finished_at: datetime | None
+    notified: NotifyState | None = None
+    notify_detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Header, Response
 from starlette.responses import StreamingResponse
 
-from serve_app.api import export, problems
+from serve_app.api import export, problems, webhook
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.schemas import (
     Cursor,
@@ -66,7 +66,10 @@ async def generate_embeddings(
     """Embed a dataset. The service answers when the job is on disk; from then on the job survives any crash."""
     options = options or GenerateOptions()
     model_name = await asyncio.to_thread(weights.resolve, options.model_name or context.settings.model)
-    job = await services.writer.ask(Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force)
+    notify_url = webhook.checked(options.notify_url, context.settings)
+    job = await services.writer.ask(
+        Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force, notify_url=notify_url
+    )
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message=f"Embedding {job.total} images with {model_name}.", job_id=job.id)
@@ -76,11 +79,17 @@ async def generate_embeddings(
     "/reduce", status_code=202, responses=_LOCATION | problems.documented(NoEmbeddings, DatasetNotFound, JobRunning)
 )
 async def reduce_embeddings(
-    dataset_id: str, services: ServicesNow, response: Response, options: ReduceOptions | None = None
+    dataset_id: str,
+    services: ServicesNow,
+    context: ContextNow,
+    response: Response,
+    options: ReduceOptions | None = None,
 ) -> JobStarted:
     """Lay the dataset's vectors out on a 2D map."""
-    params = (options or ReduceOptions()).model_dump()
-    job = await services.writer.ask(Jobs.create, dataset_id, "reduce", params=params)
+    options = options or ReduceOptions()
+    notify_url = webhook.checked(options.notify_url, context.settings)
+    params = options.model_dump(exclude={"notify_url"})
+    job = await services.writer.ask(Jobs.create, dataset_id, "reduce", params=params, notify_url=notify_url)
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message="Computing the 2D map.", job_id=job.id)

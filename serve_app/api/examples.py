@@ -46,6 +46,8 @@ _JOB: dict[str, Any] = {
     "eta_s": None,
     "created_at": _CREATED,
     "finished_at": "2026-03-01T09:30:04",
+    "notified": "delivered",
+    "notify_detail": None,
 }
 _POINT = {
     "sampleId": SAMPLE_ID,

@@ -9,10 +9,10 @@ from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 from starlette.requests import ClientDisconnect
 
-from serve_app.api import problems
+from serve_app.api import problems, webhook
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.guards import TABLES
-from serve_app.api.schemas import JobStarted
+from serve_app.api.schemas import JobStarted, Text
 from serve_app.errors import (
     DatasetNotFound,
     DiskFull,
@@ -46,6 +46,10 @@ ModelName = Annotated[
     Query(
         description="what made the vectors. Not needed where the file has a column or schema metadata `model_name`",
     ),
+]
+NotifyUrlQuery = Annotated[
+    Annotated[Text, StringConstraints(min_length=1, max_length=2048)] | SkipJsonSchema[None],
+    Query(alias="notify_url", description="http(s) URL below a dataset root that is told, signed, when the job ends"),
 ]
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -87,12 +91,14 @@ async def import_vectors(
     response: Response,
     space_key: SpaceKey = None,
     model_name: ModelName = None,
+    notify_url: NotifyUrlQuery = None,
 ) -> JobStarted:
     """Replace the dataset's vectors and its map with those of a file.
 
     The job imports the usable rows and lists the others (unknown sample, wrong dimension, not finite, zero, given
     twice) under `/embeddings/skipped`. A job that fails changes nothing.
     """
+    notify_url = webhook.checked(notify_url, context.settings)
     await _require_idle(services.writer, dataset_id)
     context.settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=context.settings.data_dir) as file:
@@ -100,7 +106,9 @@ async def import_vectors(
         source = await asyncio.to_thread(VectorFile, file)
         space_key = _required(space_key or source.space_key, "space_key", "give it the same name as schema metadata")
         model_name = _required(model_name or source.model_name, "model_name", "add a column of that name")
-        job = await stage_import(services.writer, dataset_id, source, model_name=model_name, space_key=space_key)
+        job = await stage_import(
+            services.writer, dataset_id, source, model_name=model_name, space_key=space_key, notify_url=notify_url
+        )
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     message = f"Importing {source.total:,} vectors of dimension {source.dimension}."

@@ -92,6 +92,12 @@ class NewDataset(Body):
     )
 
 
+NotifyUrl = Annotated[
+    Annotated[Text, StringConstraints(min_length=1, max_length=2048)] | SkipJsonSchema[None],
+    Field(description="http(s) URL below a dataset root that is told, signed, when the job ends"),
+]
+
+
 class GenerateOptions(Body):
     """How to embed a dataset."""
 
@@ -99,12 +105,15 @@ class GenerateOptions(Body):
         None, description="a known model or a local checkpoint folder; the service's default when absent"
     )
     force: bool = Field(False, description="embed every file anew, even where its vector is known")
+    notify_url: NotifyUrl = None
 
 
 class ReduceOptions(Projection):
     """How to lay out the map."""
 
     model_config = ConfigDict(strict=True)
+
+    notify_url: NotifyUrl = None
 
     _whole = field_validator("n_neighbors", "random_state", mode="before")(_whole)
 

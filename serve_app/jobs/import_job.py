@@ -21,7 +21,15 @@ PATIENCE_S = 60.0
 """How long a block waits for an absent writer; a restarted writer has lost the lease, and a runner claims the job."""
 
 
-async def stage_import(writer: Writer, dataset_id: str, source: VectorFile, *, model_name: str, space_key: str) -> Job:
+async def stage_import(
+    writer: Writer,
+    dataset_id: str,
+    source: VectorFile,
+    *,
+    model_name: str,
+    space_key: str,
+    notify_url: str | None = None,
+) -> Job:
     """Create an import job and stage every row of the file under it; the runner that claims the job commits it.
 
     If the sender dies on the way, a runner claims the job when its lease ends, and the job ends as an error. Stored
@@ -42,6 +50,7 @@ async def stage_import(writer: Writer, dataset_id: str, source: VectorFile, *, m
         total=source.total,
         holder=uuid.uuid4().hex,
         lease_s=LEASE_S,
+        notify_url=notify_url,
     )
     patient = PatientWriter(writer)
     blocks = source.blocks()

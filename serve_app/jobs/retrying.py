@@ -80,6 +80,9 @@ RIGHT_REPLICA = Retry(on=ModelReplaced, attempts=5)
 SECOND_CHANCE = Retry(on=(WorkerCrashed, Overloaded), first_pause_s=0.2, attempts=3)
 """The rule for a request whose client waits. A dying replica fails all its chunks, and most of them did no harm."""
 
+NOTIFY = Retry(on=Unavailable, first_pause_s=1.0, longest_pause_s=60.0, attempts=8)
+"""The rule for a webhook: its receiver may be restarting, which takes two minutes at most."""
+
 FIT_AGAIN = Retry(on=(WorkerCrashed, Conflict), but=StaleAttempt, attempts=3)
 """The rule for a map whose process died or whose vectors were replaced before the fit began.
 

@@ -12,7 +12,7 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
@@ -32,6 +32,8 @@ from serve_app.urls import Url, parse
 CONNECT_S = 10.0
 READ_S = 20.0
 TOTAL_S = 60.0
+POST_S = 10.0
+"""The time that a webhook may take, from the look-up of its host to the status of the answer."""
 MAX_REDIRECTS = 5
 MAX_MANIFEST_BYTES = 1 << 30
 POOL = 32
@@ -181,6 +183,30 @@ class Web:
         except (RefusedImage, ValueError):
             return UNKNOWN
         return (size_bytes, mark) if size_bytes >= 0 and mark is not None else UNKNOWN
+
+    def post(self, url: Url, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send a body to a URL below a root; redirects are not followed, and the answer's body is not read.
+
+        Raises:
+            RefusedImage: the reason is permission_denied or unreachable: the receiver did not answer with a 2xx status.
+        """
+        if not self.allows(url):
+            raise RefusedImage("permission_denied: the URL is not below DATASET_ROOTS")
+        before = _deadline.set(time.monotonic() + min(self._total_s, POST_S))
+        timeouts = {"connect": CONNECT_S, "read": READ_S, "write": READ_S, "pool": POST_S}
+        sent = {"Host": url.host, "User-Agent": "constellate", "Content-Length": str(len(body)), **headers}
+        try:
+            asked = self._pool.stream(
+                "POST", str(url), headers=list(sent.items()), content=body, extensions={"timeout": timeouts}
+            )
+            with asked as response:
+                if not 200 <= response.status < 300:
+                    raise RefusedImage(f"unreachable: the receiver answered with HTTP status {response.status}")
+        except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
+            raise_shortage(error)
+            raise RefusedImage(f"unreachable: the receiver does not answer ({type(error).__name__})") from None
+        finally:
+            _deadline.reset(before)
 
     @contextmanager
     def _response(self, method: str, url: Url) -> Iterator[httpcore.Response]:

@@ -16,6 +16,7 @@ from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
+from serve_app.store.notifications import Notifications
 from serve_app.store.operations import Backups, Health
 from serve_app.store.running_jobs import Pace
 from serve_app.store.tags import Tags
@@ -54,7 +55,7 @@ class StoreExecutor:
         imports = Imports(database, pace, jobs.leases)
         parts = (
             *(Datasets(database), Columns(database), Tags(database), jobs, imports, Vectors(database, pace)),
-            *(Health(database), Backups(database)),
+            *(Notifications(database, pace), Health(database), Backups(database)),
         )
         self._database = database
         self._methods: dict[str, Callable[..., object]] = {

@@ -43,6 +43,7 @@ class Imports:
         total: int,
         holder: str,
         lease_s: float,
+        notify_url: str | None = None,
     ) -> Job:
         """Insert a running import of `total` rows, held by `holder`; its attempt is 1.
 
@@ -72,6 +73,7 @@ class Imports:
                 params="{}",
                 vectors_job_id=None,
                 scan_no=scan_no,
+                notify_url=notify_url,
             )
             row = job_rows.update(
                 session,

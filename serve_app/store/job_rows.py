@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from serve_app.errors import Conflict, JobNotFound, StaleAttempt
-from serve_app.records import Job, JobKind, JobStatus
+from serve_app.records import Job, JobKind, JobStatus, NotifyState
 from serve_app.store.running_jobs import Pace
 from serve_app.store.schema import stage_table
 from serve_app.store.session import Session
@@ -45,6 +45,9 @@ class JobRow:
     scan_no: int
     created_at: datetime
     finished_at: datetime | None
+    notify_url: str | None
+    notified: NotifyState | None
+    notify_detail: str | None
 
     @property
     def processed(self) -> int:
@@ -72,6 +75,7 @@ def insert(
     params: str,
     vectors_job_id: str | None,
     scan_no: int,
+    notify_url: str | None = None,
 ) -> JobRow:
     """Add a running, unclaimed job under a new id and the next number."""
     row = JobRow(
@@ -99,6 +103,9 @@ def insert(
         scan_no=scan_no,
         created_at=utc_now(),
         finished_at=None,
+        notify_url=notify_url,
+        notified=None if notify_url is None else "pending",
+        notify_detail=None,
     )
     session.q(f"INSERT INTO jobs ({COLUMNS}) VALUES ({', '.join('?' * len(NAMES))})", *astuple(row))
     return row
@@ -191,4 +198,6 @@ def public(row: JobRow, pace: Pace) -> Job:
         eta_s=(row.total - row.processed) / rate if rate else None,
         created_at=row.created_at.replace(tzinfo=UTC),
         finished_at=None if row.finished_at is None else row.finished_at.replace(tzinfo=UTC),
+        notified=row.notified,
+        notify_detail=row.notify_detail,
     )

@@ -43,8 +43,11 @@ class Jobs:
         model_name: str | None = None,
         force: bool = False,
         params: dict[str, object] | None = None,
+        notify_url: str | None = None,
     ) -> Job:
         """Insert a running job; it is on disk when this returns. A dataset has at most one running job of any kind.
+
+        `notify_url` is told when the job ends (`Notifications`).
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -72,6 +75,7 @@ class Jobs:
                 params=json.dumps(params or {}),
                 vectors_job_id=vectors_job_id if kind == "reduce" else None,
                 scan_no=scan_no,
+                notify_url=notify_url,
             )
         return job_rows.public(row, self._pace)
 

@@ -164,6 +164,12 @@ def _notices(session: Session) -> None:
     session.q("ALTER TABLE datasets ADD COLUMN notices VARCHAR DEFAULT '[]'")
 
 
+def _notifications(session: Session) -> None:
+    """Add the webhook at a job's end, and whether it was delivered."""
+    for name in ("notify_url", "notified", "notify_detail"):
+        session.q(f"ALTER TABLE jobs ADD COLUMN {name} VARCHAR")
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -179,4 +185,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("columns and tags", _columns_and_tags),
     Migration("origins of columns", _origins),
     Migration("notices of listings", _notices),
+    Migration("webhooks of jobs", _notifications),
 )

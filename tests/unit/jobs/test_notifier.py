@@ -37,7 +37,7 @@ class Receiver(http.server.ThreadingHTTPServer):
 
 
 class Hook(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.messages.append((self.path, dict(self.headers.items()), body))
         left = self.server.statuses
@@ -66,8 +66,8 @@ def receiver(*statuses):
 
 @pytest.fixture
 async def store(tmp_path):
-    lay_blank(tmp_path / "db")
-    store = StoreExecutor(Database(tmp_path / "db"))
+    lay_blank(tmp_path / "state" / "db")
+    store = StoreExecutor(Database(tmp_path / "state" / "db"))
     yield store
     await store.drain_and_close()
 
