@@ -51,17 +51,18 @@ MEDIA_TYPES: dict[HandoverFormat, str] = {
 SUFFIXES: dict[HandoverFormat, str] = {"csv": "csv", "coco": "json", "yolo": "txt", "list": "txt"}
 ROWS_AT_ONCE = 500
 
-_TEXT = {"schema": {"type": "string"}}
+_CONTENT = {
+    "text/csv": {"schema": {"type": "string"}},
+    "application/json": {"schema": {"type": "object"}},
+    "text/plain": {"schema": {"type": "string"}},
+}
 
 
 @router.get(
     "",
     response_class=StreamingResponse,
     responses={
-        200: {
-            "description": "the chosen samples",
-            "content": {kind.split(";")[0]: _TEXT for kind in MEDIA_TYPES.values()},
-        },
+        200: {"description": "the chosen samples", "content": _CONTENT},
         **problems.documented(InvalidFilter, InvalidRequest, NoEmbeddings, DatasetNotFound, Conflict),
     },
 )
