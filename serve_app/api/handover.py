@@ -51,10 +51,11 @@ MEDIA_TYPES: dict[HandoverFormat, str] = {
 SUFFIXES: dict[HandoverFormat, str] = {"csv": "csv", "coco": "json", "yolo": "txt", "list": "txt"}
 ROWS_AT_ONCE = 500
 
-_CONTENT = {
-    "text/csv": {"schema": {"type": "string"}},
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT: dict[str, Any] = {
+    "text/csv": _BINARY,
     "application/json": {"schema": {"type": "object"}},
-    "text/plain": {"schema": {"type": "string"}},
+    "text/plain": _BINARY,
 }
 
 

@@ -46,6 +46,8 @@ class SourceColumns:
 
     def take(self, page: list[SourceFile]) -> list[SourceFile]:
         """Keep the values of a page, and return the page without them."""
+        if not any(file.values for file in page):
+            return page
         number = len(self._ids)
         self._ids.append(pa.array([file.sample_id for file in page], pa.string()))
         for name in dict.fromkeys(name for file in page for name in file.values):
@@ -124,7 +126,7 @@ class SourceColumns:
         kinds = {kind for kind, part in parts.values() if part.null_count < len(part)}
         kind = _common(kinds)
         if kind == "text" and kinds - {"text"}:
-            self._note("the {names} of several types: all values are texts", name)
+            self._note("the values of the {names} are of several types, so that all of them are texts", name)
         chunks = [
             parts[number][1].cast(_TYPES[kind]) if number in parts else pa.nulls(len(ids), _TYPES[kind])
             for number, ids in enumerate(self._ids)

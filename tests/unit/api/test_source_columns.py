@@ -69,7 +69,11 @@ async def test_values_of_json_lines_keep_their_types_and_mixed_ones_become_texts
     assert await chosen(client, dataset, "mixed = '1' OR mixed = 'true'") == ["0.png", "2.png"]
     assert await chosen(client, dataset, f"huge = '{2**60}'") == ["2.png"]
     told = " ".join(dataset["notices"])
-    for part in ("'mixed' of several types", "'boxes' that are lists", "'long' that are longer than 4,096"):
+    for part in (
+        "'mixed' are of several types",
+        "'boxes' that are lists",
+        "'long' that are longer than 4,096",
+    ):
         assert part in told
     assert "'x', whose values follow from the listing" in told
     assert "'N', because another has the name" in told
