@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pi_heif
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -66,12 +67,19 @@ DEFAULT_LIMITS = ImageLimits()
 # libtiff counts scans itself, and its default limit is 100. The TIFF specification allows only JPEGs of few scans.
 os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", "20")
 
+# A replica decodes several images at once. libheif turns the pixels upright, and pi_heif takes the orientation out of
+# the EXIF. It refuses pixels of other sides than the header states (tests/unit/images/test_heic.py).
+pi_heif.register_heif_opener(decode_threads=1, thumbnails=False, depth_images=False, aux_images=False)
+
 # The peak memory of `decode` in bytes per pixel, measured with 50 Mpx. Pillow decodes WebP into two buffers and lays
 # transparency on white in a copy. RGB takes 7, a palette with transparency 8, RGBA 10.5.
 _PEAK_BYTES = 10.6
 _TILE_BYTES = 8  # bytes per pixel of one TIFF tile, in addition, because TIFFs are decoded tile by tile
 _PEAK_BYTES_OF_MODE = {"CMYK": 12.2, "LA": 13.7}
-_PEAK_BYTES_OF_FORMAT = {("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7, ("AVIF", "RGBA"): 14.3}
+_PEAK_BYTES_OF_FORMAT = {
+    **{("WEBP", "RGB"): 16.3, ("WEBP", "RGBA"): 18.7},
+    **{("AVIF", "RGBA"): 14.3, ("HEIF", "RGBA"): 14.3},
+}
 
 _SPARE_BYTES = 32 * 2**20
 
@@ -250,6 +258,8 @@ def _require_memory(error: Exception) -> None:
 
 
 def _damage(error: Exception, data: bytes) -> str:
+    if isinstance(error, RuntimeError) and "unsupported" in str(error).lower():
+        return "format_not_allowed"  # a HEIF container of another codec
     if isinstance(error, EOFError) or "truncated" in str(error).lower():
         return "truncated"
     riff_bytes = int.from_bytes(data[4:8], "little") + 8

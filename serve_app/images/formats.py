@@ -3,8 +3,9 @@
 import re
 from typing import NamedTuple
 
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
-"""Pillow's names. Other formats are not opened: Pillow's known security holes are all in formats not needed here."""
+ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+"""Pillow's names, and pi_heif's. Other formats are not opened: Pillow's known security holes are all in formats that are
+not needed here."""
 
 
 class Signature(NamedTuple):
@@ -25,7 +26,7 @@ SIGNATURES = tuple(
         (rb"BM", "BMP", "image/bmp"),
         (rb"II[*+]\0|MM\0[*+]", "TIFF", "image/tiff"),
         (rb".{4}ftyp.{0,48}?avi[fs]", "AVIF", "image/avif"),
-        (rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", None),
+        (rb".{4}ftyp(?:hei|hev|mif1|msf1)", "HEIC", "image/heic"),
         (rb"\0{3}\x0cjP  \r\n|\xff\x4f\xff\x51", "JPEG 2000", None),
         (rb"\0{3}\x0cJXL |\xff\x0a", "JPEG XL", None),
         (rb"8BPS", "Photoshop", None),

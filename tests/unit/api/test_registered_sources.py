@@ -16,6 +16,7 @@ from serve_app.records import Block, Skip
 from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
+from tests.heic import HEIC
 from tests.unit.api import work
 
 
@@ -89,6 +90,20 @@ async def test_other_images_in_a_file_of_equal_size_and_time_are_embedded(client
     assert await embed(client, services, dataset) == others
     assert await embed(client, services, dataset) == []
     assert (await client.get(image, headers={"If-None-Match": etag})).content == BLUE
+
+
+async def test_a_folder_of_telephone_photographs_is_shown(client, root):
+    """It was a dataset of nothing at first, and of skips later."""
+    (root / "phone").mkdir()
+    (root / "phone" / "IMG_1.HEIC").write_bytes(HEIC)
+    dataset = (await register(client, root / "phone")).json()
+    assert (dataset["sample_count"], dataset["notices"]) == (1, [])
+    photo = f"/datasets/{dataset['id']}/samples/IMG_1.HEIC"
+    thumbnail = await client.get(f"{photo}/thumbnail")
+    with Image.open(io.BytesIO(thumbnail.content)) as upright:
+        assert (upright.format, upright.size) == ("JPEG", (48, 64))
+    whole = await client.get(f"{photo}/image")
+    assert (whole.headers["content-type"], whole.content) == ("image/heic", HEIC)
 
 
 async def test_notices_stay_with_the_dataset_until_the_next_rescan(client, root):

@@ -399,7 +399,7 @@ def png_with_flipped_byte():
         pytest.param(encode(photo(32, 32), "ICO"), "format_not_allowed", id="ICO"),
         pytest.param(encode(photo(9, 6), "PDF"), "format_not_allowed", id="PDF"),
         pytest.param(encode(photo(9, 6), "PPM"), "format_not_allowed", id="PNM"),
-        pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 60, "format_not_allowed", id="HEIC"),
+        pytest.param(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 60, "corrupt", id="HEIC signature alone"),
         pytest.param(png_with_flipped_byte(), "corrupt", id="PNG with a flipped byte"),
         pytest.param(encode(photo(90, 60), "AVIF")[:-40], "truncated", id="cut AVIF"),
         pytest.param(b"\x89PNG\r\n\x1a\n", "corrupt", id="PNG signature alone"),

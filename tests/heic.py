@@ -1,0 +1,19 @@
+"""A HEIC photograph of 644 bytes, as telephones make them.
+
+It was made once with pillow-heif 1.8 (`image.save("a.heic", quality=50, exif=…)`), which has an encoder; the service's
+own library has none. The picture is 64 x 48 pixels of four quarters, red and blue above white and green, with the
+orientation 6 (a quarter turn to the right): upright it is 48 x 64, white and red above green and blue.
+"""
+
+import base64
+
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAchtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAADRpbG9jAAAA"
+    "AERAAAIAAQAAAAAB7AABAAAAAAAAAHQAAgAAAAACYAABAAAAAAAAACQAAAA4aWluZgAAAAAAAgAAABVpbmZlAgAAAAABAABodmMxAAAAABVpbmZl"
+    "AgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAABB2lwcnAAAADmaXBjbwAAAHZodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH/"
+    "/wNwAAADAJAAAAMAAAMAHroCQGEAAQAqQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbq5Ka5uAhoMCAAAAMDIAAAAwAhYgABAAZEAcFzwIkAAAATY29s"
+    "cm5jbHgAAQANAAaAAAAAFGlzcGUAAAAAAAAAQAAAAEAAAAAoY2xhcAAAAEAAAAABAAAAMAAAAAEAAAAAAAAAAv////AAAAACAAAAEHBpeGkAAAAA"
+    "AwgICAAAAAlpcm90AwAAABlpcG1hAAAAAAAAAAEAAQaBAgMFhIYAAAAaaXJlZgAAAAAAAAAOY2RzYwACAAEAAQAAAKBtZGF0AAAAcCgBrxOA5Ta3"
+    "/5RRfzNAHqUamu5IsoX4wWfSe38Z+PeJQtB//pnU3FR7+VRRRz9B7WNd5L57o85SsIYAAFkGroGzAc8Ztmw4lNpZROy6k3uoEtu1ecn8/LaWMDlB"
+    "I+/Wur4psAQTxepFjH9pNaK9KxIAAAAGRXhpZgAATU0AKgAAAAgAAQESAAMAAAABAAYAAAAAAAA="
+)
