@@ -4,8 +4,7 @@ import re
 from typing import NamedTuple
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-"""Pillow's names, and pi_heif's. Other formats are not opened: Pillow's known security holes are all in formats that are
-not needed here."""
+"""Pillow's names, and pi_heif's. Others are not opened: Pillow's known holes are in formats not needed here."""
 
 
 class Signature(NamedTuple):
