@@ -2,11 +2,15 @@
 
 import io
 import math
+import signal
 
+import psutil
 import pyarrow.ipc as ipc
 import pytest
+from ray.util.state import list_actors
 
-from tests.ray.client import embed, export_table, generate, reduce, register
+from tests.faults.wait import until
+from tests.ray.client import embed, export_table, follow, generate, reduce, register
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
 
@@ -64,6 +68,31 @@ def test_the_same_seed_gives_the_same_map_and_new_vectors_take_it_away(service: 
     finish(service.http, dataset_id)
     assert service.http.get(url).json() == []
     assert service.http.get(f"/datasets/{dataset_id}/embeddings/status").json()["has_reduction"] is False
+
+
+def fit_process() -> psutil.Process:
+    """The one process that lays maps out: a child of the one reducer."""
+    [reducer] = [actor for actor in list_actors(filters=[("state", "=", "ALIVE")]) if "Reducer#" in (actor.name or "")]
+    children = psutil.Process(reducer.pid).children()
+    [fit] = [child for child in children if "multiprocessing.spawn" in " ".join(child.cmdline())]
+    return fit
+
+
+def test_a_cancelled_map_ends_its_process_and_the_next_map_waits_for_nothing(service: Service):
+    http = service.http
+    dataset_id, _ = embed(http, make_folder(service.roots / "cancelled-map", n_images=10))
+    reduce(http, dataset_id)
+    fit = fit_process()
+    fit.send_signal(signal.SIGSTOP)  # by itself it will never end, so whoever waits for it waits for ever
+    assert http.post(f"/datasets/{dataset_id}/embeddings/reduce", json={}).status_code == 202
+    for event in follow(http, dataset_id, "reduce/progress"):
+        if event["status"] == "fitting":
+            assert http.post(f"/datasets/{dataset_id}/embeddings/cancel").status_code == 202
+    assert event["status"] == "cancelled"
+    until(lambda: not fit.is_running() or fit.status() == psutil.STATUS_ZOMBIE)
+
+    assert reduce(http, dataset_id)["status"] == "complete"
+    assert fit_process().pid != fit.pid
 
 
 def test_neighbours_duplicates_and_search_by_upload(service: Service):
