@@ -1,30 +1,72 @@
 """`deploy/`: what can be checked of a cluster's files without one."""
 
+import copy
+import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 from deployments import writer
 from serve_app.config import Settings
+from tests.ray.conftest import Service
+from tests.ray.deploy_files import DOCUMENTS, ROOT, SERVE_CONFIG, SPEC
 from tests.ray.test_config_file import CONFIG, unknown_keys
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = {
-    document["kind"]: document for document in yaml.safe_load_all((ROOT / "deploy" / "kuberay.yaml").read_text())
-}
-SPEC = DOCUMENTS["RayService"]["spec"]
 GROUPS = {group["groupName"]: group for group in SPEC["rayClusterConfig"]["workerGroupSpecs"]}
-SERVE_CONFIG = yaml.safe_load(SPEC["serveConfigV2"])
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
 
 def test_serve_accepts_the_configuration_of_the_ray_service_and_drops_no_key():
-    ServeDeploySchema.model_validate(SERVE_CONFIG)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it warned of a look-back period that a later release refuses
+        ServeDeploySchema.model_validate(SERVE_CONFIG)
     assert unknown_keys(SERVE_CONFIG, ServeDeploySchema) == []
+
+
+@pytest.mark.ray
+def test_the_configuration_of_the_ray_service_is_what_runs_on_the_cluster(service: Service):
+    """All of `tests/ray` asks a service that Serve has deployed from it: these are its numbers, not the code's."""
+    running = serve.status().applications
+    for application in SERVE_CONFIG["applications"]:
+        assert running[application["name"]].status == "RUNNING"
+        deployments = running[application["name"]].deployments
+        assert deployments.keys() == {deployment["name"] for deployment in application["deployments"]}
+        for deployment in application["deployments"]:
+            if n_replicas := deployment.get("num_replicas"):
+                assert deployments[deployment["name"]].replica_states == {"RUNNING": n_replicas}
+
+
+@pytest.mark.skipif("KUBERAY_CRD" not in os.environ, reason="$KUBERAY_CRD names ray.io_rayservices.yaml")
+def test_kuberay_knows_every_field_of_the_ray_service():
+    from jsonschema import Draft202012Validator
+
+    versions = yaml.safe_load(Path(os.environ["KUBERAY_CRD"]).read_text())["spec"]["versions"]
+    [kind] = [version for version in versions if DOCUMENTS["RayService"]["apiVersion"].endswith(f"/{version['name']}")]
+    schema = refusing_unknown_fields(kind["schema"]["openAPIV3Schema"])
+    schema["properties"]["metadata"] = {"type": "object"}  # Kubernetes' own, and not in the file
+    document = copy.deepcopy(DOCUMENTS["RayService"])
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(document)] == []
+    document["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["imge"] = "misspelt"
+    assert not Draft202012Validator(schema).is_valid(document)
+
+
+def refusing_unknown_fields(schema: Any) -> Any:
+    """An OpenAPI schema of Kubernetes as JSON Schema; Kubernetes drops unknown fields silently, and this does not."""
+    if isinstance(schema, list):
+        return [refusing_unknown_fields(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("x-kubernetes-int-or-string"):
+        return {"type": ["integer", "string"]}
+    closed = {} if schema.get("x-kubernetes-preserve-unknown-fields") else {"additionalProperties": False}
+    is_object = isinstance(schema.get("properties"), dict) and "additionalProperties" not in schema
+    return {key: refusing_unknown_fields(part) for key, part in schema.items()} | (closed if is_object else {})
 
 
 def test_both_configurations_deploy_the_same_things():
