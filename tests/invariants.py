@@ -11,7 +11,6 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "invariants.md"
 
 _SECTION = re.compile(r"^## (I\d) (.+?)$(.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _QUERY = re.compile(r"^```sql\n(.+?)^```$", re.MULTILINE | re.DOTALL)
-_NAMES = re.compile(r"\b(embeddings|stage)\b")
 
 
 def documented_queries():
@@ -50,19 +49,20 @@ def for_dimension(query, dimension):
     """The query, for the tables of another dimension than 768."""
     if dimension == 768:
         return query
-    return re.sub(r"\b768\b", str(dimension), _NAMES.sub(rf"\1_{dimension}", query))
+    return re.sub(
+        r"(\bvectors_|\b)768\b", rf"\g<1>{dimension}", re.sub(r"\bembeddings\b", rf"\g<0>_{dimension}", query)
+    )
 
 
 def _dimensions(source):
-    names = _rows(source, "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'stage%' ORDER BY table_name")
-    return [int(name.partition("_")[2] or 768) for (name,) in names]
+    names = _rows(source, "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'vectors%' ORDER BY table_name")
+    return [int(name.partition("_")[2]) for (name,) in names]
 
 
 def _filled_dimensions(source):
     """Those of which there are vectors or jobs, and 768: where there are neither, no query finds anything."""
     known = _dimensions(source)
-    has_rows = "EXISTS (FROM embeddings) OR EXISTS (FROM stage)"
-    asked = [f"SELECT {n} WHERE {for_dimension(has_rows, n)}" for n in known]
+    asked = [f"SELECT {n} WHERE EXISTS (FROM vectors_{n})" for n in known]
     found = _rows(source, " UNION ".join([*asked, "SELECT dimension FROM jobs"]))
     return [n for n in known if n == 768 or (n,) in found]
 

@@ -46,7 +46,7 @@ def put(session: Session, row: JobRow, space: Space, block: Block, block_no: int
         block.vectors[keep],
     )
     read = [(block.sample_ids[position], block.stamps[position]) for position in keep]
-    column_rows.stage_headers(session, row.id, [*read, *known])
+    column_rows.put_headers(session, row.dataset_id, [*read, *known])
     return advance(
         session,
         row,

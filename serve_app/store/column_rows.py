@@ -151,8 +151,12 @@ def take_source(session: Session, dataset_id: str, given: GivenColumns | None) -
     return tuple(notices)
 
 
-def stage_headers(session: Session, job_id: str, stamps: list[tuple[str, FileStamp]]) -> None:
-    """Stage what a job read in the headers of images, by sample id."""
+def put_headers(session: Session, dataset_id: str, stamps: list[tuple[str, FileStamp]]) -> None:
+    """Write what a job read in the headers of images, by sample id, into the columns width, height and format.
+
+    A column of the name that came from elsewhere stays as it is. Images that the job did not read keep their values,
+    and the values stay if the job ends without a set: they say something about the images.
+    """
     rows = [(sample_id, stamp) for sample_id, stamp in stamps if stamp.format]
     if not rows:
         return
@@ -163,16 +167,6 @@ def stage_headers(session: Session, job_id: str, stamps: list[tuple[str, FileSta
         "format": pa.array([stamp.format for _, stamp in rows], pa.string()),
     }
     session.bind("headers", pa.table(table))
-    session.q("INSERT INTO read_headers SELECT ?, sample_id, width, height, format FROM headers", job_id)
-
-
-def take_headers(session: Session, dataset_id: str, job_id: str) -> None:
-    """Make the staged headers of a job the columns width, height and format, unless a column has the name already.
-
-    Images that the job did not read keep their values.
-    """
-    if not session.row("SELECT 1 FROM read_headers WHERE job_id = ? LIMIT 1", job_id):
-        return
     columns = filtering.stored(session, dataset_id)
     taken = {column.name.casefold(): column for column in columns}
     for name, type_name in HEADER_COLUMNS.items():
@@ -182,14 +176,10 @@ def take_headers(session: Session, dataset_id: str, job_id: str) -> None:
         if column is None or column.origin != "read":
             continue
         session.q(
-            f"DELETE FROM {column.table} WHERE column_id = ? AND sample_id IN "
-            "(SELECT sample_id FROM read_headers WHERE job_id = ?)",
-            *(column.column_id, job_id),
+            f"DELETE FROM {column.table} WHERE column_id = ? AND sample_id IN (SELECT sample_id FROM headers)",
+            column.column_id,
         )
-        session.q(
-            f"INSERT INTO {column.table} SELECT ?, sample_id, {name} FROM read_headers WHERE job_id = ?",
-            *(column.column_id, job_id),
-        )
+        session.q(f"INSERT INTO {column.table} SELECT ?, sample_id, {name} FROM headers", column.column_id)
 
 
 def _columns(names: list[str]) -> str:

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
-from serve_app.store import column_rows, filtering, readout
+from serve_app.store import column_rows, filtering, sets
 from serve_app.store.column_rows import GivenColumns
 from serve_app.store.job_rows import running_job, utc_now
 from serve_app.store.methods import page_end, page_start, require_limit, write
-from serve_app.store.schema import dimensions, embeddings_table, recount, stage_table
+from serve_app.store.retired import retire
 from serve_app.store.session import Session
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
@@ -141,9 +141,7 @@ class Datasets:
                 "UPDATE datasets SET sample_count = ?, notices = ?, scan_no = scan_no + 1 WHERE id = ?",
                 *(sample_count, json.dumps(told), dataset_id),
             )
-            vectors = readout.current(session, dataset_id)
-            if vectors is not None:
-                recount(session, dataset_id, vectors.dimension)
+            sets.recount(session, dataset_id)
         return ScanChange(added=row[0], changed=row[1], removed=row[2], notices=told)
 
     @write
@@ -156,18 +154,13 @@ class Datasets:
         """
         with self._database.transaction() as session:
             _require_idle(session, dataset_id)
-            for dimension in dimensions(session):
-                session.q(f"DELETE FROM {embeddings_table(dimension)} WHERE dataset_id = ?", dataset_id)
-                session.q(
-                    f"DELETE FROM {stage_table(dimension)} WHERE job_id IN (SELECT id FROM jobs WHERE dataset_id = ?)",
-                    dataset_id,
-                )
-            session.q("DELETE FROM job_skips WHERE job_id IN (SELECT id FROM jobs WHERE dataset_id = ?)", dataset_id)
+            sets.retire_of(session, dataset_id)
+            jobs = [job_id for (job_id,) in session.q("SELECT id FROM jobs WHERE dataset_id = ?", dataset_id)]
+            retire(session, "job_skips", *jobs)
+            retire(session, "samples", dataset_id)
             session.q("DELETE FROM jobs WHERE dataset_id = ?", dataset_id)
             filtering.forget(session, dataset_id)
-            session.q("DELETE FROM samples WHERE dataset_id = ?", dataset_id)
             session.q("DELETE FROM datasets WHERE id = ?", dataset_id)
-        self._database.checkpoint()
 
     def all(self) -> list[Dataset]:
         """Every dataset, oldest first."""

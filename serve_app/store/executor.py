@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -18,6 +19,7 @@ from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
 from serve_app.store.notifications import Notifications
 from serve_app.store.operations import Backups, Health
+from serve_app.store.retired import Retired
 from serve_app.store.running_jobs import Pace
 from serve_app.store.tags import Tags
 from serve_app.store.vectors import Vectors
@@ -67,6 +69,8 @@ class StoreExecutor:
         self._writes = ThreadPoolExecutor(1, thread_name_prefix="store-write")
         self._reads = ThreadPoolExecutor(readers, thread_name_prefix="store-read")
         self._on_write = on_write
+        self._retired = Retired(database)
+        self._is_step_queued = False
         self._is_closing = False
 
     async def ask(self, method: Callable[Concatenate[Any, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -105,9 +109,27 @@ class StoreExecutor:
 
     def _write(self, name: str, run: Callable[[], object]) -> object:
         began = time.perf_counter()
-        result = run()
+        try:
+            result = run()
+        finally:
+            self._queue_step()
         self._on_write(name, time.perf_counter() - began, result)
         return result
+
+    def _queue_step(self) -> None:
+        """Queue one step of deletions behind the waiting writes; only the writer thread calls this."""
+        if not self._is_step_queued:
+            with suppress(RuntimeError):  # the queue is closed, and a later process goes on
+                self._writes.submit(self._delete_retired)
+                self._is_step_queued = True
+
+    def _delete_retired(self) -> None:
+        self._is_step_queued = False
+        try:
+            if self._retired.step():
+                self._queue_step()
+        except ServiceError as error:  # the next write queues another step
+            logger.warning("retired rows stay for now: %s", error)
 
     async def drain_and_close(self) -> None:
         """Finish the accepted calls, writes included, then close the database; a second call is harmless."""

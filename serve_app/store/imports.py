@@ -1,9 +1,10 @@
-"""Imports: vectors made elsewhere, staged under a job and swapped in like embedded ones.
+"""Imports: vectors made elsewhere, staged under a job and made current like embedded ones.
 
 The process that receives the file holds the job's lease while it stages rows. If it dies, the lease runs out, a
 runner claims the job, and `Vectors.commit` finds rows missing.
 """
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -130,7 +131,7 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
     # These vectors come from no file. The size -1 keeps a later job from reusing them for a file.
     stamps = [FileStamp(f"imported:{sample_id}", -1, -1) for sample_id in sample_ids]
     staging.stage_vectors(session, space, sample_ids, stamps, rows.vectors[keep])
-    _stage_points(session, row.id, sample_ids, rows.points[keep])
+    placed = _stage_points(session, row.id, sample_ids, rows.points[keep])
     skips = [Skip(*_names(found, skip.sample_id), skip.reason, skip.detail) for skip in skips]
     staging.put_skips(session, space, skips, first_position=row.skipped)
     processed = row.processed + len(keep) + len(skips)
@@ -140,6 +141,7 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
         embedded=row.embedded + len(keep),
         skipped=row.skipped + len(skips),
         last_block=block_no,
+        params=json.dumps({"placed": json.loads(row.params).get("placed", 0) + placed}),
         message=f"Receiving {processed:,} of {row.total:,} vectors",
     )
 
@@ -162,22 +164,23 @@ def _staged(session: Session, space: Space, sample_ids: list[str]) -> set[str]:
     """The samples among these for which the job has staged a vector."""
     session.bind("asked", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
     rows = session.q(
-        f"SELECT sample_id FROM {space.stage} SEMI JOIN asked USING (sample_id) WHERE job_id = ?", space.job_id
+        f"SELECT sample_id FROM {space.table} SEMI JOIN asked USING (sample_id) WHERE job_id = ?", space.job_id
     )
     return {sample_id for (sample_id,) in rows}
 
 
-def _stage_points(session: Session, job_id: str, sample_ids: list[str], points: np.ndarray[tuple[int, int]]) -> None:
+def _stage_points(session: Session, job_id: str, sample_ids: list[str], points: np.ndarray[tuple[int, int]]) -> int:
     placed = np.isfinite(points).all(axis=1)
     if not placed.any():
-        return
+        return 0
     table = {
         "sample_id": pa.array(np.asarray(sample_ids, object)[placed], pa.string()),
         "x": np.ascontiguousarray(points[placed, 0]),
         "y": np.ascontiguousarray(points[placed, 1]),
     }
     session.bind("places", pa.table(table))
-    session.q("INSERT INTO import_points SELECT ?, sample_id, x, y FROM places", job_id)
+    session.q("INSERT INTO points SELECT ?, sample_id, x, y FROM places", job_id)
+    return int(placed.sum())
 
 
 def _unmatched(key: str, rows: ImportedRows, n_matches: int) -> Skip:

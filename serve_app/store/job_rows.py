@@ -7,8 +7,9 @@ from typing import Any
 
 from serve_app.errors import Conflict, JobNotFound, StaleAttempt
 from serve_app.records import Job, JobKind, JobStatus, NotifyState
+from serve_app.store.retired import retire
 from serve_app.store.running_jobs import Pace
-from serve_app.store.schema import stage_table
+from serve_app.store.schema import vectors_table
 from serve_app.store.session import Session
 
 
@@ -162,19 +163,17 @@ def update(session: Session, row: JobRow, **changes: Any) -> JobRow:
 
 
 def finish(session: Session, row: JobRow, status: JobStatus, message: str, **changes: Any) -> JobRow:
-    """End a job and delete its staged rows."""
-    drop_stage(session, row)
+    """End a job; what it staged is retired unless it is complete."""
+    if status != "complete":
+        for table in staged_in(row):
+            retire(session, table, row.id)
     return update(session, row, status=status, phase=status, message=message, finished_at=utc_now(), **changes)
 
 
-def drop_stage(session: Session, row: JobRow) -> None:
-    """Delete a job's staged vectors, headers and points."""
-    if row.dimension is not None:
-        session.q(f"DELETE FROM {stage_table(row.dimension)} WHERE job_id = ?", row.id)
-    if row.kind == "embed":
-        session.q("DELETE FROM read_headers WHERE job_id = ?", row.id)
-    if row.kind == "import":
-        session.q("DELETE FROM import_points WHERE job_id = ?", row.id)
+def staged_in(row: JobRow) -> list[str]:
+    """The tables that may have staged rows of a job."""
+    tables = ["points"] if row.kind == "import" else []
+    return tables if row.dimension is None else [vectors_table(row.dimension), *tables]
 
 
 def public(row: JobRow, pace: Pace) -> Job:

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
 from serve_app.records import Claim, Job, JobKind, ModelCard, Skip, SourceFile
-from serve_app.store import job_rows
+from serve_app.store import job_rows, sets
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
 from serve_app.store.methods import page_end, page_start, require_limit, write
+from serve_app.store.retired import wipe
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions
 from serve_app.store.staging import pending_between, require_room_for
@@ -59,29 +60,26 @@ class Jobs:
             running = job_rows.running_job(session, dataset_id)
             if running is not None:
                 raise JobRunning(running.id)
-            scan_no, vectors_job_id, vector_count = session.q(
-                "SELECT scan_no, vectors_job_id, vector_count FROM datasets WHERE id = ?", dataset_id
-            )[0]
-            if kind == "reduce" and not vector_count:
+            vectors = sets.current(session, dataset_id) if kind == "reduce" else None
+            if kind == "reduce" and (vectors is None or not vectors.vector_count):
                 raise NoEmbeddings("No embeddings found. Generate embeddings first.")
-            total = vector_count if kind == "reduce" else dataset.sample_count
             row = job_rows.insert(
                 session,
                 dataset_id,
                 kind,
-                total=total,
+                total=vectors.vector_count if vectors else dataset.sample_count,
                 model_name=model_name,
                 force=force,
                 params=json.dumps(params or {}),
-                vectors_job_id=vectors_job_id if kind == "reduce" else None,
-                scan_no=scan_no,
+                vectors_job_id=vectors.job_id if vectors else None,
+                scan_no=session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id),
                 notify_url=notify_url,
             )
         return job_rows.public(row, self._pace)
 
     @write
     def cancel(self, dataset_id: str) -> Job:
-        """End the dataset's running job at once and delete its staged rows; the dataset keeps its vectors.
+        """End the dataset's running job at once; its staged rows are retired, and the dataset keeps its vectors.
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -162,7 +160,8 @@ class Jobs:
                 "dimension": card.dimension,
             }
             if (row.space_key, row.dimension) != (card.space_key, card.dimension):
-                job_rows.drop_stage(session, row)
+                for table in job_rows.staged_in(row):
+                    wipe(session, table, job_id)  # the job's next rows go by the same name
                 session.q("DELETE FROM job_skips WHERE job_id = ?", job_id)
                 changes |= {"embedded": 0, "reused": 0, "skipped": 0}
             row = job_rows.update(session, row, **changes)
@@ -182,7 +181,7 @@ class Jobs:
 
     @write
     def fail(self, job_id: str, attempt: int, message: str) -> Job:
-        """End a job with `error` and delete its staged rows. Raises `StaleAttempt`."""
+        """End a job with `error`; its staged rows are retired. Raises `StaleAttempt`."""
         with self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
             row = job_rows.finish(session, row, "error", message)

@@ -7,7 +7,7 @@ from typing import Any
 import duckdb
 
 from serve_app.errors import StoreUnavailable
-from serve_app.store.schema import MIGRATIONS, Migration, dimensions, embeddings_table, stage_table
+from serve_app.store.schema import MIGRATIONS, Migration, dimensions, vectors_table
 from serve_app.store.session import Session, quoted
 
 
@@ -114,11 +114,10 @@ def find_losses(session: Session) -> list[str]:
     Returns:
         One sentence for each disagreement.
     """
-    known = dimensions(session)
-    problems = _lost_vectors(session, known) + _lost_stage(session, known)
+    problems = _lost_vectors(session)
     orphans = session.q(
-        "SELECT d.name FROM datasets d LEFT JOIN jobs j ON j.id = d.vectors_job_id "
-        "WHERE d.vectors_job_id IS NOT NULL AND j.id IS NULL ORDER BY d.name"
+        "SELECT d.name FROM datasets d JOIN sets s ON s.dataset_id = d.id LEFT JOIN jobs j ON j.id = s.job_id "
+        "WHERE j.id IS NULL ORDER BY d.name"
     )
     problems += [f"The job that made the vectors of dataset '{name}' is missing." for (name,) in orphans]
     miscounted = session.q(
@@ -130,30 +129,24 @@ def find_losses(session: Session) -> list[str]:
     ]
 
 
-def _lost_vectors(session: Session, known: list[int]) -> list[str]:
+def _lost_vectors(session: Session) -> list[str]:
+    """Jobs that have not as many vectors as they should, unless these are retired."""
+    counts = " UNION ALL ".join(
+        f"SELECT job_id, {dimension} AS dimension, count(*) AS n FROM {vectors_table(dimension)} GROUP BY job_id"
+        for dimension in dimensions(session)
+    )
     rows = session.q(
-        "SELECT d.name, j.embedded + j.reused AS expected, coalesce(e.n, 0) AS found FROM datasets d "
-        "JOIN jobs j ON j.id = d.vectors_job_id "
-        f"LEFT JOIN ({_counts({dimension: embeddings_table(dimension) for dimension in known})}) e "
-        "ON e.job_id = j.id AND e.dimension = j.dimension WHERE expected <> found ORDER BY d.name"
+        "SELECT d.name, j.id, s.job_id IS NOT NULL, if(s.job_id IS NOT NULL OR j.status = 'running', "
+        "j.embedded + j.reused, 0) AS expected, coalesce(v.n, 0) AS found "
+        "FROM jobs j JOIN datasets d ON d.id = j.dataset_id LEFT JOIN sets s ON s.job_id = j.id "
+        f"LEFT JOIN ({counts}) v ON v.job_id = j.id AND v.dimension = j.dimension "
+        "WHERE j.dimension IS NOT NULL AND j.kind IN ('embed', 'import') AND expected <> found "
+        "AND NOT EXISTS (FROM retired r WHERE r.id = j.id AND r.relation = 'vectors_' || j.dimension) "
+        "ORDER BY d.name, j.id"
     )
-    return [f"Dataset '{name}' should have {expected:,} vectors and has {found:,}." for name, expected, found in rows]
-
-
-def _lost_stage(session: Session, known: list[int]) -> list[str]:
-    rows = session.q(
-        "SELECT j.id, CASE WHEN j.status = 'running' THEN j.embedded + j.reused ELSE 0 END AS expected, "
-        "coalesce(t.n, 0) AS found FROM jobs j "
-        f"LEFT JOIN ({_counts({dimension: stage_table(dimension) for dimension in known})}) t "
-        "ON t.job_id = j.id AND t.dimension = j.dimension "
-        "WHERE j.kind <> 'reduce' AND j.dimension IS NOT NULL AND expected <> found ORDER BY j.id"
-    )
-    return [f"Job {job} should have {expected:,} staged vectors and has {found:,}." for job, expected, found in rows]
-
-
-def _counts(tables: dict[int, str]) -> str:
-    """SQL that counts the rows of each job in tables of vectors, given by dimension."""
-    return " UNION ALL ".join(
-        f"SELECT job_id, {dimension} AS dimension, count(*) AS n FROM {table} GROUP BY job_id"
-        for dimension, table in tables.items()
-    )
+    return [
+        f"Dataset '{name}' should have {expected:,} vectors and has {found:,}."
+        if is_current
+        else f"Job {job} should have {expected:,} staged vectors and has {found:,}."
+        for name, job, is_current, expected, found in rows
+    ]

@@ -4,19 +4,14 @@ DuckDB has little memory, so no statement here needs more of it than a page take
 sorts or joins vectors of a whole set. A page is a range of ordinals, which have no gaps, or of places in the table.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import Conflict
-from serve_app.records import VectorSet
 from serve_app.store import filtering
 from serve_app.store.methods import parse_cursor
-from serve_app.store.schema import embeddings_table
 from serve_app.store.session import Session
-
-_OF_SAMPLES = "e JOIN samples s USING (dataset_id, sample_id) WHERE e.dataset_id = ?"
+from serve_app.store.sets import Current
 
 SPACE_KEY = "space_key"
 """The key of an export's schema metadata that holds the vectors' space."""
@@ -32,61 +27,16 @@ _POINTS = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Current:
-    """The job that made a dataset's current vectors, their model, space and dimension, and the kept counts.
-
-    The counts are of the dataset's present samples: those that have a vector, and of these those that have a point.
-    """
-
-    dataset_id: str
-    job_id: str
-    model_name: str
-    space_key: str
-    dimension: int
-    scan_no: int
-    sample_count: int
-    vector_count: int
-    placed_count: int
-
-    @property
-    def public(self) -> VectorSet:
-        """What other processes need to know before they read pages."""
-        return VectorSet(
-            dataset_id=self.dataset_id,
-            job_id=self.job_id,
-            scan_no=self.scan_no,
-            model_name=self.model_name,
-            space_key=self.space_key,
-            dimension=self.dimension,
-            count=self.vector_count,
-        )
-
-    @property
-    def table(self) -> str:
-        """The table that holds the vectors."""
-        return embeddings_table(self.dimension)
-
-
-def current(session: Session, dataset_id: str) -> Current | None:
-    """The dataset's current vectors, or None before its first successful job."""
-    row = session.row(
-        "SELECT d.id, j.id, j.model_name, j.space_key, j.dimension, d.scan_no, d.sample_count, d.vector_count, "
-        "d.placed_count FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id WHERE d.id = ?",
-        dataset_id,
-    )
-    return None if row is None else Current(*row)
-
-
 def places(session: Session, now: Current, after: int, limit: int, only: str = "") -> pa.Table:
     """Ordinal, place in the table, id, file name and label of the samples with a vector and an ordinal in the range.
 
     `only` is a further condition on the samples, as `filtering.choose` returns it.
     """
     return session.arrow(
-        f"SELECT s.ordinal, e.rowid AS place, s.sample_id, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
+        f"SELECT s.ordinal, v.rowid AS place, s.sample_id, s.file_name, s.label FROM {now.table} v "
+        "JOIN samples s USING (sample_id) WHERE v.job_id = ? AND s.dataset_id = ? "
         f"AND s.ordinal > ? AND s.ordinal <= ? {only}",
-        *(now.dataset_id, after, after + limit),
+        *(now.job_id, now.dataset_id, after, after + limit),
     ).sort_by("ordinal")
 
 
@@ -132,7 +82,7 @@ def points_page(
     Raises:
         Conflict: the cursor belongs to another version of the map.
     """
-    this_map = _map_version(session, now)
+    this_map = f"{now.public.version}, map {now.map_job_id}"
     start = -1
     if after is not None:
         ordinal, _, version = after.partition(" of ")
@@ -140,9 +90,9 @@ def points_page(
             raise Conflict("The map was made anew while it was read; ask for it again.")
         start = parse_cursor(ordinal)
     rows = session.arrow(
-        f"SELECT s.ordinal, e.sample_id, e.x, e.y, s.file_name, s.label FROM {now.table} {_OF_SAMPLES} "
-        f"AND e.x IS NOT NULL AND s.ordinal > ? AND s.ordinal <= ? {only}",
-        *(now.dataset_id, start, start + limit),
+        "SELECT s.ordinal, s.sample_id, p.x, p.y, s.file_name, s.label FROM points p JOIN samples s USING (sample_id) "
+        f"WHERE p.job_id = ? AND s.dataset_id = ? AND s.ordinal > ? AND s.ordinal <= ? {only}",
+        *(now.map_job_id, now.dataset_id, start, start + limit),
     ).sort_by("ordinal")
     more = _next(now, start, limit)
     return _ipc(rows.drop_columns(["ordinal"]).cast(_POINTS)), None if more is None else f"{more} of {this_map}"
@@ -151,16 +101,6 @@ def points_page(
 def no_points() -> bytes:
     """The map of a dataset without vectors, as an Arrow IPC stream."""
     return _ipc(_POINTS.empty_table())
-
-
-def _map_version(session: Session, now: Current) -> str:
-    """A text that changes whenever the vectors, their points or the samples change."""
-    placed_by = session.value(
-        "SELECT max(number) FROM jobs WHERE dataset_id = ? AND kind = 'reduce' AND status = 'complete' "
-        "AND vectors_job_id = ?",
-        *(now.dataset_id, now.job_id),
-    )
-    return f"{now.public.version}, map {placed_by or 0}"
 
 
 def export_page(session: Session, now: Current, after: int, limit: int, only: str = "") -> tuple[bytes, int | None]:
@@ -172,10 +112,14 @@ def export_page(session: Session, now: Current, after: int, limit: int, only: st
     page = places(session, now, after, limit, only)
     session.bind("page", page)
     at = page.column("place").to_numpy()
+    points = "SELECT s.place, p.x, p.y FROM points p JOIN page s USING (sample_id) WHERE p.job_id = ?"
+    session.bind("placed", session.arrow(points, now.map_job_id))
     more = filtering.exported(session, now.dataset_id)
     rows = session.arrow(
-        f"SELECT s.ordinal, e.sample_id, s.file_name, s.label, e.model_name, e.vector, e.x, e.y{more.select} "
-        f"FROM {now.table} e JOIN page s ON s.place = e.rowid{more.joins} WHERE e.rowid BETWEEN ? AND ?",
+        f"SELECT s.ordinal, v.sample_id, s.file_name, s.label, ?, v.vector, p.x, p.y{more.select} "
+        f"FROM {now.table} v JOIN page s ON s.place = v.rowid LEFT JOIN placed p ON p.place = s.place{more.joins} "
+        "WHERE v.rowid BETWEEN ? AND ?",
+        now.model_name,
         *((int(at.min()), int(at.max())) if len(at) else (0, -1)),
     ).sort_by("ordinal")
     schema = pa.schema(

@@ -1,4 +1,4 @@
-"""The tables, as an ordered list of named migrations.
+"""The tables and views, as an ordered list of named migrations.
 
 There is no primary key, unique constraint, foreign key or index. The one writer keeps rows unique, and the queries
 of `docs/invariants.md` check it. DuckDB's indexes slow loads down, and their replay after a crash has a history of
@@ -19,11 +19,16 @@ MAX_DIMENSION = 16_384
 VALUE_TYPES = {"text": "VARCHAR", "number": "DOUBLE", "boolean": "BOOLEAN", "time": "TIMESTAMP"}
 """The types of columns, and DuckDB's for them."""
 
-_EMBEDDINGS_NAME = re.compile(r"embeddings(?:_(\d+))?")
+_VECTORS_NAME = re.compile(r"vectors_(\d+)")
 
 
-def embeddings_table(dimension: int) -> str:
-    """The table for vectors of this dimension: `embeddings` for 768, `embeddings_<dim>` otherwise."""
+def vectors_table(dimension: int) -> str:
+    """The table of vectors of this dimension, staged and current ones, each under the job that made it."""
+    return f"vectors_{int(dimension)}"
+
+
+def view_name(dimension: int) -> str:
+    """The view of the current vectors of this dimension: `embeddings` for 768, `embeddings_<dim>` otherwise."""
     return "embeddings" if dimension == BASE_DIMENSION else f"embeddings_{int(dimension)}"
 
 
@@ -34,49 +39,39 @@ def values_table(type_name: str) -> str:
     return f"column_{type_name}s"
 
 
-def stage_table(dimension: int) -> str:
-    """The table that holds a running job's vectors of this dimension."""
-    return "stage" if dimension == BASE_DIMENSION else f"stage_{int(dimension)}"
-
-
 def dimensions(session: Session) -> list[int]:
     """The dimensions that have tables."""
     names = session.q(
         "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database() "
-        "AND table_name LIKE 'embeddings%' ORDER BY table_name"
+        "AND table_name LIKE 'vectors%' ORDER BY table_name"
     )
-    found = [_EMBEDDINGS_NAME.fullmatch(name) for (name,) in names]
-    return [int(match[1] or BASE_DIMENSION) for match in found if match]
+    found = [_VECTORS_NAME.fullmatch(name) for (name,) in names]
+    return [int(match[1]) for match in found if match]
 
 
 def create_vector_tables(session: Session, dimension: int) -> None:
-    """Create the tables for a dimension unless they exist.
+    """Create the table and the view for a dimension unless they exist.
 
     Raises:
         InvalidRequest: the dimension is out of range.
     """
     if not 1 <= dimension <= MAX_DIMENSION:
         raise InvalidRequest(f"vectors of dimension {dimension} cannot be stored; the limit is {MAX_DIMENSION:,}")
-    stamp = "content_hash VARCHAR, size_bytes BIGINT, mtime_ns BIGINT"
     session.q(
-        f"CREATE TABLE IF NOT EXISTS {embeddings_table(dimension)} (sample_id VARCHAR NOT NULL, "
-        f"dataset_id VARCHAR NOT NULL, model_name VARCHAR NOT NULL, vector FLOAT[{int(dimension)}] NOT NULL, "
-        f"x DOUBLE, y DOUBLE, job_id VARCHAR NOT NULL, {stamp})"
+        f"CREATE TABLE IF NOT EXISTS {vectors_table(dimension)} (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, "
+        f"vector FLOAT[{int(dimension)}] NOT NULL, content_hash VARCHAR, size_bytes BIGINT, mtime_ns BIGINT)"
     )
-    session.q(
-        f"CREATE TABLE IF NOT EXISTS {stage_table(dimension)} (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, "
-        f"vector FLOAT[{int(dimension)}] NOT NULL, {stamp})"
-    )
+    create_view(session, dimension)
 
 
-def recount(session: Session, dataset_id: str, dimension: int) -> None:
-    """Keep how many samples of the dataset have a vector of this dimension, and how many of these have a point."""
-    counts = session.q(
-        f"SELECT count(*), count(e.x) FROM {embeddings_table(dimension)} e "
-        "SEMI JOIN samples s USING (dataset_id, sample_id) WHERE e.dataset_id = ?",
-        dataset_id,
-    )[0]
-    session.q("UPDATE datasets SET vector_count = ?, placed_count = ? WHERE id = ?", *counts, dataset_id)
+def create_view(session: Session, dimension: int) -> None:
+    """Create the view of a dimension's current vectors with their points, unless it exists."""
+    session.q(
+        f"CREATE VIEW IF NOT EXISTS {view_name(dimension)} AS SELECT v.sample_id, s.dataset_id, s.model_name, "
+        f"v.vector, p.x, p.y, v.job_id, v.content_hash, v.size_bytes, v.mtime_ns FROM {vectors_table(dimension)} v "
+        "JOIN sets s ON s.job_id = v.job_id "
+        "LEFT JOIN points p ON p.job_id = s.map_job_id AND p.sample_id = v.sample_id"
+    )
 
 
 def _first_tables(session: Session) -> None:
@@ -110,7 +105,21 @@ def _first_tables(session: Session) -> None:
         "file_name VARCHAR NOT NULL, reason VARCHAR NOT NULL, detail VARCHAR NOT NULL)"
     )
     for dimension in USUAL_DIMENSIONS:
-        create_vector_tables(session, dimension)
+        stamp = "content_hash VARCHAR, size_bytes BIGINT, mtime_ns BIGINT"
+        session.q(
+            f"CREATE TABLE {view_name(dimension)} (sample_id VARCHAR NOT NULL, dataset_id VARCHAR NOT NULL, "
+            f"model_name VARCHAR NOT NULL, vector FLOAT[{dimension}] NOT NULL, x DOUBLE, y DOUBLE, "
+            f"job_id VARCHAR NOT NULL, {stamp})"
+        )
+        session.q(
+            f"CREATE TABLE {_first_stage(dimension)} (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, "
+            f"vector FLOAT[{dimension}] NOT NULL, {stamp})"
+        )
+
+
+def _first_stage(dimension: int) -> str:
+    """The table that once held the vectors of running jobs."""
+    return "stage" if view_name(dimension) == "embeddings" else f"stage_{dimension}"
 
 
 def _staged_points(session: Session) -> None:
@@ -133,7 +142,12 @@ def _kept_counts(session: Session) -> None:
     for dataset_id, dimension in session.q(
         "SELECT d.id, j.dimension FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id"
     ):
-        recount(session, dataset_id, dimension)
+        counts = session.q(
+            f"SELECT count(*), count(e.x) FROM {view_name(dimension)} e SEMI JOIN samples s "
+            "USING (dataset_id, sample_id) WHERE e.dataset_id = ?",
+            dataset_id,
+        )[0]
+        session.q("UPDATE datasets SET vector_count = ?, placed_count = ? WHERE id = ?", *counts, dataset_id)
 
 
 def _columns_and_tags(session: Session) -> None:
@@ -151,12 +165,8 @@ def _columns_and_tags(session: Session) -> None:
 
 
 def _origins(session: Session) -> None:
-    """Add where a column comes from (a client, the source, or images as they were read), and a stage for the last."""
+    """Add where a column comes from: a client, the source, or images as they were read."""
     session.q("ALTER TABLE dataset_columns ADD COLUMN origin VARCHAR DEFAULT 'put'")
-    session.q(
-        "CREATE TABLE read_headers (job_id VARCHAR NOT NULL, sample_id VARCHAR NOT NULL, width INTEGER NOT NULL, "
-        "height INTEGER NOT NULL, format VARCHAR NOT NULL)"
-    )
 
 
 def _notices(session: Session) -> None:
@@ -168,6 +178,43 @@ def _notifications(session: Session) -> None:
     """Add the webhook at a job's end, and whether it was delivered."""
     for name in ("notify_url", "notified", "notify_detail"):
         session.q(f"ALTER TABLE jobs ADD COLUMN {name} VARCHAR")
+
+
+def _sets_by_job(session: Session) -> None:
+    """Leave rows where they were staged, and name the current sets in one table (decision 0016)."""
+    session.q(
+        "CREATE TABLE sets (dataset_id VARCHAR NOT NULL, model_name VARCHAR NOT NULL, job_id VARCHAR NOT NULL, "
+        "map_job_id VARCHAR, vector_count BIGINT NOT NULL, placed_count BIGINT NOT NULL)"
+    )
+    session.q("CREATE TABLE retired (relation VARCHAR NOT NULL, id VARCHAR NOT NULL)")
+    session.q("ALTER TABLE import_points RENAME TO points")
+    found = session.q(
+        "SELECT CASE table_name WHEN 'embeddings' THEN 768 ELSE split_part(table_name, '_', 2)::INTEGER END "
+        "FROM duckdb_tables() WHERE database_name = current_database() AND regexp_full_match(table_name, "
+        "'embeddings(_[0-9]+)?') ORDER BY 1"
+    )
+    for (dimension,) in found:
+        _keep_rows_where_they_are(session, dimension)
+    # A map goes by the name of the set's own job: which reduction made it was not always kept.
+    session.q(
+        "INSERT INTO sets SELECT d.id, j.model_name, j.id, if(j.id IN (SELECT job_id FROM points), j.id, NULL), "
+        "d.vector_count, d.placed_count FROM datasets d JOIN jobs j ON j.id = d.vectors_job_id"
+    )
+    for column in ("vectors_job_id", "vector_count", "placed_count"):
+        session.q(f"ALTER TABLE datasets DROP COLUMN {column}")
+
+
+def _keep_rows_where_they_are(session: Session, dimension: int) -> None:
+    table = vectors_table(dimension)
+    session.q(
+        f"INSERT INTO points SELECT e.job_id, e.sample_id, e.x, e.y FROM {view_name(dimension)} e WHERE e.x IS NOT NULL"
+    )
+    session.q(f"ALTER TABLE {view_name(dimension)} RENAME TO {table}")
+    for column in ("dataset_id", "model_name", "x", "y"):
+        session.q(f"ALTER TABLE {table} DROP COLUMN {column}")
+    session.q(f"INSERT INTO {table} BY NAME FROM {_first_stage(dimension)}")
+    session.q(f"DROP TABLE {_first_stage(dimension)}")
+    create_view(session, dimension)
 
 
 class Migration(NamedTuple):
@@ -186,4 +233,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("origins of columns", _origins),
     Migration("notices of listings", _notices),
     Migration("webhooks of jobs", _notifications),
+    Migration("sets by job", _sets_by_job),
 )

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from serve_app.errors import DiskFull
+from serve_app.errors import DiskFull, StoreUnavailable
 from serve_app.records import FileStamp, Skip, SourceFile, VectorArray
+from serve_app.store import sets
 from serve_app.store.job_rows import JobRow
-from serve_app.store.schema import BASE_DIMENSION, embeddings_table, stage_table
+from serve_app.store.schema import BASE_DIMENSION, vectors_table
 from serve_app.store.session import Session
 
 MAX_KNOWN_HASHES = 256
@@ -24,15 +25,15 @@ MAX_KNOWN_HASHES = 256
 MIN_SQUARED_NORM = 1e-30
 MAX_SQUARED_NORM = 1e37
 
-COPIES = 2.5
-"""A set is on disk twice, staged and swapped in, and partly in the write-ahead log; we measured 2.0 to 2.4."""
+COPIES = 1.5
+"""A set is on disk once, and in part a second time in the write-ahead log."""
 ROW_BYTES = 128
 """The names and stamps of a row take this much, besides four bytes for each component of its vector."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The vector space of a job, and the tables that hold its vectors."""
+    """The vector space of a job, and the table that holds its vectors."""
 
     job_id: str
     dataset_id: str
@@ -40,14 +41,9 @@ class Space:
     dimension: int
 
     @property
-    def stage(self) -> str:
-        """The table of staged vectors."""
-        return stage_table(self.dimension)
-
-    @property
-    def embeddings(self) -> str:
-        """The table of stored vectors."""
-        return embeddings_table(self.dimension)
+    def table(self) -> str:
+        """The table of vectors, staged and current."""
+        return vectors_table(self.dimension)
 
     @classmethod
     def of(cls, row: JobRow) -> "Space | None":
@@ -62,10 +58,13 @@ def require_room_for(session: Session, folder: Path, rows: int, dimension: int) 
 
     Raises:
         DiskFull: the vectors do not fit.
+        StoreUnavailable: they do not fit yet, because old rows are still being deleted.
     """
     needed = int(COPIES * rows * (4 * dimension + ROW_BYTES))
     within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
     free = shutil.disk_usage(folder).free + int(within)
+    if free < needed and session.row("SELECT 1 FROM retired LIMIT 1") is not None:
+        raise StoreUnavailable("The room of vectors that were replaced is being freed; the call is to be repeated.")
     if free < needed:
         raise DiskFull(
             f"{rows:,} vectors need about {_megabytes(needed)} on the disk of the database while they are made, and "
@@ -84,14 +83,14 @@ def usable(vectors: VectorArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
 def unsettled_condition(dimension: int) -> str:
     """An SQL condition that is true for unsettled samples `s`; its two parameters are both the job's id."""
     return (
-        f"NOT EXISTS (FROM {stage_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id) "
+        f"NOT EXISTS (FROM {vectors_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id) "
         "AND NOT EXISTS (FROM job_skips k WHERE k.job_id = ? AND k.sample_id = s.sample_id)"
     )
 
 
 def pending_between(session: Session, row: JobRow, after: int, last: int) -> list[SourceFile]:
     """Unsettled samples whose ordinal is in (after, last]."""
-    # Before `Jobs.begin` the job has staged nothing, so any stage table gives the right answer.
+    # Before `Jobs.begin` the job has staged nothing, so any table gives the right answer.
     rows = session.q(
         "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place, ordinal FROM samples s "
         "WHERE dataset_id = ? AND ordinal > ? AND ordinal <= ? "
@@ -123,7 +122,7 @@ def stage_vectors(
     block = block.append_column("vector", pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]))
     session.bind("block", block)
     count = session.value(
-        f"INSERT INTO {space.stage} SELECT ?, sample_id, vector, content_hash, size_bytes, mtime_ns FROM block",
+        f"INSERT INTO {space.table} BY NAME SELECT ? AS job_id, * FROM block",
         space.job_id,
     )
     return int(count)
@@ -135,25 +134,27 @@ def stage_known(session: Session, space: Space, known: list[tuple[str, FileStamp
         return 0
     session.bind("known", stamped([sample_id for sample_id, _ in known], [stamp for _, stamp in known]))
     count = session.value(
-        f"INSERT INTO {space.stage} SELECT ?, k.sample_id, v.vector, k.content_hash, k.size_bytes, k.mtime_ns "
+        f"INSERT INTO {space.table} BY NAME SELECT ? AS job_id, k.*, v.vector "
         "FROM known k JOIN (SELECT content_hash, any_value(vector) AS vector FROM "
         f"({_vectors_of_space(space, 'vector', 'content_hash IN (SELECT content_hash FROM known)')}) "
         "GROUP BY content_hash) v USING (content_hash)",
-        *(space.job_id, space.space_key, space.space_key),
+        *(space.job_id, space.space_key),
     )
     return int(count)
 
 
 def stage_unchanged(session: Session, space: Space, observed: list[SourceFile]) -> set[str]:
     """Stage stored vectors of the dataset and space whose file kept its size and mtime; return their sample ids."""
+    parent = _parent(session, space)
+    if parent is None:
+        return set()
     session.bind("observed", _observed(observed))
     rows = session.q(
-        f"INSERT INTO {space.stage} "
-        "SELECT ?, e.sample_id, e.vector, e.content_hash, e.size_bytes, e.mtime_ns "
-        f"FROM {space.embeddings} e JOIN observed o USING (sample_id, size_bytes, mtime_ns) "
-        "JOIN jobs j ON j.id = e.job_id AND j.space_key = ? WHERE e.dataset_id = ? AND o.size_bytes >= 0 "
-        "RETURNING sample_id",
-        *(space.job_id, space.space_key, space.dataset_id),
+        f"INSERT INTO {space.table} BY NAME "
+        "SELECT ? AS job_id, v.sample_id, v.vector, v.content_hash, v.size_bytes, v.mtime_ns "
+        f"FROM {space.table} v JOIN observed o USING (sample_id, size_bytes, mtime_ns) "
+        "WHERE v.job_id = ? AND o.size_bytes >= 0 RETURNING sample_id",
+        *(space.job_id, parent),
     )
     return {sample_id for (sample_id,) in rows}
 
@@ -168,16 +169,15 @@ def to_read(session: Session, space: Space, observed: list[SourceFile]) -> list[
         session.q(
             f"SELECT size_bytes, list(DISTINCT content_hash) FROM ({same_size}) WHERE size_bytes >= 0 "
             "GROUP BY size_bytes HAVING approx_count_distinct(content_hash) <= ?",
-            *(space.space_key, space.space_key, MAX_KNOWN_HASHES),
+            *(space.space_key, MAX_KNOWN_HASHES),
         )
     )
     # A file with a new mtime most likely kept its content, so its own hash is included however many share its size.
     own: dict[str, str] = dict(
         session.q(
-            f"SELECT e.sample_id, e.content_hash FROM {space.embeddings} e "
-            "JOIN observed o USING (sample_id, size_bytes) "
-            "JOIN jobs j ON j.id = e.job_id AND j.space_key = ? WHERE e.dataset_id = ? AND o.size_bytes >= 0",
-            *(space.space_key, space.dataset_id),
+            f"SELECT v.sample_id, v.content_hash FROM {space.table} v JOIN observed o USING (sample_id, size_bytes) "
+            "WHERE v.job_id = ? AND o.size_bytes >= 0",
+            _parent(session, space),
         )
     )
     return [
@@ -232,12 +232,20 @@ def _observed(files: list[SourceFile]) -> pa.Table:
     )
 
 
+def _parent(session: Session, space: Space) -> str | None:
+    """The job of the dataset's newest set in this space, or None."""
+    return next((now.job_id for now in sets.of_dataset(session, space.dataset_id) if _is_in(now, space)), None)
+
+
+def _is_in(now: sets.Current, space: Space) -> bool:
+    return (now.space_key, now.dimension) == (space.space_key, space.dimension)
+
+
 def _vectors_of_space(space: Space, column: str, condition: str) -> str:
-    """SQL for `content_hash` and one column of a space's stored and staged vectors; it takes the space key twice."""
-    return " UNION ALL ".join(
-        f"SELECT content_hash, {column} FROM {table} "
-        f"SEMI JOIN (FROM jobs WHERE space_key = ?) j ON j.id = {table}.job_id WHERE {condition}"
-        for table in (space.embeddings, space.stage)
+    """SQL for `content_hash` and one column of a space's current and staged vectors; it takes the space key once."""
+    return (
+        f"SELECT content_hash, {column} FROM {space.table} SEMI JOIN (FROM jobs WHERE space_key = ? AND "
+        f"(status = 'running' OR id IN (SELECT job_id FROM sets))) j ON j.id = {space.table}.job_id WHERE {condition}"
     )
 
 

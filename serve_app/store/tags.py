@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serve_app.errors import InvalidRequest, NoEmbeddings
 from serve_app.records import TagChange, ValueCount
-from serve_app.store import filtering, readout
+from serve_app.store import filtering, sets
 from serve_app.store.datasets import require_dataset
 from serve_app.store.methods import write
 from serve_app.store.session import Session
@@ -108,13 +108,13 @@ def _choose(session: Session, dataset_id: str, choice: SampleChoice) -> tuple[st
 
 
 def _enclosed(session: Session, dataset_id: str, corners: NDArray[np.float64]) -> pa.Table:
-    current = readout.current(session, dataset_id)
+    current = sets.current(session, dataset_id)
     if current is None or not current.placed_count:
         raise NoEmbeddings("The dataset has no map. Reduce its embeddings first.")
     (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
     near = session.arrow(
-        f"SELECT sample_id, x, y FROM {current.table} WHERE dataset_id = ? AND x BETWEEN ? AND ? AND y BETWEEN ? AND ?",
-        *(dataset_id, float(left), float(right), float(low), float(high)),
+        "SELECT sample_id, x, y FROM points WHERE job_id = ? AND x BETWEEN ? AND ? AND y BETWEEN ? AND ?",
+        *(current.map_job_id, float(left), float(right), float(low), float(high)),
     )
     points = np.stack([near.column(axis).to_numpy() for axis in ("x", "y")], axis=1)
     return near.select(["sample_id"]).filter(pa.array(inside(points, corners)))

@@ -1,7 +1,7 @@
 """Vectors: staging, reuse by content, the swap, points of the map, and bulk reads.
 
-N is the number of rows, D the dimension. The table `embeddings` holds vectors of dimension 768, `embeddings_<dim>`
-those of other dimensions; `stage` and `stage_<dim>` hold staged vectors.
+N is the number of rows, D the dimension. The table `vectors_<dim>` holds staged and current vectors under the jobs
+that made them, and `sets` names the jobs whose vectors are current.
 """
 
 from typing import TYPE_CHECKING
@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, NoEmbeddings
 from serve_app.records import Block, EmbeddingStatus, Job, SourceFile, VectorSet
-from serve_app.store import blocks, filtering, job_rows, readout, staging, swap
+from serve_app.store import blocks, filtering, job_rows, readout, sets, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import require_limit, write
 from serve_app.store.running_jobs import Pace
 from serve_app.store.session import Session
+from serve_app.store.sets import Current
 from serve_app.store.staging import Space
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
@@ -24,7 +25,7 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
 
 
 class Vectors:
-    """SQL over the embedding and stage tables."""
+    """SQL over the tables of vectors and points."""
 
     def __init__(self, database: "Database", pace: Pace) -> None:
         self._database = database
@@ -87,7 +88,7 @@ class Vectors:
 
     @write
     def commit(self, job_id: str, attempt: int) -> Job:
-        """Replace the dataset's vectors with the staged ones and end the job, in one transaction.
+        """Make the staged vectors the dataset's set and end the job, in one transaction that moves no row.
 
         The job ends as `error` and the old vectors stay when the staged set is not acceptable, for example when
         no image could be embedded (`no_valid_images`) or more than half of the files are gone
@@ -102,9 +103,9 @@ class Vectors:
             if done is not None:
                 return job_rows.public(done, self._pace)
             row = job_rows.guard(session, job_id, attempt)
-            row = swap.commit(session, row, _require_space(row))
+            _require_space(row)
+            row = swap.commit(session, row)
         self._pace.stop(job_id)
-        self._database.checkpoint()
         return job_rows.public(row, self._pace)
 
     @write
@@ -125,14 +126,13 @@ class Vectors:
             row = job_rows.guard(session, job_id, attempt)
             row = swap.put_points(session, row, vectors_job_id, points)
         self._pace.stop(job_id)
-        self._database.checkpoint()
         return job_rows.public(row, self._pace)
 
     def status(self, dataset_id: str) -> EmbeddingStatus:
         """The state of the dataset's vectors and map. Raises `DatasetNotFound`."""
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
-            current = readout.current(session, dataset_id)
+            current = sets.current(session, dataset_id)
         return EmbeddingStatus(
             dataset_id=dataset_id,
             has_embeddings=current is not None and current.vector_count > 0,
@@ -216,7 +216,7 @@ class Vectors:
         require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
-            current = readout.current(session, dataset_id)
+            current = sets.current(session, dataset_id)
             only = filtering.choose(session, dataset_id, where)
             if current is None or not current.placed_count:
                 return readout.no_points(), None
@@ -251,15 +251,15 @@ def _require_space(row: JobRow) -> Space:
     return space
 
 
-def _require_vectors(session: Session, dataset_id: str) -> readout.Current:
+def _require_vectors(session: Session, dataset_id: str) -> Current:
     require_dataset(session, dataset_id)
-    current = readout.current(session, dataset_id)
+    current = sets.current(session, dataset_id)
     if current is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
     return current
 
 
-def _require_version(session: Session, dataset_id: str, version: str) -> readout.Current:
+def _require_version(session: Session, dataset_id: str, version: str) -> Current:
     current = _require_vectors(session, dataset_id)
     if current.public.version != version:
         raise Conflict("The vectors were replaced or the dataset rescanned while they were read; start it again.")

@@ -38,7 +38,7 @@ def copy_of_database(service: Service, folder: Path) -> Path:
 
 def staged_samples(database: Path, job_id: str) -> set[str]:
     with duckdb.connect(str(database)) as connection:
-        rows = connection.execute("SELECT sample_id FROM stage WHERE job_id = ?", [job_id]).fetchall()
+        rows = connection.execute("SELECT sample_id FROM vectors_768 WHERE job_id = ?", [job_id]).fetchall()
     return {sample_id for (sample_id,) in rows}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.store.database import Database
-from serve_app.store.schema import create_vector_tables, embeddings_table
+from serve_app.store.schema import create_vector_tables, vectors_table
 
 BLOCK_ROWS = 20_000
 FOLDER = "bucket/of/photographs/taken/over/many/years/by/many/people/in/many/places"
@@ -24,17 +24,18 @@ def fill(path, sets):
         with database.transaction() as session:
             create_vector_tables(session, dimension)
             session.q(
-                "INSERT INTO datasets (id, name, root, format, sample_count, scan_no, vectors_job_id, created_at) "
-                "VALUES (?, ?, '/roots', 'manifest', ?, 1, ?, now()::TIMESTAMP)",
-                *(f"id-of-{name}", name, rows, f"job-of-{name}"),
+                "INSERT INTO datasets (id, name, root, format, sample_count, scan_no, created_at) "
+                "VALUES (?, ?, '/roots', 'manifest', ?, 1, now()::TIMESTAMP)",
+                *(f"id-of-{name}", name, rows),
             )
             session.q(
                 "INSERT INTO jobs SELECT ?, ?, ?, 'import', 'complete', 'complete', NULL, 1, 0, 1, ?, ?, 0, 0, '', "
                 "'synthetic', 'space', ?, false, '{}', NULL, 1, now()::TIMESTAMP, now()::TIMESTAMP",
                 *(f"job-of-{name}", number, f"id-of-{name}", rows, rows, dimension),
             )
-            if session.row("SELECT 1 FROM duckdb_columns() WHERE column_name = 'vector_count'"):
-                session.q("UPDATE datasets SET vector_count = ? WHERE name = ?", rows, name)
+            session.q(
+                "INSERT INTO sets VALUES (?, 'synthetic', ?, NULL, ?, 0)", f"id-of-{name}", f"job-of-{name}", rows
+            )
         centres = random.standard_normal((100, dimension), np.float32)
         for start in range(0, rows, BLOCK_ROWS):
             numbers = np.arange(start, min(rows, start + BLOCK_ROWS))
@@ -56,7 +57,7 @@ def _add(database, name, numbers, centres, random):
             f"id-of-{name}",
         )
         session.q(
-            f"INSERT INTO {embeddings_table(centres.shape[1])} "
-            "SELECT name, ?, 'synthetic', vector, NULL, NULL, ?, 'imported:' || name, -1, -1 FROM block",
-            *(f"id-of-{name}", f"job-of-{name}"),
+            f"INSERT INTO {vectors_table(centres.shape[1])} BY NAME "
+            "SELECT ? AS job_id, name AS sample_id, vector, 'imported:' || name AS content_hash FROM block",
+            f"job-of-{name}",
         )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from serve_app.store.database import Database
+from serve_app.store.retired import Retired
 from tests.invariants import check_invariants
 from tests.unit.store.snapshot import snapshot
 from tests.unit.store.story import STEPS, Story
@@ -41,9 +42,11 @@ def live_without_faults(path):
 
 
 def end_of(path):
-    """What a life left, whatever had to be repeated on the way."""
+    """What a life left, whatever had to be repeated on the way; what it retired can be deleted."""
     database = Database(path)
     try:
+        while Retired(database).step():
+            pass
         return _content(database, tries=False)
     finally:
         database.close()

@@ -3,7 +3,7 @@
 from serve_app.store.session import Session
 
 # What a writer knows about itself, and what only tells how often it was started.
-_NOT_CONTENT = {"meta", "migrations"}
+_NOT_CONTENT = {"meta", "migrations", "retired"}
 _TIMES = {"created_at", "finished_at"}
 _TRIES = {"attempt", "seq", "last_block"}
 _SCANS = {"scans", "scan_files"}
@@ -13,6 +13,7 @@ def snapshot(session: Session, *, tries: bool = True):
     """Every row of every table, by table, in an order that does not depend on how it was stored.
 
     Ids that are made up anew in each run are replaced by what they stand for: a job's number, a dataset's name.
+    Rows that are retired are no content: when they are deleted depends on what else the writer has to do.
     Without `tries`, what only tells how often a call was repeated is left out, open scans too.
     """
     names = dict(session.q("SELECT id, 'dataset ' || name FROM datasets"))
@@ -27,6 +28,8 @@ def snapshot(session: Session, *, tries: bool = True):
             continue
         kept = [name for name in columns if name not in _TIMES and (tries or name not in _TRIES)]
         chosen = ", ".join("hash(vector)" if name == "vector" else name for name in kept)
-        rows = session.q(f"SELECT {chosen} FROM {table}")
+        key = "dataset_id" if table == "samples" else "job_id"
+        retired = f" WHERE {key} NOT IN (SELECT id FROM retired WHERE relation = '{table}')" if key in columns else ""
+        rows = session.q(f"SELECT {chosen} FROM {table}{retired}")
         content[table] = sorted(repr([names.get(value, value) for value in row]) for row in rows)
     return content

@@ -1,9 +1,5 @@
 """How many vectors and points a dataset has is kept in its row, and nobody counts them."""
 
-import duckdb
-import numpy as np
-
-from tests.invariants import check_invariants
 from tests.unit.store.workbench import Workbench, source_files
 
 FILES = source_files(4)
@@ -12,7 +8,7 @@ FILES = source_files(4)
 def counts(bench, dataset):
     status = bench.vectors.status(dataset.id)
     with bench.database.read() as session:
-        [kept] = session.q("SELECT vector_count, placed_count FROM datasets WHERE id = ?", dataset.id)
+        [kept] = session.q("SELECT vector_count, placed_count FROM sets WHERE dataset_id = ?", dataset.id) or [(0, 0)]
     assert status.embedding_count == kept[0]
     assert status.has_reduction == (kept[1] > 0)
     return kept
@@ -40,7 +36,7 @@ def test_what_a_page_shows_first_reads_no_row_of_the_set(path):
     job, _ = bench.embed(dataset, FILES)
     bench.reduce(dataset)
     with bench.database.transaction() as session:
-        for table in ("embeddings_384", "stage_384", "samples"):
+        for table in ("vectors_384", "points", "samples"):
             session.q(f"DROP TABLE {table}")
     assert bench.vectors.status(dataset.id).embedding_count == len(FILES)
     assert bench.vectors.status(dataset.id).has_reduction
@@ -52,21 +48,3 @@ def test_what_a_page_shows_first_reads_no_row_of_the_set(path):
     ]
     assert bench.jobs.create(dataset.id, "reduce").total == len(FILES)
     bench.database.close()
-
-
-def test_a_database_from_before_the_counts_gets_them_when_it_opens(path):
-    bench = Workbench(path)
-    dataset = bench.register(FILES)
-    bench.embed(dataset, FILES)
-    bench.reduce(dataset, np.zeros((4, 2)))
-    bench.datasets.rescan(bench.scan(FILES[1:]), dataset.id)
-    without = bench.register(source_files(2, prefix="other"), name="without vectors")
-    bench.database.close()
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("ALTER TABLE datasets DROP COLUMN vector_count")
-        connection.execute("ALTER TABLE datasets DROP COLUMN placed_count")
-        connection.execute("DELETE FROM migrations WHERE name = 'kept counts'")
-    bench = Workbench(path)
-    assert (counts(bench, dataset), counts(bench, without)) == ((3, 3), (0, 0))
-    bench.database.close()
-    check_invariants(path)

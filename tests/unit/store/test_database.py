@@ -320,6 +320,7 @@ def test_regenerations_under_a_polling_reader_keep_the_file_small(bench, monkeyp
     reader.start()
     for _ in range(n_times):
         bench.embed(dataset, files, force=True)
+        bench.delete_retired()
     stop.set()
     reader.join()
     live = 1500 * 384 * 4

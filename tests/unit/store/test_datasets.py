@@ -180,6 +180,7 @@ def test_a_deleted_dataset_leaves_nothing_behind(bench):
     bench.embed(kept, files)
     job, _ = bench.embed(gone, files)
     bench.datasets.delete(gone.id)
+    bench.delete_retired()
     assert bench.datasets.all() == [kept]
     with pytest.raises(JobNotFound):
         bench.jobs.get(job.id)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from serve_app.errors import DiskFull
+from serve_app.errors import DiskFull, StoreUnavailable
 from tests.invariants import check_invariants
 from tests.unit.store.workbench import CARD, Workbench, source_files
 
@@ -37,7 +37,7 @@ def start(path):
         process.wait()
 
 
-@pytest.mark.parametrize("moment", ["stage", "swap"])
+@pytest.mark.parametrize("moment", ["stage", "commit"])
 def test_a_full_disk_fails_the_call_keeps_the_old_vectors_and_heals(path, start, moment):
     process = start(moment)
     full, healed = (json.loads(line) for line in process.communicate(timeout=240)[0].splitlines())
@@ -78,7 +78,7 @@ def test_a_job_for_which_there_is_no_room_is_refused_before_anything_is_computed
     job = bench.jobs.create(dataset.id, "embed", model_name=CARD.name)
     claim = bench.jobs.claim("runner", holding=[], lease_s=30)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
-    with pytest.raises(DiskFull, match=r"1,000 vectors need about 4 MB .* 1 MB are free"):
+    with pytest.raises(DiskFull, match=r"1,000 vectors need about 2 MB .* 1 MB are free"):
         bench.jobs.begin(job.id, claim.attempt, CARD)
     assert bench.jobs.get(job.id).seq == claim.job.seq
     monkeypatch.undo()
@@ -89,12 +89,16 @@ def test_space_that_is_free_inside_the_file_counts(bench, monkeypatch):
     files = source_files(3000)
     dataset = bench.register(files)
     bench.embed(dataset, files)
-    bench.embed(dataset, files, force=True)  # leaves two sets' blocks to be used again
+    bench.embed(dataset, files, force=True)
     job = bench.jobs.create(dataset.id, "embed", model_name=CARD.name, force=True)
     claim = bench.jobs.claim("runner", holding=[], lease_s=30)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    with pytest.raises(StoreUnavailable, match="is being freed"):
+        bench.jobs.begin(job.id, claim.attempt, CARD)
+    bench.delete_retired()  # leaves the old set's blocks to be used again
     with bench.database.read() as session:
         within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
-    needed = int(2.5 * 3000 * (4 * 384 + 128))
+    needed = int(1.5 * 3000 * (4 * 384 + 128))
     assert 0 < within < needed
     for free, fits in ((needed - within - 1, False), (needed - within, True)):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))

@@ -12,13 +12,14 @@ def test_every_invariant_is_written_down_as_a_query():
 
 
 BROKEN = {
-    "I4 ": "DELETE FROM embeddings_384",
-    "I1": "INSERT INTO embeddings_384 SELECT * FROM embeddings_384 LIMIT 1",
-    "I2": "UPDATE embeddings_384 SET job_id = 'other' WHERE sample_id = 'img/0.jpg'",
-    "I3": "UPDATE embeddings_384 SET vector = (SELECT array_agg('nan'::FLOAT)::FLOAT[384] FROM range(384))",
+    "I4 ": "DELETE FROM vectors_384",
+    "I1": "INSERT INTO vectors_384 SELECT * FROM vectors_384 LIMIT 1",
+    "I2": "UPDATE sets SET model_name = 'other'",
+    "I3": "UPDATE vectors_384 SET vector = (SELECT array_agg('nan'::FLOAT)::FLOAT[384] FROM range(384))",
     "I4": "UPDATE jobs SET skipped = skipped + 1",
     "I5": "UPDATE jobs SET status = 'lost'",
-    "I6": "INSERT INTO stage_384 SELECT 'nobody', sample_id, vector, content_hash, 1, 1 FROM embeddings_384",
+    "I6": "INSERT INTO vectors_384 SELECT * REPLACE ('nobody' AS job_id) FROM vectors_384",
+    "I6 ": "INSERT INTO retired SELECT 'vectors_384', job_id FROM sets",
     "I7": "UPDATE samples SET sample_id = 'renamed' WHERE ordinal = 0",
 }
 
@@ -43,6 +44,6 @@ def test_the_fingerprint_changes_with_one_bit(bench):
     with bench.database.read() as session:
         before = fingerprint(session, dataset.id)
     with bench.database.transaction() as session:
-        session.q("UPDATE embeddings_384 SET mtime_ns = mtime_ns + 1 WHERE sample_id = 'img/1.jpg'")
+        session.q("UPDATE vectors_384 SET mtime_ns = mtime_ns + 1 WHERE sample_id = 'img/1.jpg'")
     with bench.database.read() as session:
         assert fingerprint(session, dataset.id) != before

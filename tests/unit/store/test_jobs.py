@@ -95,7 +95,10 @@ def test_cancelling_ends_the_job_at_once_and_leaves_the_old_vectors_bit_for_bit(
     assert job.finished_at is not None
     with bench.database.read() as session:
         assert fingerprint(session, dataset.id) == before
-        assert session.value("SELECT count(*) FROM stage_384") == 0
+        assert session.value("SELECT count(*) FROM embeddings_384") == 6
+    bench.delete_retired()
+    with bench.database.read() as session:
+        assert session.value("SELECT count(*) FROM vectors_384") == 6
     with pytest.raises(NothingRunning, match="flowers"):
         bench.jobs.cancel(dataset.id)
 
@@ -129,7 +132,7 @@ def test_a_stale_attempt_is_refused_everywhere(bench, how):
             call()
     bench.jobs.release(job_id, attempt)
     with bench.database.read() as session:
-        assert session.value("SELECT count(*) FROM stage_384") == 0
+        assert session.value("SELECT count(*) FROM vectors_384") == 0
 
 
 def test_a_leased_job_is_nobody_elses_until_the_lease_runs_out(bench):

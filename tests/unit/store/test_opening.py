@@ -36,7 +36,7 @@ def test_the_embedding_tables_have_the_contracts_columns_first(bench):
         for dimension in (384, 768, 1024, 1536):
             columns = session.q(
                 "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = ? ORDER BY column_index",
-                schema.embeddings_table(dimension),
+                schema.view_name(dimension),
             )
             assert [name for name, _ in columns][:7] == expected
             assert dict(columns)["vector"] == f"FLOAT[{dimension}]"
@@ -113,9 +113,10 @@ def test_a_log_without_its_database_is_not_destroyed(path):
     assert log.read_bytes() == content
 
 
+LOST = "DELETE FROM vectors_384 WHERE sample_id = 'img/1.jpg' AND job_id IN (SELECT id FROM jobs WHERE status = '{}')"
 LOSSES = {
-    "vectors": ("DELETE FROM embeddings_384 WHERE sample_id = 'img/1.jpg'", "should have 4 vectors and has 3"),
-    "staged vectors": ("DELETE FROM stage_384 WHERE sample_id = 'img/1.jpg'", "should have 2 staged vectors and has 1"),
+    "vectors": (LOST.format("complete"), "should have 4 vectors and has 3"),
+    "staged vectors": (LOST.format("running"), "should have 2 staged vectors and has 1"),
     "samples": ("DELETE FROM samples WHERE sample_id = 'img/1.jpg'", "should have 4 samples and has 3"),
     "jobs": ("DELETE FROM jobs WHERE status = 'complete'", "job that made the vectors of dataset 'flowers' is missing"),
     "stage of a finished job": (

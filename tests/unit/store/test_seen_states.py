@@ -70,7 +70,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_a_lack_of_memory_at_any_statement_of_the_swap_takes_nothing_back(bench, monkeypatch, after):
+def test_a_lack_of_memory_at_any_statement_of_the_commit_takes_nothing_back(bench, monkeypatch, after):
     """The statements of the commit and of the checkpoint, one after another: seen states only ever go forward."""
     files = source_files(3)
     dataset = bench.register(files)

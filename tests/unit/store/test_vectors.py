@@ -240,7 +240,7 @@ def test_an_empty_dataset_ends_in_an_error(bench):
     assert (job.status, job.message.partition(":")[0]) == ("error", "no_valid_images")
 
 
-def test_regenerating_in_another_dimension_removes_the_old_tables_rows(bench):
+def test_a_set_in_another_dimension_takes_the_place_of_the_old_one(bench):
     files = source_files(3)
     dataset, bystander = bench.register(files), bench.register(files, name="bystander")
     bench.embed(bystander, files)

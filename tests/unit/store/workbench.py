@@ -12,6 +12,7 @@ from serve_app.records import Block, FileStamp, ModelCard, SourceFile
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
+from serve_app.store.retired import Retired
 from serve_app.store.running_jobs import Pace
 from serve_app.store.vectors import Vectors
 
@@ -69,6 +70,12 @@ class Workbench:
         self.datasets = Datasets(self.database)
         self.jobs = Jobs(self.database, pace, self.clock)
         self.vectors = Vectors(self.database, pace)
+        self.retired = Retired(self.database)
+
+    def delete_retired(self):
+        """What the executor does between writes, to its end."""
+        while self.retired.step():
+            pass
 
     def scan(self, files):
         """A scan of these files, in one page."""
