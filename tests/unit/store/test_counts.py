@@ -1,6 +1,6 @@
 """How many vectors and points a dataset has is kept in its row, and nobody counts them."""
 
-from tests.unit.store.workbench import Workbench, source_files
+from tests.unit.store.workbench import Workbench, block_of, source_files
 
 FILES = source_files(4)
 
@@ -47,4 +47,19 @@ def test_what_a_page_shows_first_reads_no_row_of_the_set(path):
         "reduce",
     ]
     assert bench.jobs.create(dataset.id, "reduce").total == len(FILES)
+    bench.database.close()
+
+
+def test_a_commit_reads_no_row_of_a_set_new_or_old(path):
+    bench = Workbench(path)
+    dataset = bench.register(FILES)
+    bench.embed(dataset, FILES)
+    bench.reduce(dataset)
+    claim = bench.start(dataset, force=True)
+    bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(FILES))
+    with bench.database.transaction() as session:
+        for table in ("vectors_384", "points", "samples"):
+            session.q(f"DROP TABLE {table}")
+    assert bench.vectors.commit(claim.job.id, claim.attempt).status == "complete"
+    assert counts(bench, dataset) == (4, 0)
     bench.database.close()
