@@ -200,6 +200,10 @@ class ReducerHandle:
         """See `loop.Projector.reduce`."""
         await ask(self._handle, "reduce", claim, who="the reducer", timeout_s=None)
 
+    async def graph(self, claim: Claim) -> None:
+        """See `loop.Projector.graph`."""
+        await ask(self._handle, "graph", claim, who="the reducer", timeout_s=None)
+
 
 class RunnerHandle:
     """`services.Runner` over the JobRunner deployment."""

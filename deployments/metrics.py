@@ -100,7 +100,7 @@ class WriterMetrics:
         """
         self._write_s.observe(seconds, {"method": method})
         job = result.job if isinstance(result, Claim) else result
-        if not isinstance(job, Job) or job.kind == "reduce":
+        if not isinstance(job, Job) or job.kind in ("reduce", "graph"):
             return
         now = {
             "embedded": job.processed - job.reused - job.skipped,

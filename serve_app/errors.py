@@ -13,7 +13,7 @@
     ├── NotFound 404
     │   ├── DatasetNotFound · SampleNotFound · JobNotFound
     ├── Conflict 409
-    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt · ModelReplaced
+    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt · ModelReplaced · GraphNeeded
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     ├── Unavailable 503 (+ Retry-After)
@@ -174,6 +174,12 @@ class StaleAttempt(Conflict):
     """The job is over or a newer attempt has claimed it, so the caller must stop working on it."""
 
     code = "stale_attempt"
+
+
+class GraphNeeded(Conflict):
+    """The set is too large to answer while the caller waits; the message says which graph to ask for first."""
+
+    code = "graph_needed"
 
 
 class ModelReplaced(Conflict):

@@ -33,6 +33,10 @@ CPU_REQUEST_IMAGES = 32
 """The limit for each replica: the largest model takes two seconds per image on a core, and callers wait two minutes."""
 
 
+MAX_PAIRWISE_ROWS = 30_000
+"""Up to so many vectors, all pairs are compared while the caller waits, some 15 s of a core; more need a graph."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Sizes for one cluster.

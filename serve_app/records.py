@@ -17,7 +17,7 @@ VectorArray = NDArray[np.float32]
 """(N, D) float32; the rows are in the order of the ids that come with it."""
 
 DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
-JobKind = Literal["embed", "reduce", "import"]
+JobKind = Literal["embed", "reduce", "import", "graph"]
 JobStatus = Literal["running", "complete", "error", "cancelled"]
 NotifyState = Literal["pending", "delivered", "failed"]
 
@@ -223,6 +223,14 @@ class Neighbour:
     file_name: str
     label: str | None
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Groups of two or more near-duplicates. `incomplete` samples may have more than the graph's neighbours."""
+
+    groups: list[list[Neighbour]]
+    incomplete: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ EXPORT_PAGE_ROWS = 2048
 """The number of rows in a Parquet row group: 6 MiB for vectors of 768 numbers."""
 POINTS_PAGE_ROWS = 50_000
 
-_LOCATION: dict[int | str, dict[str, Any]] = {
+STARTED: dict[int | str, dict[str, Any]] = {
     202: {
         "description": "the job is on disk and will run",
         "headers": {"Location": {"description": "the job", "required": True, "schema": {"type": "string"}}},
@@ -54,7 +54,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 @router.post(
     "/generate",
     status_code=202,
-    responses=_LOCATION | problems.documented(DatasetNotFound, JobRunning, UnknownModel),
+    responses=STARTED | problems.documented(DatasetNotFound, JobRunning, UnknownModel),
 )
 async def generate_embeddings(
     dataset_id: str,
@@ -76,7 +76,7 @@ async def generate_embeddings(
 
 
 @router.post(
-    "/reduce", status_code=202, responses=_LOCATION | problems.documented(NoEmbeddings, DatasetNotFound, JobRunning)
+    "/reduce", status_code=202, responses=STARTED | problems.documented(NoEmbeddings, DatasetNotFound, JobRunning)
 )
 async def reduce_embeddings(
     dataset_id: str,

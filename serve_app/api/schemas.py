@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
 from serve_app.records import Neighbour, Sample, Skip
+from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.filtering import MAX_CHARACTERS
 
@@ -118,6 +119,14 @@ class ReduceOptions(Projection):
     _whole = field_validator("n_neighbors", "random_state", mode="before")(_whole)
 
 
+class GraphOptions(Body):
+    """How many neighbours the graph has."""
+
+    k: Annotated[WholeNumber, Field(ge=1, le=MAX_K)] = Field(
+        DEFAULT_K, description="neighbours of each image, without itself"
+    )
+
+
 class JobStarted(BaseModel):
     """An accepted job, which is on disk."""
 
@@ -161,6 +170,11 @@ class DuplicateGroups(BaseModel):
 
     threshold: float
     groups: list[list[Neighbour]]
+    incomplete: int = Field(
+        0,
+        description="images whose every neighbour in the graph is a near-duplicate, so that there may be more; "
+        "a graph with a larger `k` finds them",
+    )
 
 
 class Point(BaseModel):

@@ -21,6 +21,7 @@ from serve_app.embedding import weights
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,
+    GraphNeeded,
     InvalidFilter,
     InvalidImage,
     ModelUnavailable,
@@ -88,21 +89,26 @@ async def search_by_image(
     )
 
 
-@router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
+@router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
 async def find_duplicates(
     dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95, where: Where = None
 ) -> DuplicateGroups:
-    """Find groups of near-duplicates: samples linked by a cosine of at least `threshold`."""
-    return DuplicateGroups(
-        threshold=threshold, groups=await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold, where)
-    )
+    """Find groups of near-duplicates: samples linked by a cosine of at least `threshold`.
+
+    Above 30,000 images the links are those of the graph; `POST /datasets/{id}/graph` makes it.
+    """
+    found = await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold, where)
+    return DuplicateGroups(threshold=threshold, groups=found.groups, incomplete=found.incomplete)
 
 
-@router.get("/outliers", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
+@router.get("/outliers", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
 async def find_outliers(
     dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50, where: Where = None
 ) -> NeighbourList:
-    """Find the samples least similar to their `k` nearest neighbours; `score` is the mean similarity to them."""
+    """Find the samples least similar to their `k` nearest neighbours; `score` is the mean similarity to them.
+
+    Above 30,000 images the neighbours are those of the graph; `POST /datasets/{id}/graph` makes it.
+    """
     return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where))
 
 

@@ -42,7 +42,7 @@ _EVENT = {
 }
 """The schema of one event. OpenAPI 3.1 cannot describe streams; readers of 3.1 and 3.2 look for the schema here."""
 
-_DOCUMENTED: dict[int | str, dict[str, Any]] = {
+DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "`event: progress`, `id: <job_id>:<seq>`, ends after the terminal status",
         "content": {"text/event-stream": {"schema": _EVENT}},
@@ -89,25 +89,26 @@ async def _close_when_gone(watch: Watch, receive: Receive) -> None:
     watch.close()
 
 
-@router.get("/progress", response_class=Response, responses=_DOCUMENTED)
+@router.get("/progress", response_class=Response, responses=DOCUMENTED)
 async def follow_embedding(
     dataset_id: str, services: ServicesNow, context: ContextNow, last_event_id: LastEventId = None
 ) -> Response:
     """Follow the dataset's embed or import job; without a job, the stream sends `idle` and waits."""
-    return await _stream(services, context, dataset_id, "embed", last_event_id)
+    return await stream(services, context, dataset_id, "embed", last_event_id)
 
 
-@router.get("/reduce/progress", response_class=Response, responses=_DOCUMENTED)
+@router.get("/reduce/progress", response_class=Response, responses=DOCUMENTED)
 async def follow_reduction(
     dataset_id: str, services: ServicesNow, context: ContextNow, last_event_id: LastEventId = None
 ) -> Response:
     """Follow the dataset's reduce job; without a job, the stream sends `idle` and waits. `fitting` is a status here."""
-    return await _stream(services, context, dataset_id, "reduce", last_event_id)
+    return await stream(services, context, dataset_id, "reduce", last_event_id)
 
 
-async def _stream(
+async def stream(
     services: Services, context: Context, dataset_id: str, kind: JobKind, last_event_id: str | None
 ) -> Response:
+    """The stream of a dataset's jobs of this kind. Raises `DatasetNotFound`, and `Overloaded` once it is served."""
     await services.writer.ask(Datasets.get, dataset_id)
     if last_event_id is not None:
         [job] = await services.writer.ask(Jobs.latest, [(dataset_id, kind)])

@@ -35,7 +35,7 @@ R = TypeVar("R")
 
 
 class Projector(Protocol):
-    """Runs reduce jobs."""
+    """Runs reduce and graph jobs."""
 
     async def warm(self) -> None:
         """Start compiling the kernels of the first fit; this returns at once and never fails."""
@@ -46,6 +46,14 @@ class Projector(Protocol):
 
         Raises:
             WorkerCrashed: the process that fits the map died.
+        """
+        ...
+
+    async def graph(self, claim: Claim) -> None:
+        """Run a claimed graph job to its end. The call may be repeated.
+
+        Raises:
+            WorkerCrashed: the process that finds the neighbours died.
         """
         ...
 
@@ -74,7 +82,7 @@ class JobLoop:
         writer: the store; the loop waits out its outages.
         embedder: makes vectors of files.
         reader: finds out which files exist.
-        projector: runs reduce jobs.
+        projector: runs reduce and graph jobs.
         window: the number of chunks of all jobs that may be under way at a time.
         chunk_images: the number of files in one call to a replica.
     """
@@ -179,6 +187,8 @@ class JobLoop:
                     await self._embed(claim)
                 case "reduce":
                     await FIT_AGAIN.until_answered(lambda: self._projector.reduce(claim), what="the reducer")
+                case "graph":
+                    await FIT_AGAIN.until_answered(lambda: self._projector.graph(claim), what="the reducer")
                 case "import":  # no more rows can arrive once the job can be claimed
                     await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:

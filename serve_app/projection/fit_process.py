@@ -1,4 +1,4 @@
-"""Fits in a child process, because compiled code can be stopped by ending its process alone.
+"""Fits and graphs in a child process, because compiled code can be stopped by ending its process alone.
 
 The process stays from fit to fit, so that umap's kernels are loaded once. It is killed when a fit is cancelled, and the
 next fit starts another one. It ends by itself when its parent has died.
@@ -10,8 +10,10 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +22,7 @@ from serve_app import logs
 from serve_app.errors import Conflict, ServiceError, WorkerCrashed
 from serve_app.projection import reduction
 from serve_app.projection.reduction import OnProgress, Projection
+from serve_app.search.graph import make_graph
 from serve_app.search.set_file import SetFile
 
 log = logging.getLogger("constellate.fit")
@@ -27,8 +30,10 @@ log = logging.getLogger("constellate.fit")
 Points = NDArray[np.float64]
 
 Fit = Callable[[Path, Projection, OnProgress], Points]
-
-WARM = "warm"
+Graph = Callable[[Path, int, OnProgress], int]
+Work = Callable[..., Any]
+"""A function of a module; its last argument takes progress."""
+Question = tuple[Work, tuple[object, ...]]
 
 
 def fit_set(folder: Path, projection: Projection, on_progress: OnProgress) -> Points:
@@ -45,17 +50,27 @@ def fit_set(folder: Path, projection: Projection, on_progress: OnProgress) -> Po
     return reduction.reduce(vectors, projection, on_progress=on_progress)
 
 
-class FitProcess:
-    """Runs one fit at a time, since numba's parallel kernels share their threads; other fits wait for their turn."""
+def graph_of_set(folder: Path, k: int, on_progress: OnProgress) -> int:
+    """Make the graph of a `SetFile` and return its number of neighbours; see `graph.make_graph`."""
+    return make_graph(folder, k, lambda done, total: on_progress("graph", done, total)).k
 
-    def __init__(self, fit: Fit = fit_set, warm: Callable[[], None] = reduction.warm) -> None:
-        self._work = (fit, warm)
+
+class FitProcess:
+    """Runs one fit at a time, since numba's parallel kernels share their threads; other fits wait for their turn.
+
+    A graph is such a fit too.
+    """
+
+    def __init__(
+        self, fit: Fit = fit_set, warm: Callable[[], None] = reduction.warm, graph: Graph = graph_of_set
+    ) -> None:
+        self._fit, self._warm, self._graph = fit, warm, graph
         self._turn = asyncio.Lock()
         self._child: _Child | None = None
 
     async def warm(self) -> None:
         """Start the process and compile what the first fit needs. Raises `WorkerCrashed`."""
-        await self._ask(WARM, _ignore)
+        await self._ask(_warmed, (self._warm,), _ignore)
 
     async def fit(self, folder: Path, projection: Projection, on_progress: OnProgress) -> Points:
         """Fit the set in a folder; `on_progress` is called in a thread. A cancelled fit ends at once.
@@ -64,23 +79,33 @@ class FitProcess:
             WorkerCrashed: the process died.
             ServiceError: see `fit_set`.
         """
-        points: Points = await self._ask((folder, projection), on_progress)
+        points: Points = await self._ask(self._fit, (folder, projection), on_progress)
         return points
 
-    async def _ask(self, question: object, on_progress: OnProgress) -> Points:
+    async def graph(self, folder: Path, k: int, on_progress: OnProgress) -> int:
+        """Make the graph of the set in a folder, and return its number of neighbours; a cancelled call ends at once.
+
+        Raises:
+            WorkerCrashed: the process died; the rows that it had done are kept.
+            ServiceError: see `graph.make_graph`.
+        """
+        found: int = await self._ask(self._graph, (folder, k), on_progress)
+        return found
+
+    async def _ask(self, work: Work, args: tuple[object, ...], on_progress: OnProgress) -> Any:
         async with self._turn:
-            self._child = self._child or _Child(*self._work)
+            self._child = self._child or _Child()
             try:
-                answer = await asyncio.to_thread(self._child.ask, question, on_progress)
+                answer = await asyncio.to_thread(self._child.ask, (work, args), on_progress)
             except asyncio.CancelledError:
                 self._end()
                 raise
             except (EOFError, OSError) as error:
                 self._end()
-                raise WorkerCrashed("the process that lays out maps died; the map is laid out again") from error
+                raise WorkerCrashed("the process that makes maps and graphs died; it is started again") from error
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer.value
 
     def _end(self) -> None:
         if self._child is not None:
@@ -91,36 +116,37 @@ class FitProcess:
 class _Child:
     """The process, seen from its parent."""
 
-    def __init__(self, fit: Fit, warm: Callable[[], None]) -> None:
+    def __init__(self) -> None:
         spawn = multiprocessing.get_context("spawn")  # a fork would copy the locks of the parent's threads
         self._pipe, its_end = spawn.Pipe()
-        self.process = spawn.Process(target=_answer, args=(its_end, fit, warm), name="umap", daemon=True)
+        self.process = spawn.Process(target=_answer, args=(its_end,), name="umap", daemon=True)
         self.process.start()
         its_end.close()  # the child's death closes the last copy, and `recv` raises EOFError
 
-    def ask(self, question: object, on_progress: OnProgress) -> Points | Exception:
+    def ask(self, question: Question, on_progress: OnProgress) -> "_Answer | Exception":
         """Send a question and return its answer. Raises `EOFError`, `OSError` when the process has died."""
         self._pipe.send(question)
         while True:
-            answer: Points | Exception | tuple[str, int, int] = self._pipe.recv()
+            answer: _Answer | Exception | tuple[str, int, int] = self._pipe.recv()
             if not isinstance(answer, tuple):
                 return answer
             on_progress(*answer)
 
 
-def _answer(pipe: Connection, fit: Fit, warm: Callable[[], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    value: Any
+
+
+def _answer(pipe: Connection) -> None:
     """Answer the parent's questions for ever, with progress as tuples before the answer."""
     logs.to_stderr("Reducer")
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     while True:
-        question = pipe.recv()
+        work, args = pipe.recv()
+        answer: _Answer | Exception
         try:
-            if question == WARM:
-                warm()
-                answer: Points | Exception = np.empty((0, 2))
-            else:
-                folder, projection = question
-                answer = fit(folder, projection, lambda phase, done, total: pipe.send((phase, done, total)))
+            answer = _Answer(work(*args, lambda phase, done, total: pipe.send((phase, done, total))))
         except Exception as error:
             if not isinstance(error, ServiceError):
                 log.exception("a fit broke")
@@ -133,6 +159,10 @@ def _end_with_the_parent() -> None:
     assert parent is not None  # only a child runs this
     wait([parent.sentinel])
     os._exit(1)
+
+
+def _warmed(warm: Callable[[], None], on_progress: OnProgress) -> None:
+    warm()
 
 
 def _ignore(phase: str, done: int, total: int) -> None:

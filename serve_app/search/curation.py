@@ -12,7 +12,7 @@ from serve_app.records import VectorArray
 from serve_app.search.pairs import OnStep, nearest, tiles
 
 # float32 products of equal rows differ from 1 by less than this. Without the margin, threshold 1 would miss copies.
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 
 # Joining takes time for every row, so links are collected over several tiles up to this number, at 8 bytes each.
 _MAX_LINKS = 2**20
@@ -41,29 +41,32 @@ def near_duplicates(
     Returns:
         Groups of two or more rows, the largest first, then by first row; rows within a group are ascending.
     """
-    group = np.arange(len(matrix), dtype=np.int32)
-    best = np.full(len(matrix), -np.inf, dtype=np.float32)
-    if contents is not None:
-        _, first, inverse, copies = np.unique(contents, return_index=True, return_inverse=True, return_counts=True)
-        group = first[inverse].astype(np.int32)
-        best[copies[inverse] > 1] = 1.0
+    group, best = groups_of(np.arange(len(matrix), dtype=np.int32) if contents is None else contents)
     links: list[Links] = []
     n_links = 0
     for rows, columns, tile in tiles(matrix, on_step=on_step):
-        linked = np.flatnonzero(tile >= threshold - _ROUNDING).astype(np.int32)
+        linked = np.flatnonzero(tile >= threshold - ROUNDING).astype(np.int32)
         if not len(linked):
             continue
         row, column = np.divmod(linked, tile.shape[1])
         links.append((row + rows.start, column + columns.start))
         n_links += len(linked)
         if n_links > _MAX_LINKS:
-            group, links, n_links = _joined(group, links), [], 0
+            group, links, n_links = joined(group, links), [], 0
         np.maximum(best[rows], tile.max(axis=1), out=best[rows])
         np.maximum(best[columns], tile.max(axis=0), out=best[columns])
-    return _groups(_joined(group, links), np.minimum(best, 1.0))
+    return members_of(joined(group, links), np.minimum(best, 1.0))
 
 
-def _joined(group: NDArray[np.int32], links: list[Links]) -> NDArray[np.int32]:
+def groups_of(contents: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """The (N,) labels of groups before any link, and the best similarity of each row: 1 for copies, otherwise -inf."""
+    _, first, inverse, copies = np.unique(contents, return_index=True, return_inverse=True, return_counts=True)
+    best = np.full(len(contents), -np.inf, dtype=np.float32)
+    best[copies[inverse] > 1] = 1.0
+    return first[inverse].astype(np.int32), best
+
+
+def joined(group: NDArray[np.int32], links: list[Links]) -> NDArray[np.int32]:
     """Join the groups of linked rows, and return new (N,) labels."""
     if not links:
         return group
@@ -78,7 +81,7 @@ def _joined(group: NDArray[np.int32], links: list[Links]) -> NDArray[np.int32]:
     return joined[group]
 
 
-def _groups(group: NDArray[np.int32], best: NDArray[np.float32]) -> list[list[Link]]:
+def members_of(group: NDArray[np.int32], best: NDArray[np.float32]) -> list[list[Link]]:
     """The lists of two or more rows that share a label."""
     order = np.argsort(group, kind="stable")
     borders = np.flatnonzero(np.diff(group[order])) + 1

@@ -14,11 +14,14 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, Overloaded, SampleNotFound
-from serve_app.records import Neighbour
+from serve_app.errors import Conflict, GraphNeeded, InvalidRequest, Overloaded, SampleNotFound
+from serve_app.policy import MAX_PAIRWISE_ROWS
+from serve_app.records import NearDuplicates, Neighbour
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.graph_curation import linked_groups, mean_similarities
+from serve_app.search.graph_file import DEFAULT_K, MAX_K, GraphFile
 from serve_app.search.pairs import OnStep
-from serve_app.search.part import neighbours
+from serve_app.search.part import Part, neighbours
 from serve_app.search.set_files import SetFiles
 from serve_app.search.similarity import top_k
 from serve_app.services import Writer
@@ -39,10 +42,14 @@ class Neighbours:
     Each method raises `DatasetNotFound`, `NoEmbeddings` for a dataset without vectors, and `Unavailable` if the writer
     does. Scores are cosines. With a filter `where` the answer is that of a dataset which has the chosen samples only;
     `InvalidFilter` says what is wrong with one.
+
+    `duplicates` and `outliers` compare all pairs of at most `max_pairwise_rows` vectors; about more they ask the set's
+    graph, and raise `GraphNeeded` where it has none.
     """
 
-    def __init__(self, writer: Writer, folder: Path) -> None:
+    def __init__(self, writer: Writer, folder: Path, *, max_pairwise_rows: int = MAX_PAIRWISE_ROWS) -> None:
         self._sets = SetFiles(folder, writer)
+        self._max_pairwise_rows = max_pairwise_rows
         self._n_long = 0
 
     async def similar(self, dataset_id: str, sample_id: str, limit: int, where: str | None = None) -> list[Neighbour]:
@@ -77,22 +84,29 @@ class Neighbours:
         rows, scores = await asyncio.to_thread(top_k, part.of.matrix, query, limit, only=part.rows)
         return neighbours(part.of, rows, scores)
 
-    async def duplicates(self, dataset_id: str, threshold: float, where: str | None = None) -> list[list[Neighbour]]:
+    async def duplicates(self, dataset_id: str, threshold: float, where: str | None = None) -> NearDuplicates:
         """Groups of samples linked by a cosine of at least `threshold`, largest group first.
 
         `score` is the cosine of the sample's best link in the group.
         """
         part = await self._sets.part(dataset_id, where)
         contents = await asyncio.to_thread(part.contents)
-        groups = await self._long(
-            lambda on_step: near_duplicates(part.matrix(on_step), threshold, contents, on_step=on_step)
-        )
-        return [part.neighbours(*zip(*group, strict=True)) for group in groups]
+        incomplete = 0
+        if graph := await self._graph(dataset_id, part, 1):
+            groups, incomplete = await self._long(lambda _: linked_groups(graph, part.rows, threshold, contents))
+        else:
+            groups = await self._long(
+                lambda on_step: near_duplicates(part.matrix(on_step), threshold, contents, on_step=on_step)
+            )
+        return NearDuplicates([part.neighbours(*zip(*group, strict=True)) for group in groups], incomplete)
 
     async def outliers(self, dataset_id: str, k: int, limit: int, where: str | None = None) -> list[Neighbour]:
         """The samples with the lowest mean similarity to their `k` nearest neighbours, lowest first."""
         part = await self._sets.part(dataset_id, where)
-        scores = await self._long(lambda on_step: outlier_scores(part.matrix(on_step), k, on_step=on_step))
+        if graph := await self._graph(dataset_id, part, k):
+            scores = await self._long(lambda _: mean_similarities(graph, part.rows, min(k, len(part) - 1)))
+        else:
+            scores = await self._long(lambda on_step: outlier_scores(part.matrix(on_step), k, on_step=on_step))
         places = np.argsort(scores, kind="stable")[:limit]
         return part.neighbours(places, scores[places])
 
@@ -110,6 +124,22 @@ class Neighbours:
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of a deleted dataset; unknown ids are ignored."""
         await self._sets.forget(dataset_id)
+
+    async def _graph(self, dataset_id: str, part: Part, k: int) -> GraphFile | None:
+        """The graph that knows k neighbours or more; None where the part is so small that nobody needs it."""
+        n = len(part)
+        if n <= self._max_pairwise_rows:
+            return None
+        if k > MAX_K:
+            raise InvalidRequest(f"of {n:,} images a graph is needed, which has at most {MAX_K} neighbours, not {k}")
+        graph = await self._sets.graph(dataset_id, part.of)
+        if graph is None or graph.k < min(k, len(part.of.matrix) - 1):
+            wanted = max(k, DEFAULT_K)
+            raise GraphNeeded(
+                f"{n:,} images are too many to compare while you wait: make their graph first, "
+                f'POST /datasets/{dataset_id}/graph {{"k": {wanted}}}, and ask again.'
+            )
+        return graph
 
     async def _long(self, work: Callable[[OnStep], R]) -> R:
         """Run a long computation in a thread; it ends at its next step when the caller has gone.

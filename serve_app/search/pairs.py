@@ -71,16 +71,16 @@ def nearest(
     starts = range(0, n, NEAREST_ROWS)
     for done, start in enumerate(starts, start=1):
         block = slice(start, min(n, start + NEAREST_ROWS))
-        rows[block], scores[block] = _nearest_of(matrix, block, k, offsets)
+        rows[block], scores[block] = nearest_of(matrix, block, k, offsets)
         if on_step is not None:
             on_step(done, len(starts))
     return rows, scores
 
 
-def _nearest_of(
+def nearest_of(
     matrix: VectorArray, block: slice, k: int, offsets: NDArray[np.float32] | None
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """What `nearest` returns for the rows of the block."""
+    """What `nearest` returns for the rows of the block; the time grows with the block, whose scores lie in memory."""
     n_rows = block.stop - block.start
     rows = np.zeros((n_rows, k), dtype=np.int32)
     scores = np.full((n_rows, k), -np.inf, dtype=np.float32)

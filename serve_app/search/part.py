@@ -28,6 +28,9 @@ class Part:
     rows: NDArray[np.intp] | None
     folder: Path
 
+    def __len__(self) -> int:
+        return len(self.of.matrix) if self.rows is None else len(self.rows)
+
     def matrix(self, on_step: OnStep) -> VectorArray:
         """The (n, D) vectors: the set's own map, or a map of a file without a name, which goes with the array.
 

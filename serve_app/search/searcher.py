@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest
+from serve_app.policy import MAX_PAIRWISE_ROWS
 from serve_app.search.neighbours import Neighbours
 from serve_app.services import Writer
 
@@ -21,10 +22,10 @@ QUESTIONS: Mapping[str, Callable[..., Awaitable[object]]] = {
 
 
 class LocalSearcher:
-    """A `services.Searcher` that maps the vectors into this process; `folder` holds their files."""
+    """A `services.Searcher` that maps the vectors into this process; `folder` holds their files; see `Neighbours`."""
 
-    def __init__(self, writer: Writer, folder: Path) -> None:
-        self._neighbours = Neighbours(writer, folder)
+    def __init__(self, writer: Writer, folder: Path, *, max_pairwise_rows: int = MAX_PAIRWISE_ROWS) -> None:
+        self._neighbours = Neighbours(writer, folder, max_pairwise_rows=max_pairwise_rows)
 
     async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """See `services.Searcher.ask`. Raises `InvalidRequest` if `question` is no method of `Neighbours`."""

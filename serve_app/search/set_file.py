@@ -44,7 +44,7 @@ class SetFile:
         """Map a set and compare it with its checksums; None where the files are missing or damaged."""
         try:
             about = json.loads((folder / ABOUT).read_text())
-            if about.pop("checksums") != {name: _checksum(folder / name) for name in (MATRIX, ROWS)}:
+            if about.pop("checksums") != {name: checksum(folder / name) for name in (MATRIX, ROWS)}:
                 return None
             rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
             rows.column("ordinal")  # files of older releases lack it
@@ -142,7 +142,7 @@ class Draft:
             "job_id": self._described.job_id,
             "space_key": self._described.space_key,
             "dimension": self._described.dimension,
-            "checksums": {name: _checksum(self._folder / name) for name in (MATRIX, ROWS)},
+            "checksums": {name: checksum(self._folder / name) for name in (MATRIX, ROWS)},
         }
         (self._folder / ABOUT).write_text(json.dumps(about))
 
@@ -201,7 +201,7 @@ def _close_gaps(matrix: VectorArray, kept: NDArray[np.int64]) -> None:
         matrix[start : start + len(rows)] = matrix[rows]
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
     """The CRC-32 of a file; it takes about a second for a gigabyte, in which other threads go on. Raises `OSError`."""
     value = 0
     with path.open("rb") as file:

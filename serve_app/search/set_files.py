@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from serve_app.errors import Conflict, DatasetNotFound, NoEmbeddings, Unavailable
 from serve_app.records import VectorSet
+from serve_app.search.graph_file import GraphFile, graphs_in, largest_graph
 from serve_app.search.part import Part
 from serve_app.search.set_file import Draft, SetFile, is_abandoned
 from serve_app.services import Writer
@@ -39,6 +40,7 @@ class SetFiles:
         self._folder = folder
         self._writer = writer
         self._open: dict[str, SetFile] = {}
+        self._graphs: dict[str, GraphFile] = {}
         self._opening: dict[str, asyncio.Lock] = {}
 
     async def current(self, dataset_id: str) -> SetFile:
@@ -79,9 +81,14 @@ class SetFiles:
                 return Part(found, await asyncio.to_thread(found.rows_in, bits), self._folder)
         raise why
 
+    async def graph(self, dataset_id: str, found: SetFile) -> GraphFile | None:
+        """The graph of a set; None where nobody has made it, or its file was lost."""
+        return await asyncio.to_thread(self._graph, dataset_id, found)
+
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of a dataset; unknown ids are ignored."""
         self._open.pop(dataset_id, None)
+        self._graphs.pop(dataset_id, None)
         await asyncio.to_thread(self._remove, dataset_id)
 
     async def _at(self, described: VectorSet) -> SetFile:
@@ -132,6 +139,16 @@ class SetFiles:
         """Remove older versions of this dataset, datasets that are gone, and drafts whose process died."""
         known = {dataset.id for dataset in await self._writer.ask(Datasets.all)}
         await asyncio.to_thread(self._remove_all_but, known, described)
+
+    def _graph(self, dataset_id: str, found: SetFile) -> GraphFile | None:
+        known = self._graphs.get(dataset_id)
+        if known is None or [known.folder] != graphs_in(found.folder)[:1]:
+            known = largest_graph(found.folder)
+        if known is None:
+            self._graphs.pop(dataset_id, None)
+        else:
+            self._graphs[dataset_id] = known
+        return known
 
     def _remove(self, dataset_id: str) -> None:
         # An id may be any text that a client sent, "..", too: only what the folder lists is removed.

@@ -27,6 +27,10 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
     from serve_app.store.database import Database
 
 
+_ABOUT_VECTORS: frozenset[JobKind] = frozenset({"reduce", "graph"})
+"""The kinds of jobs that read a set of vectors; the others make one."""
+
+
 class Jobs:
     """SQL over `jobs` and `job_skips`."""
 
@@ -53,15 +57,16 @@ class Jobs:
         Raises:
             DatasetNotFound: no such dataset.
             JobRunning: a job of the dataset is running; the message is the job's id.
-            NoEmbeddings: the kind is `reduce` and the dataset has no vectors.
+            NoEmbeddings: the kind is `reduce` or `graph`, and the dataset has no vectors.
         """
         with self._database.transaction() as session:
             dataset = require_dataset(session, dataset_id)
             running = job_rows.running_job(session, dataset_id)
             if running is not None:
                 raise JobRunning(running.id)
-            vectors = sets.current(session, dataset_id) if kind == "reduce" else None
-            if kind == "reduce" and (vectors is None or not vectors.vector_count):
+            is_about_vectors = kind in _ABOUT_VECTORS
+            vectors = sets.current(session, dataset_id) if is_about_vectors else None
+            if is_about_vectors and (vectors is None or not vectors.vector_count):
                 raise NoEmbeddings("No embeddings found. Generate embeddings first.")
             row = job_rows.insert(
                 session,
@@ -180,6 +185,28 @@ class Jobs:
         return job_rows.public(row, self._pace)
 
     @write
+    def advance(self, job_id: str, attempt: int, *, done: int, message: str) -> Job:
+        """Say how many vectors a graph job has done with; a smaller number than before changes nothing.
+
+        Raises:
+            StaleAttempt: the job is over, or another attempt has claimed it.
+        """
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            if done > row.embedded:
+                row = job_rows.update(session, row, embedded=min(done, row.total), message=message)
+        self._pace.note(job_id, row.processed)
+        return job_rows.public(row, self._pace)
+
+    @write
+    def complete(self, job_id: str, attempt: int, message: str) -> Job:
+        """End a graph job whose file is there. Raises `StaleAttempt`."""
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            row = job_rows.finish(session, row, "complete", message, embedded=row.total)
+        return self._ended(row)
+
+    @write
     def fail(self, job_id: str, attempt: int, message: str) -> Job:
         """End a job with `error`; its staged rows are retired. Raises `StaleAttempt`."""
         with self._database.transaction() as session:
@@ -232,7 +259,7 @@ class Jobs:
         with self._database.read() as session:
             session.bind("wanted", wanted)
             rows = session.q(
-                f"SELECT {COLUMNS} FROM (SELECT *, if(kind = 'reduce', 'reduce', 'embed') AS stream FROM jobs) "
+                f"SELECT {COLUMNS} FROM (SELECT *, if(kind = 'import', 'embed', kind) AS stream FROM jobs) "
                 "SEMI JOIN wanted USING (dataset_id, stream) "
                 "QUALIFY row_number() OVER (PARTITION BY dataset_id, stream ORDER BY number DESC) = 1"
             )
@@ -254,7 +281,7 @@ class Jobs:
             [(job_id, version)] = session.q(
                 # A job that begins anew in another space has other skips.
                 "SELECT max_by(id, number), max_by(concat_ws(' ', id, space_key), number) FROM jobs "
-                "WHERE dataset_id = ? AND kind <> 'reduce'",
+                "WHERE dataset_id = ? AND kind IN ('embed', 'import')",
                 dataset_id,
             )
             version = zlib.crc32((version or "").encode())
@@ -274,4 +301,4 @@ class Jobs:
 
 
 def _stream(kind: JobKind) -> str:
-    return "reduce" if kind == "reduce" else "embed"
+    return "embed" if kind == "import" else kind

@@ -176,7 +176,7 @@ async def test_neighbours_and_the_map_work_and_uploads_are_refused(client, servi
     await send(client, services, dataset, rows)
     [nearest] = await services.searcher.ask(Neighbours.similar, dataset["id"], IDS[0], 1)
     assert nearest.sample_id == IDS[1]
-    assert await services.searcher.ask(Neighbours.duplicates, dataset["id"], 0.999) == []
+    assert (await services.searcher.ask(Neighbours.duplicates, dataset["id"], 0.999)).groups == []
     await client.post(path(dataset, "reduce"))
     assert (await work.reduce(services)).status == "complete"
     answer = await client.post(f"/datasets/{dataset['id']}/search", files={"file": ("q.png", png())})

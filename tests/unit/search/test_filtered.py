@@ -88,7 +88,7 @@ async def test_a_search_finds_the_best_of_the_choice(neighbours, dataset, where,
 async def test_duplicates_are_linked_by_chosen_samples_only(neighbours, dataset, where, chosen, threshold):
     names, matrix = chosen
     expected = curation.near_duplicates(matrix, threshold)
-    found = await neighbours.duplicates(dataset.id, threshold, where)
+    found = (await neighbours.duplicates(dataset.id, threshold, where)).groups
     assert [[(item.sample_id, item.score) for item in group] for group in found] == [
         [(names[row], pytest.approx(score, abs=1e-6)) for row, score in group] for group in expected
     ]
@@ -96,8 +96,8 @@ async def test_duplicates_are_linked_by_chosen_samples_only(neighbours, dataset,
 
 async def test_copies_by_content_are_duplicates_within_the_choice_only(neighbours, dataset):
     first, second = (f"sample_id = '{file.sample_id}'" for file in FILES[:2])
-    assert len(await neighbours.duplicates(dataset.id, 1.0, f"{first} OR {second}")) == 1
-    assert await neighbours.duplicates(dataset.id, 1.0, first) == []
+    assert len((await neighbours.duplicates(dataset.id, 1.0, f"{first} OR {second}")).groups) == 1
+    assert (await neighbours.duplicates(dataset.id, 1.0, first)).groups == []
 
 
 async def test_outliers_are_compared_with_chosen_samples_only(neighbours, dataset, where, chosen):

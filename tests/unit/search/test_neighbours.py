@@ -107,7 +107,7 @@ async def test_vectors_are_read_again_when_they_have_changed_and_the_old_file_go
 async def test_a_dataset_all_of_whose_samples_are_gone_has_no_neighbours(writer, folder, bench, dataset):
     bench.datasets.rescan(bench.scan([]), dataset.id)
     neighbours = Neighbours(writer, folder)
-    assert await neighbours.duplicates(dataset.id, 0.5) == []
+    assert (await neighbours.duplicates(dataset.id, 0.5)).groups == []
     assert await neighbours.outliers(dataset.id, 3, 3) == []
     assert await neighbours.diverse(dataset.id, 3) == []
 

@@ -23,7 +23,7 @@ async def test_a_question_is_asked_by_its_method(searcher, dataset):
 
 
 async def test_a_question_is_asked_by_its_name(searcher, dataset):
-    [group] = await searcher.ask_named("Neighbours.duplicates", [dataset.id], {"threshold": 0.99})
+    [group] = (await searcher.ask_named("Neighbours.duplicates", [dataset.id], {"threshold": 0.99})).groups
     assert {neighbour.sample_id for neighbour in group} == {FIRST, COPY}
 
 
