@@ -114,6 +114,8 @@ class AsyncConstellate:
     tags = _awaited(Constellate.tags)
     generate = _awaited(Constellate.generate)
     reduce = _awaited(Constellate.reduce)
+    graph = _awaited(Constellate.graph)
+    make_graph = _awaited(Constellate.make_graph)
     import_vectors = _awaited(Constellate.import_vectors)
     cancel = _awaited(Constellate.cancel)
     embeddings = _awaited(Constellate.embeddings)

@@ -97,6 +97,23 @@ class Constellate(Routes):
             finish_job(self, dataset["id"], "reduce", lambda: self.reduce(dataset["id"]), wait, watch)
         return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
 
+    def make_graph(self, dataset_id: str, *, k: int = 15, on_progress: OnProgress | None = None) -> Progress:
+        """Find `k` neighbours of every vector and wait for the end; large sets need it for duplicates and outliers.
+
+        Without it they are refused with 409 `graph_needed` and the `k` that will do. Returns the job's last state.
+
+        Raises:
+            JobFailed: the job ended without a graph.
+        """
+
+        def watch(states: Iterator[Progress], kind: JobKind) -> Progress:
+            return last_state(states, on_progress)
+
+        def wait(job: JobInfo) -> None:
+            watch(self.follow(job["dataset_id"], job["id"], job["kind"]), job["kind"])
+
+        return finish_job(self, dataset_id, "graph", lambda: self.graph(dataset_id, k=k), wait, watch)
+
     def follow(self, dataset_id: str, job_id: str, kind: JobKind) -> Iterator[Progress]:
         """The states of a job up to the last one, even if connections drop; see `following.follow`."""
         return follow(self, dataset_id, job_id, kind)
@@ -146,6 +163,18 @@ def finish_job(
     if end.status != "complete":
         raise JobFailed(end)
     return end
+
+
+def with_graph(client: Routes, dataset_id: str, ask: Callable[[], T], wait: Wait, watch: Watch) -> T:
+    """The answer to a question; if the set needs a graph first, make it and ask again. Raises `JobFailed`."""
+    try:
+        return ask()
+    except Refused as refused:
+        if refused.problem.get("code") != "graph_needed":
+            raise
+        k = int(refused.problem["k"])
+    finish_job(client, dataset_id, "graph", lambda: client.graph(dataset_id, k=k), wait, watch)
+    return ask()
 
 
 def after_running_jobs(client: Routes, call: Callable[[], T], wait: Wait) -> T:

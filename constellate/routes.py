@@ -152,6 +152,10 @@ class Routes:
         """
         return self._started(f"/datasets/{dataset_id}/embeddings/reduce", _given(notify_url=notify_url))
 
+    def graph(self, dataset_id: str, *, k: int = 15) -> str:
+        """Start finding `k` neighbours of every vector, which questions about large sets need; returns the job's id."""
+        return self._started(f"/datasets/{dataset_id}/graph", {"k": k})
+
     def import_vectors(
         self,
         dataset_id: str,
@@ -259,7 +263,8 @@ class Routes:
 
         Most callers should use `following.follow`.
         """
-        path = f"/datasets/{dataset_id}/embeddings/" + ("reduce/progress" if kind == "reduce" else "progress")
+        tail = {"reduce": "embeddings/reduce/progress", "graph": "graph/progress"}.get(kind, "embeddings/progress")
+        path = f"/datasets/{dataset_id}/{tail}"
         for event in self._wire.events(path, last_event):
             if event.event == "progress":
                 yield Progress.of(json.loads(event.data), event_id=event.id)

@@ -177,9 +177,19 @@ class StaleAttempt(Conflict):
 
 
 class GraphNeeded(Conflict):
-    """The set is too large to answer while the caller waits; the message says which graph to ask for first."""
+    """The set is too large to answer while the caller waits; the error is built from one string, `"<k>: <why>"`."""
 
     code = "graph_needed"
+
+    @property
+    def k(self) -> int:
+        """How many neighbours the graph must have that would do."""
+        return int(str(self).partition(": ")[0])
+
+    @property
+    def detail(self) -> str:
+        """The explanation for people, after the colon."""
+        return str(self).partition(": ")[2]
 
 
 class ModelReplaced(Conflict):

@@ -18,10 +18,13 @@ from serve_app.api import create_app
 from serve_app.cli.service_commands import stop_at_eof
 from serve_app.config import Settings
 from serve_app.errors import RefusedImage
+from serve_app.jobs.graph_job import graph_job
 from serve_app.jobs.loop import JobLoop
-from serve_app.policy import Policy
+from serve_app.policy import MAX_PAIRWISE_ROWS, Policy
+from serve_app.projection.fit_process import graph_of_set
 from serve_app.records import Block, Skip
 from serve_app.search.searcher import LocalSearcher
+from serve_app.search.set_files import SetFiles
 from serve_app.service_record import ServiceRecord
 from serve_app.services import Services
 from serve_app.sources.files import read_file
@@ -54,10 +57,11 @@ class FakeFileEmbedder(FakeEmbedder):
 
 
 class LineProjector:
-    """Puts the i-th sample at (i, -i)."""
+    """Puts the i-th sample at (i, -i), and makes graphs in a thread of this process."""
 
-    def __init__(self, writer):
+    def __init__(self, writer, folder):
         self._writer = writer
+        self._sets = SetFiles(folder, writer)
 
     async def warm(self):
         pass
@@ -67,6 +71,16 @@ class LineProjector:
         numbers = np.arange(stored.count, dtype=np.float64)
         points = np.stack([numbers, -numbers], axis=1)
         await self._writer.ask(Vectors.put_points, claim.job.id, claim.attempt, stored.job_id, points)
+
+    async def graph(self, claim):
+        await graph_job(claim, self._writer, self._sets, InProcess())
+
+
+class InProcess:
+    """A `FitProcess` that is none."""
+
+    async def graph(self, folder, k, on_progress):
+        return await asyncio.to_thread(graph_of_set, folder, k, on_progress)
 
 
 class LoopRunner:
@@ -80,11 +94,15 @@ class LoopRunner:
 
 
 class LiveService:
-    """Serves from a thread between `start` and `stop`; `embedder` is there to be tampered with."""
+    """Serves from a thread between `start` and `stop`; `embedder` is there to be tampered with.
+
+    With a small `max_pairwise_rows`, few images are a set that needs a graph.
+    """
 
     def __init__(self, settings):
         self.settings = settings
         self.embedder = FakeFileEmbedder(FakeModel(name=settings.model))
+        self.max_pairwise_rows = MAX_PAIRWISE_ROWS
         self._server = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self.run()), name="live-service")
         self._is_up = threading.Event()
@@ -110,10 +128,15 @@ class LiveService:
     async def run(self):
         store = StoreExecutor(Database(self.settings.database_path))
         jobs = JobLoop(
-            store, self.embedder, LineProjector(store), reader=Reader(self.settings), window=4, chunk_images=2
+            store,
+            self.embedder,
+            LineProjector(store, self.settings.sets_path),
+            reader=Reader(self.settings),
+            window=4,
+            chunk_images=2,
         )
         policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
-        searcher = LocalSearcher(store, self.settings.sets_path)
+        searcher = LocalSearcher(store, self.settings.sets_path, max_pairwise_rows=self.max_pairwise_rows)
         services = Services(self.settings, policy, store, self.embedder, searcher, LoopRunner(jobs))
         config = uvicorn.Config(
             self.application(services),

@@ -49,6 +49,12 @@ _JOB: dict[str, Any] = {
     "notified": "delivered",
     "notify_detail": None,
 }
+_CANCELLED = {
+    "dataset_id": DATASET_ID,
+    "status": "cancelled",
+    "message": "Cancelled at 0 of 5",
+    "job_id": JOB_ID,
+}
 _POINT = {
     "sampleId": SAMPLE_ID,
     "x": 4.25,
@@ -145,15 +151,10 @@ EXAMPLES: dict[str, Example] = {
         {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "random_state": 42},
         {202: (_JSON, _started("Computing the 2D map."))},
     ),
-    "cancel_job": Example(
-        _OF_DATASET,
-        answers={
-            202: (
-                _JSON,
-                {"dataset_id": DATASET_ID, "status": "cancelled", "message": "Cancelled by request", "job_id": JOB_ID},
-            )
-        },
-    ),
+    "cancel_job": Example(_OF_DATASET, answers={202: (_JSON, _CANCELLED)}),
+    "make_graph": Example(_OF_DATASET, {"k": 15}, {202: (_JSON, _started("Finding neighbours of 4 images."))}),
+    "cancel_graph": Example(_OF_DATASET, answers={202: (_JSON, _CANCELLED)}),
+    "follow_graph": Example(_OF_DATASET, answers={200: ("text/event-stream", _EVENT)}),
     "get_embedding_status": Example(
         _OF_DATASET,
         answers={
@@ -208,7 +209,7 @@ EXAMPLES: dict[str, Example] = {
     "search_by_image": Example(_OF_DATASET | {"limit": 2}, {"file": UPLOAD}, {200: (_JSON, _NEIGHBOURS)}),
     "find_duplicates": Example(
         _OF_DATASET | {"threshold": 0.95},
-        answers={200: (_JSON, {"threshold": 0.95, "groups": [_NEIGHBOURS["items"]]})},
+        answers={200: (_JSON, {"threshold": 0.95, "groups": [_NEIGHBOURS["items"]], "incomplete": 0})},
     ),
     "find_outliers": Example(
         _OF_DATASET | {"k": 10, "limit": 2, "where": "label = 'tulip'"}, answers={200: (_JSON, _NEIGHBOURS)}

@@ -19,6 +19,7 @@ from starlette.types import Scope
 
 from serve_app.api import dialects
 from serve_app.errors import (
+    GraphNeeded,
     InvalidFilter,
     InvalidRequest,
     JobRunning,
@@ -69,6 +70,7 @@ class Problem(BaseModel):
     dataset_id: str | None = Field(None, description="with `name_taken`: the dataset that has the name")
     job_id: str | None = Field(None, description="with `job_running`: the job that is running")
     position: int | None = Field(None, description="with `invalid_filter`: the character of `where`, counted from 0")
+    k: int | None = Field(None, description="with `graph_needed`: the `k` to `POST …/graph` with")
     components: dict[str, str] | None = Field(None, description="with `not_ready`: the reason, by component")
     error: dialects.ErrorObject | None = Field(None, description="on `/v1/embeddings`: the same for OpenAI's clients")
 
@@ -105,6 +107,8 @@ def of_service_error(error: ServiceError) -> Problem:
         return problem.model_copy(update={"detail": detail, "dataset_id": error.detail})
     if isinstance(error, InvalidFilter):
         return problem.model_copy(update={"position": error.position})
+    if isinstance(error, GraphNeeded):
+        return problem.model_copy(update={"k": error.k})
     return problem
 
 

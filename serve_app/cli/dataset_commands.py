@@ -12,7 +12,8 @@ from constellate.following import follow
 from constellate.records import DatasetInfo
 from constellate.routes import ExportFormat
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
-from serve_app.cli.output import Json, console, print_json, print_neighbours, print_table, summarize_skips
+from serve_app.cli.embedding import asked
+from serve_app.cli.output import Json, aside, console, print_json, print_neighbours, print_table, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
 from serve_app.config import Settings
@@ -113,7 +114,8 @@ def duplicates(
 ) -> None:
     """List groups of images that are nearly the same.
 
-    The score is the cosine between an image and the most similar one of its group.
+    The score is the cosine between an image and the most similar one of its group. Of a large dataset, a graph of each
+    image's neighbours is made first.
 
     For example:
 
@@ -121,7 +123,8 @@ def duplicates(
         constellate duplicates photos --where "split = 'train'"
     """
     with connect(settings) as client:
-        groups = client.duplicates(find_dataset(client, dataset)["id"], threshold=threshold, where=where)
+        of = find_dataset(client, dataset)["id"]
+        groups = asked(client, of, lambda: client.duplicates(of, threshold=threshold, where=where), aside())
     if json:
         print_json(groups)
         return
@@ -140,14 +143,16 @@ def outliers(
 ) -> None:
     """List the images that are least similar to their nearest neighbours, the strangest first.
 
-    The score is the mean cosine between an image and these neighbours.
+    The score is the mean cosine between an image and these neighbours. Of a large dataset, a graph of each image's
+    neighbours is made first.
 
     For example:
 
         constellate outliers photos -k 20 --limit 10
     """
     with connect(settings) as client:
-        found = client.outliers(find_dataset(client, dataset)["id"], k=k, limit=limit, where=where)
+        of = find_dataset(client, dataset)["id"]
+        found = asked(client, of, lambda: client.outliers(of, k=k, limit=limit, where=where), aside())
     print_neighbours(found, as_json=json)
 
 

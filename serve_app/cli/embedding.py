@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console
 
 from constellate import Constellate, JobFailed, Refused
-from constellate.client import finish_job, open_folder
+from constellate.client import finish_job, open_folder, with_graph
 from constellate.dataset_sources import name_of
 from constellate.following import follow
 from constellate.records import DatasetInfo, JobInfo, JobKind, Progress
@@ -15,7 +16,9 @@ from serve_app.cli.output import counted, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import raise_if_model_unavailable
 
-TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import": "Importing"}
+T = TypeVar("T")
+
+TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import": "Importing", "graph": "Comparing"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,15 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
     for notice in dataset.get("notices", ()):
         console.print(f"  {notice}", markup=False, highlight=False)
     return dataset
+
+
+def asked(client: Constellate, dataset_id: str, ask: Callable[[], T], console: Console) -> T:
+    """The answer to a question; the graph that a large set needs first is made under a bar. Raises `JobFailed`."""
+
+    def shown(states: Iterator[Progress], kind: JobKind) -> Progress:
+        return watch(states, console, TITLES[kind])
+
+    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), shown)
 
 
 def waiting_for_jobs(client: Constellate, console: Console) -> Callable[[JobInfo], None]:

@@ -22,6 +22,11 @@ def console() -> Console:
     return Console(highlight=False)
 
 
+def aside() -> Console:
+    """A console on the present standard error, for progress of commands whose output is an answer."""
+    return Console(highlight=False, stderr=True)
+
+
 def print_json(value: object) -> None:
     """Print one JSON document in ASCII, which no terminal's encoding changes."""
     print(json.dumps(value, indent=2))

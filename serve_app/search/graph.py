@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,11 +105,12 @@ class _Index:
         n, dimension = matrix.shape
         n_lists = 4 * math.isqrt(n)
         self._matrix = matrix
-        self._index: Any = faiss.index_factory(dimension, f"IVF{n_lists},SQ8", faiss.METRIC_INNER_PRODUCT)
+        kind = f"IVF{n_lists},SQ8"
+        self._index = faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
         self._index.train(matrix[:: max(1, n // (TRAINING_ROWS * n_lists))])
         for start in range(0, n, BLOCK_ROWS):
             self._index.add(matrix[start : start + BLOCK_ROWS])
-        self._index.nprobe = PROBED_LISTS
+        faiss.extract_index_ivf(self._index).nprobe = PROBED_LISTS
 
     def __call__(self, block: slice, k: int) -> Found:
         """The neighbours of the rows of a block."""

@@ -136,7 +136,7 @@ class Neighbours:
         if graph is None or graph.k < min(k, len(part.of.matrix) - 1):
             wanted = max(k, DEFAULT_K)
             raise GraphNeeded(
-                f"{n:,} images are too many to compare while you wait: make their graph first, "
+                f"{wanted}: {n:,} images are too many to compare while you wait: make their graph first, "
                 f'POST /datasets/{dataset_id}/graph {{"k": {wanted}}}, and ask again.'
             )
         return graph

@@ -12,7 +12,7 @@
  *   has_reduction: boolean, sample_count: number}} Status
  */
 /**
- * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce" | "import", status: string, processed: number,
+ * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce" | "import" | "graph", status: string, processed: number,
  *   skipped: number, total: number, message: string}} Job
  */
 

@@ -92,11 +92,11 @@ export class Watch {
    */
   _tell(jobs) {
     for (const kind of /** @type {Kind[]} */ (["embed", "reduce"])) {
-      const newest = jobs.find((job) => streamOf(job) === kind);
+      const newest = jobs.find((job) => job.kind !== "graph" && streamOf(job) === kind);
       if (newest && TERMINAL.has(newest.status)) this._end(kind, { ...newest, job_id: newest.id, rate: null, eta_s: null });
     }
     this._isFirstLook = false;
-    return jobs.find((job) => !TERMINAL.has(job.status));
+    return jobs.find((job) => !TERMINAL.has(job.status) && job.kind !== "graph");
   }
 
   /**

@@ -128,6 +128,8 @@ async def test_every_example_is_answered_with_the_success_it_documents(client, s
     await work.embed(services)
     await walk.send("reduce_embeddings")
     await work.reduce(services)
+    await walk.send("make_graph")
+    await walk.send("cancel_graph")
     await walk.send("put_columns")
     for name in sorted(OPERATIONS.keys() - walk.sent - {"import_vectors", "delete_dataset"}):
         await walk.send(name)

@@ -129,3 +129,15 @@ def test_a_question_before_any_vectors_is_wrong_usage(run, service, flowers):
     shown = run("outliers", "flowers")
     assert shown.exit_code == 2
     assert "No embeddings found" in shown.stderr
+
+
+def test_a_command_makes_the_graph_that_a_large_dataset_needs_and_shows_it(live, run, flowers):
+    live.max_pairwise_rows = 3
+    live.start()
+    assert run("embed", flowers).exit_code == 0
+    shown = run("outliers", "flowers", "-k", 2, "--limit", 3)
+    assert shown.exit_code == 0
+    assert "Comparing: 4/4 (100%)" in shown.stderr
+    assert len(shown.stdout.splitlines()) == 1 + 3
+    again = run("duplicates", "flowers", "--json")
+    assert (json.loads(again.stdout), "Comparing" in again.stderr) == ([], False)

@@ -22,6 +22,7 @@ FOR_BROWSERS = {
     "GET /favicon.ico",
     "GET /datasets/{dataset_id}/samples/{sample_id}/image",
     "GET /datasets/{dataset_id}/samples/{sample_id}/thumbnail",
+    "POST /datasets/{dataset_id}/graph/cancel",  # `cancel` ends a job of any kind
 }
 """Routes that the client leaves out on purpose."""
 
@@ -38,6 +39,20 @@ def test_errors_reach_another_process_whole():
     refused = pickle.loads(pickle.dumps(Refused(409, {"detail": "a job runs", "code": "job_running", "job_id": "j1"})))
     assert (str(refused), refused.status, refused.code) == ("a job runs", 409, "job_running")
     assert refused.problem["job_id"] == "j1"
+
+
+def test_a_program_makes_the_graph_that_a_large_set_needs(live, flowers):
+    live.max_pairwise_rows = 3
+    live.start()
+    with Constellate(live.settings.url) as client:
+        found = client.embed_folder(flowers, with_map=False)
+        with pytest.raises(Refused) as refused:
+            client.outliers(found.id, k=2, limit=3)
+        assert (refused.value.code, refused.value.problem["k"]) == ("graph_needed", 15)
+        states = []
+        assert client.make_graph(found.id, k=2, on_progress=states.append).processed == 4
+        assert states[-1].status == "complete"
+        assert len(client.outliers(found.id, k=2, limit=3)) == 3
 
 
 def test_a_folder_becomes_vectors_and_a_map_in_one_call(client, flowers):
@@ -165,7 +180,7 @@ def sent_by_every_method(tmp_path):
         if name.startswith("_") or name == "close":
             continue
         wanted = list(inspect.signature(method).parameters)[1:]
-        kinds = ("embed", "reduce") if "kind" in wanted else ("embed",)
+        kinds = ("embed", "reduce", "graph") if "kind" in wanted else ("embed",)
         for kind in kinds:
             before = len(requests)
             given = {p: kind if p == "kind" else arguments[p] for p in wanted}
