@@ -22,7 +22,8 @@ from serve_app import logs
 from serve_app.errors import Conflict, ServiceError, WorkerCrashed
 from serve_app.projection import reduction
 from serve_app.projection.reduction import OnProgress, Projection
-from serve_app.search.graph import make_graph
+from serve_app.search.graph import MAX_EXACT_ROWS, make_graph
+from serve_app.search.graph_file import MAX_K
 from serve_app.search.set_file import SetFile
 
 log = logging.getLogger("constellate.fit")
@@ -47,7 +48,10 @@ def fit_set(folder: Path, projection: Projection, on_progress: OnProgress) -> Po
     if found is None:
         raise Conflict("the vectors changed before the fit began; ask for the map again")
     vectors = found.matrix if projection.metric == "cosine" else found.matrix * found.lengths[:, None]
-    return reduction.reduce(vectors, projection, on_progress=on_progress)
+    graph, k = None, projection.n_neighbors - 1
+    if len(found.matrix) > MAX_EXACT_ROWS and projection.metric == "cosine" and k <= MAX_K:
+        graph = make_graph(folder, k, lambda done, total: on_progress("neighbours", done, total))
+    return reduction.reduce(vectors, projection, graph=graph, on_progress=on_progress)
 
 
 def graph_of_set(folder: Path, k: int, on_progress: OnProgress) -> int:

@@ -2,8 +2,9 @@
 
 Letters for shapes: N vectors, D dimension, k neighbours. `umap.UMAP` makes the map, with two changes of its inputs. Up
 to 50,000 vectors, neighbours come from matrix products: they are exact, and no process spends half a minute compiling
-umap's search. The layout starts from the two principal components; unlike the spectral start, they cannot fail, and
-they keep the large-scale arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
+umap's search. Above, they come from the set's graph for the cosine, and from umap's search otherwise. The layout starts
+from the two principal components; unlike the spectral start, they cannot fail, and they keep the large-scale
+arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
 
 Maps are equal to the last bit on one machine with a fixed number of threads, because the order of sums depends on the
 threads. This module changes no thread setting; umap takes one of numba's threads while it fits. Its compiled code holds
@@ -22,7 +23,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.errors import InvalidRequest
+from serve_app.projection.graph_neighbours import Neighbours, graph_neighbours
 from serve_app.records import VectorArray
+from serve_app.search.graph_file import GraphFile
 from serve_app.search.pairs import nearest
 from serve_app.search.similarity import normalised
 
@@ -54,7 +57,11 @@ class Projection(BaseModel):
 
 
 def reduce(
-    vectors: VectorArray, projection: Projection, *, on_progress: OnProgress | None = None
+    vectors: VectorArray,
+    projection: Projection,
+    *,
+    graph: GraphFile | None = None,
+    on_progress: OnProgress | None = None,
 ) -> NDArray[np.float64]:
     """Lay vectors out in the plane.
 
@@ -65,6 +72,7 @@ def reduce(
     Args:
         vectors: (N, D) float32, finite; N may be 0.
         projection: the parameters; `n_neighbors` is lowered to the number of different vectors.
+        graph: the neighbours of the vectors by their cosines, where they are known.
         on_progress: the callback for the phases "neighbours" (counts blocks of rows) and "layout" (counts epochs).
             Its exception ends the first phase at once, and is raised after the layout in the second.
 
@@ -89,7 +97,10 @@ def reduce(
         matrix = matrix - matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
     on_progress = on_progress or (lambda phase, done, total: None)
     with _numba_lock:
-        return _layout(matrix, projection, on_progress)[inverse]
+        neighbours = None
+        if graph is not None:
+            neighbours = graph_neighbours(graph, matrix, first, inverse, min(projection.n_neighbors, len(matrix)))
+        return _layout(matrix, projection, neighbours, on_progress)[inverse]
 
 
 def warm() -> None:
@@ -121,13 +132,15 @@ def _polygon(n: int) -> NDArray[np.float64]:
     return np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 
-def _layout(matrix: VectorArray, projection: Projection, on_progress: OnProgress) -> NDArray[np.float64]:
+def _layout(
+    matrix: VectorArray, projection: Projection, neighbours: Neighbours | None, on_progress: OnProgress
+) -> NDArray[np.float64]:
     """Lay out (N, D) different vectors, N ≥ 4, that are normalised or centred for the metric."""
     from umap import UMAP  # the import takes 2 s, the first time 15 s; modules that need `Projection` avoid it
 
     _keep_compiled_code()
     random = np.random.RandomState(projection.random_state)
-    neighbours = _neighbours(matrix, projection, random, on_progress)
+    neighbours = neighbours or _neighbours(matrix, projection, random, on_progress)
     start = _principal_components(matrix, random)
     epochs = _EpochReport(on_progress)
     umap = UMAP(

@@ -29,6 +29,7 @@ BLOCK_ROWS = 2048
 """Rows whose neighbours are looked for and kept together."""
 
 PROBED_LISTS = 24
+TRAINING_ROUNDS = 8
 TRAINING_ROWS = 40
 """Rows for each centre from which the centres are computed; faiss asks for 39."""
 
@@ -103,14 +104,15 @@ class _Index:
 
         faiss.omp_set_num_threads(_cores())
         n, dimension = matrix.shape
-        n_lists = 4 * math.isqrt(n)
+        n_lists = 2 * math.isqrt(n)
         self._matrix = matrix
         kind = f"IVF{n_lists},SQ8"
         self._index = faiss.index_factory(dimension, kind, faiss.METRIC_INNER_PRODUCT)
+        lists = faiss.extract_index_ivf(self._index)
+        lists.cp.niter, lists.nprobe = TRAINING_ROUNDS, PROBED_LISTS
         self._index.train(matrix[:: max(1, n // (TRAINING_ROWS * n_lists))])
         for start in range(0, n, BLOCK_ROWS):
             self._index.add(matrix[start : start + BLOCK_ROWS])
-        faiss.extract_index_ivf(self._index).nprobe = PROBED_LISTS
 
     def __call__(self, block: slice, k: int) -> Found:
         """The neighbours of the rows of a block."""

@@ -54,6 +54,20 @@ def test_json_arrow_and_export_give_the_same_points(service: Service):
     assert {row["sample_id"]: (row["x"], row["y"]) for row in exported} == expected
 
 
+def test_a_graph_is_made_in_the_reducer_kept_and_asked_again(service: Service):
+    root = make_folder(service.roots / "graph", n_images=12)
+    dataset_id, _ = embed(service.http, root)
+    for k in (5, 4):
+        begun = service.http.post(f"/datasets/{dataset_id}/graph", json={"k": k})
+        assert begun.status_code == 202, begun.text
+        with service.http.stream("GET", f"/datasets/{dataset_id}/graph/progress") as stream:
+            text = stream.read().decode()
+        assert begun.json()["job_id"] in text
+        job = service.http.get(begun.headers["location"]).json()
+        assert (job["kind"], job["status"], job["processed"], job["total"]) == ("graph", "complete", 12, 12)
+        assert job["message"] == "Found 5 neighbours of each of 12 images"
+
+
 def test_the_same_seed_gives_the_same_map_and_new_vectors_take_it_away(service: Service):
     root = make_folder(service.roots / "seed", n_images=30)
     dataset_id, _ = embed(service.http, root)

@@ -87,6 +87,9 @@ class FakeProjector:
     async def reduce(self, claim: Claim) -> None:
         raise Unavailable("no reducer here")
 
+    async def graph(self, claim: Claim) -> None:
+        raise Unavailable("no reducer here")
+
 
 class World:
     """A store, a folder of files and a loop to run."""
@@ -440,6 +443,32 @@ async def test_a_map_survives_the_death_of_its_process_but_is_not_tried_for_ever
     assert ended.status == status
     if status == "error":
         assert ended.message.startswith("worker_crashed: ")
+
+
+class MortalGraph(FakeProjector):
+    """Ends graph jobs, after its process died so many times."""
+
+    def __init__(self, world: World, n_deaths: int) -> None:
+        self._store = world.store
+        self._n_deaths = n_deaths
+
+    async def graph(self, claim: Claim) -> None:
+        if self._n_deaths:
+            self._n_deaths -= 1
+            raise WorkerCrashed("the reducer went away")
+        await self._store.ask(Jobs.complete, claim.job.id, claim.attempt, "done")
+
+
+@pytest.mark.parametrize(("n_deaths", "status"), [(2, "complete"), (3, "error")])
+async def test_a_graph_survives_the_death_of_its_process_but_is_not_tried_for_ever(
+    world: World, n_deaths: int, status: str
+):
+    world.write("a.jpg", "b.jpg")
+    dataset_id = await world.register()
+    await world.run_to_end(FakeEmbedder(), await world.generate(dataset_id))
+    job = await world.store.ask(Jobs.create, dataset_id, "graph", params={"k": 15})
+    ended = await world.run_to_end(FakeEmbedder(), job, projector=MortalGraph(world, n_deaths))
+    assert (ended.status, ended.total) == (status, 2)
 
 
 async def test_a_map_whose_vectors_are_replaced_before_its_fit_begins_is_laid_out_from_the_new_ones(world: World):

@@ -6,8 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from serve_app.errors import InvalidRequest
-from serve_app.projection import reduction
+from serve_app.projection import graph_neighbours, reduction
 from serve_app.projection.reduction import Projection, reduce, warm
+from serve_app.search.graph_file import GraphFile
+from serve_app.search.pairs import nearest
+from serve_app.search.similarity import normalised
 
 COSINE = Projection()
 EUCLIDEAN = Projection(metric="euclidean")
@@ -37,6 +40,37 @@ def separation(points, label):
 def test_the_same_vectors_and_seed_give_the_same_points_to_the_last_bit(projection):
     vectors, _ = clustered(120)
     assert (reduce(vectors, projection) == reduce(vectors.copy(), projection)).all()
+
+
+def graph_of(vectors, k):
+    rows, scores = nearest(normalised(vectors), k)
+    return GraphFile(None, rows, scores)
+
+
+def test_a_map_from_the_sets_graph_is_the_map():
+    vectors, _ = clustered(120)
+    assert (reduce(vectors, COSINE, graph=graph_of(vectors, 14)) == reduce(vectors, COSINE)).all()
+
+
+def test_copies_in_a_graph_count_once_and_what_they_hid_is_looked_for():
+    vectors, _ = clustered(120)
+    copied = np.concatenate([vectors, vectors[:1].repeat(20, axis=0), vectors[5:10]])
+    matrix = normalised(vectors)
+    inverse = np.concatenate([np.arange(120), np.zeros(20, int), np.arange(5, 10)])
+    names, distances = graph_neighbours.graph_neighbours(graph_of(copied, 15), matrix, np.arange(120), inverse, 15)
+    rows, scores = nearest(matrix, 14)
+    assert np.array_equal(names[:, 1:], rows)
+    assert np.array_equal(names[:, 0], np.arange(120))
+    assert np.allclose(distances[:, 1:], 1 - scores, atol=1e-6)
+
+
+def test_a_graph_that_copies_fill_is_of_no_use(monkeypatch):
+    vectors, _ = clustered(120)
+    monkeypatch.setattr(graph_neighbours, "MAX_LACKING", 0)
+    copied = vectors[:1].repeat(30, axis=0)
+    inverse = np.zeros(30, int)
+    few = graph_of(copied, 15)
+    assert graph_neighbours.graph_neighbours(few, normalised(copied[:1]), np.arange(1), inverse, 2) is None
 
 
 def test_another_seed_gives_another_map():
