@@ -10,7 +10,7 @@ import pytest
 from ray.util.state import list_actors
 
 from tests.faults.wait import until
-from tests.ray.client import embed, export_table, follow, generate, reduce, register
+from tests.ray.client import PATIENCE_S, embed, export_table, follow, generate, reduce, register
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
 
@@ -60,7 +60,7 @@ def test_a_graph_is_made_in_the_reducer_kept_and_asked_again(service: Service):
     for k in (5, 4):
         begun = service.http.post(f"/datasets/{dataset_id}/graph", json={"k": k})
         assert begun.status_code == 202, begun.text
-        with service.http.stream("GET", f"/datasets/{dataset_id}/graph/progress") as stream:
+        with service.http.stream("GET", f"/datasets/{dataset_id}/graph/progress", timeout=PATIENCE_S) as stream:
             text = stream.read().decode()
         assert begun.json()["job_id"] in text
         job = service.http.get(begun.headers["location"]).json()
