@@ -28,7 +28,7 @@ MAX_EXACT_ROWS = 50_000
 BLOCK_ROWS = 2048
 """Rows whose neighbours are looked for and kept together."""
 
-PROBED_LISTS = 24
+PROBED_LISTS = 16
 TRAINING_ROUNDS = 8
 TRAINING_ROWS = 40
 """Rows for each centre from which the centres are computed; faiss asks for 39."""
