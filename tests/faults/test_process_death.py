@@ -22,8 +22,8 @@ REPEATED_AT_MOST = {
 }
 """How often those in flight (`Service.in_flight`) are embedded again."""
 
-OF_SERVE = {"ingress": {500}, "proxy": {0, 404}}
-"""What Serve itself answers: for requests that died with their ingress, and from a proxy that has no routes yet."""
+OF_SERVE = {"ingress": {500}, "proxy": {0}}
+"""What Serve itself answers for requests that died with their ingress, and that nobody answers without a proxy."""
 
 RECOVERS_WITHIN = 2.0
 """Starts of the whole service that a single part takes at most. On an idle machine it is a tenth to a half of one."""
