@@ -233,8 +233,9 @@ def _further(found: list[str], columns: NameColumns, notices: list[str]) -> dict
     for position, column in enumerate(map(str.strip, found)):
         if position in columns:
             continue
-        if column in positions:
-            notices.append(f"left out: a second column {column[:MAX_COLUMNS_CHARS]!r}")
+        notice = f"left out: a second column {column[:MAX_COLUMNS_CHARS]!r}"
+        if column in positions and notice not in notices:
+            notices.append(notice)
         positions.setdefault(column, position)
     return positions
 

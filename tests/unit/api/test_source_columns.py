@@ -51,6 +51,14 @@ async def test_every_further_column_of_a_csv_becomes_a_column_of_the_type_of_its
     assert await chosen(client, dataset, "score = 1000 AND ok IS NULL") == ["2.png"]
 
 
+async def test_a_second_column_of_a_name_is_told_once(client, photos):
+    rows = [{"file_name": f"{number}.png", "w": 1, " w": 2} for number in range(3)]
+    (photos / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    dataset = await register(client, photos / "m.jsonl")
+    assert dataset["notices"].count("left out: a second column 'w'") == 1
+    assert await chosen(client, dataset, "w = 1") == ["0.png", "1.png", "2.png"]
+
+
 async def test_values_of_json_lines_keep_their_types_and_mixed_ones_become_texts_with_a_notice(client, photos):
     rows = [
         {"file_name": "0.png", "n": 1, "mixed": 1, "code": "007", "taken": "2026-01-02T03:04:05Z", "boxes": [1, 2]},
