@@ -213,11 +213,27 @@ class Routes:
         return cast(list[NeighbourInfo], answer.json()["items"])
 
     def search(
-        self, dataset_id: str, image: str | Path, *, limit: int, where: str | None = None
+        self,
+        dataset_id: str,
+        image: str | Path | None = None,
+        *,
+        text: str | None = None,
+        limit: int,
+        where: str | None = None,
     ) -> list[NeighbourInfo]:
-        """The samples most similar to an image file, best first; only those that a filter chooses."""
+        """The samples most similar to an image file, or to words, best first; only those that a filter chooses.
+
+        Raises:
+            ValueError: neither or both of `image` and `text` are given.
+            Refused: for example (409) the model of the dataset's vectors takes no text.
+        """
+        if (image is None) == (text is None):
+            raise ValueError("search by an image or by a text")
         path = f"/datasets/{dataset_id}/search"
         params: dict[str, str | float] = {"limit": limit, **_given(where=where)}
+        if image is None:
+            answer = self._request("POST", path, params=params, body={"text": text})
+            return cast(list[NeighbourInfo], answer.json()["items"])
         with Path(image).open("rb") as stream:
             answer = self._request("POST", path, params=params, files={"file": (Path(image).name, stream)})
         return cast(list[NeighbourInfo], answer.json()["items"])

@@ -163,6 +163,21 @@ class DinoV2:
         outcomes = [image if isinstance(image, Skip) else next(vectors) for image in decoded]
         return Embedded(model.card, outcomes)
 
+    async def embed_texts(self, texts: list[str]) -> Embedded | ServiceError:
+        """See `services.Embedder.embed_texts`."""
+        model = await self._ready_model()
+        if isinstance(model, ServiceError):
+            return model
+        with _ending_when_out_of_memory():
+            try:
+                # One thread computes images and texts, so that they do not fight over the cores.
+                vectors, cut = await asyncio.get_running_loop().run_in_executor(
+                    self._compute, lambda: model.text().vectors(texts)
+                )
+            except ServiceError as error:
+                return error
+        return Embedded(model.card, list(vectors), tuple(cut))
+
     async def _vectors(self, model: "VisionModel", pixels: Pixels) -> VectorArray:
         """(B, D) vectors of (B, S, S, 3) pixels, B ≥ 0; pixels are cut into batches, so that other calls get a turn."""
         if len(pixels) == 0:

@@ -172,6 +172,11 @@ class EmbedderHandle:
         embedded: Embedded = await self._call(model, "embed_images", images)
         return embedded
 
+    async def embed_texts(self, model: str, texts: list[str]) -> Embedded:
+        """See `services.Embedder.embed_texts`."""
+        embedded: Embedded = await self._call(model, "embed_texts", texts)
+        return embedded
+
     async def embed_files(self, model: str, root: str, files: list[SourceFile]) -> Block:
         """See `embed_job.FileEmbedder.embed_files`."""
         return await self._call(model, "embed_files", root, files)

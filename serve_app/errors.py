@@ -13,7 +13,8 @@
     ├── NotFound 404
     │   ├── DatasetNotFound · SampleNotFound · JobNotFound
     ├── Conflict 409
-    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt · ModelReplaced · GraphNeeded
+    │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt · ModelReplaced
+    │   └── GraphNeeded · NoTextTower
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     ├── Unavailable 503 (+ Retry-After)
@@ -57,7 +58,7 @@ class MalformedJson(InvalidRequest):
 
 
 class UnknownModel(InvalidRequest):
-    """The model name is neither a known name nor a folder with a DINOv2 checkpoint."""
+    """The model name is neither a known name nor a folder with a checkpoint, or no job with it could succeed."""
 
     code = "unknown_model"
 
@@ -196,6 +197,12 @@ class ModelReplaced(Conflict):
     """A replica made vectors with other weights or another precision than the job began with."""
 
     code = "model_replaced"
+
+
+class NoTextTower(Conflict):
+    """The model has no text tower, or its tokenizer is missing, so that words cannot be compared with its vectors."""
+
+    code = "no_text_tower"
 
 
 class TooLarge(ServiceError):

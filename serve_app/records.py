@@ -200,6 +200,9 @@ class ImportedRows:
     skips: list[Skip] = field(default_factory=list)
 
 
+IMAGES_ONLY = "it embeds images only"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """The properties of a loaded model.
@@ -213,6 +216,8 @@ class ModelCard:
     space_key: str
     device: str
     precision: str
+    no_text: str = IMAGES_ONLY
+    """Why the model takes no text; empty where it does."""
 
 
 @dataclass(frozen=True, slots=True)

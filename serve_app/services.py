@@ -41,14 +41,18 @@ Outcomes = list[NDArray[np.float32] | Skip]
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """The outcomes of embedding images, and the card of the model that made the vectors, which may change any time."""
+    """The outcomes of embedding images or texts, and the card of the model that made the vectors.
+
+    The card may change any time. `cut` has the positions of texts that were longer than the model takes.
+    """
 
     card: ModelCard
     outcomes: Outcomes
+    cut: tuple[int, ...] = ()
 
 
 class Embedder(Protocol):
-    """Makes vectors of images that arrive as bytes."""
+    """Makes vectors of images that arrive as bytes, and of texts."""
 
     async def describe(self, model: str) -> ModelCard:
         """The model's card.
@@ -60,6 +64,16 @@ class Embedder(Protocol):
 
     async def embed_images(self, model: str, images: list[bytes]) -> Embedded:
         """Embed encoded images. Raises `ModelUnavailable` as `describe` does."""
+        ...
+
+    async def embed_texts(self, model: str, texts: list[str]) -> Embedded:
+        """Embed texts, in the space of the model's images; every outcome is a vector.
+
+        Raises:
+            ModelUnavailable: as `describe` does.
+            NoTextTower: the model takes no text.
+            InvalidRequest: a text is empty, too long for a tokenizer, or holds a lone surrogate.
+        """
         ...
 
 

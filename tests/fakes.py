@@ -4,7 +4,8 @@ import hashlib
 
 import numpy as np
 
-from serve_app.errors import ModelUnavailable
+from serve_app.embedding.text import check
+from serve_app.errors import ModelUnavailable, NoTextTower
 from serve_app.records import ModelCard, Skip
 from serve_app.services import Embedded
 
@@ -15,8 +16,8 @@ class FakeModel:
     Equal files have equal vectors, others practically never.
     """
 
-    def __init__(self, name="dinov2-base", dimension=768, space_key="fake-space"):
-        self.card = ModelCard(name=name, dimension=dimension, space_key=space_key, device="cpu", precision="fp32")
+    def __init__(self, name="dinov2-base", dimension=768, space_key="fake-space", *, no_text=""):
+        self.card = ModelCard(name, dimension, space_key, device="cpu", precision="fp32", no_text=no_text)
 
     def vector(self, image):
         """The (D,) float32 vector of an encoded image."""
@@ -48,6 +49,15 @@ class FakeEmbedder:
             await self.gate.wait()
         self._check(model)
         return Embedded(self.model.card, [self._embed(image) for image in images])
+
+    async def embed_texts(self, model, texts):
+        """The vector of a text is that of the image whose bytes it spells in Latin-1; long texts are cut to 20."""
+        self._check(model)
+        if self.model.card.no_text:
+            raise NoTextTower(f"{model} takes no text: {self.model.card.no_text}")
+        check(texts)
+        vectors = [self.model.vector(text[:20].encode("latin-1")) for text in texts]
+        return Embedded(self.model.card, vectors, tuple(n for n, text in enumerate(texts) if len(text) > 20))
 
     def _check(self, model):
         if self.fault is not None:

@@ -107,7 +107,7 @@ def _add_example(operation: dict[str, Any]) -> None:
             parameter["example"] = example.parameters[parameter["name"]]
     if example.body is not None:
         for content in operation["requestBody"]["content"].values():
-            content["example"] = example.body
+            content.setdefault("example", example.body)
     for status, answer in example.answers.items():
         media_type, value = answer
         operation["responses"][str(status)]["content"][media_type]["example"] = value

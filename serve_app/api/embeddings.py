@@ -65,7 +65,7 @@ async def generate_embeddings(
 ) -> JobStarted:
     """Embed a dataset. The service answers when the job is on disk; from then on the job survives any crash."""
     options = options or GenerateOptions()
-    model_name = await asyncio.to_thread(weights.resolve, options.model_name or context.settings.model)
+    model_name = await asyncio.to_thread(weights.admit, options.model_name or context.settings.model)
     notify_url = webhook.checked(options.notify_url, context.settings)
     job = await services.writer.ask(
         Jobs.create, dataset_id, "embed", model_name=model_name, force=options.force, notify_url=notify_url

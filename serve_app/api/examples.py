@@ -215,6 +215,20 @@ EXAMPLES: dict[str, Example] = {
         _OF_DATASET | {"k": 10, "limit": 2, "where": "label = 'tulip'"}, answers={200: (_JSON, _NEIGHBOURS)}
     ),
     "choose_diverse": Example(_OF_DATASET | {"n": 2, "where": "label = 'tulip'"}, answers={200: (_JSON, _NEIGHBOURS)}),
+    "label_by_phrases": Example(
+        _OF_DATASET | {"where": "label = 'tulip'"},
+        {"phrases": ["rose", "tulip"], "templates": ["a photo of a {}."], "column": "flower"},
+        {
+            200: (
+                _JSON,
+                {
+                    "columns": ["flower", "flower_score"],
+                    "samples": 2,
+                    "phrases": [{"phrase": "rose", "count": 0}, {"phrase": "tulip", "count": 2}],
+                },
+            )
+        },
+    ),
     "list_jobs": Example({"limit": 10}, answers={200: (_JSON, [_JOB])}),
     "get_job": Example({"job_id": JOB_ID}, answers={200: (_JSON, _JOB)}),
     "describe_embedder": Example(

@@ -165,6 +165,18 @@ class NeighbourList(BaseModel):
     items: list[Neighbour]
 
 
+class TextQuery(Body):
+    """Words to search by; a description of an image reads best."""
+
+    text: str = Field(description="at most 10,000 characters", examples=["a dog on a beach"])
+
+
+class TextNeighbours(NeighbourList):
+    """Samples with their similarity to a text."""
+
+    notices: list[str] = Field(description="what the answer does not show, such as a text that was cut")
+
+
 class DuplicateGroups(BaseModel):
     """Groups of near-duplicates; each group has two or more samples."""
 

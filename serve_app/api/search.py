@@ -4,6 +4,10 @@ import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, File, UploadFile
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.routing import Match
+from starlette.types import Scope
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
@@ -14,6 +18,8 @@ from serve_app.api.schemas import (
     NeighbourCount,
     NeighbourLimit,
     NeighbourList,
+    TextNeighbours,
+    TextQuery,
     Threshold,
     Where,
 )
@@ -26,6 +32,7 @@ from serve_app.errors import (
     InvalidImage,
     ModelUnavailable,
     NoEmbeddings,
+    NoTextTower,
     SampleNotFound,
     TooLarge,
     UnknownModel,
@@ -33,9 +40,60 @@ from serve_app.errors import (
 )
 from serve_app.records import Skip
 from serve_app.search.neighbours import Neighbours
+from serve_app.services import Services
 from serve_app.store.vectors import Vectors
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
+
+
+class JsonRoute(APIRoute):
+    """A route for requests whose body is JSON; a route with the same path takes the others."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """See `starlette.routing.Route.matches`."""
+        content_type = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+        return super().matches(scope) if content_type == "application/json" else (Match.NONE, {})
+
+
+_ANSWERS = problems.documented(
+    InvalidFilter,
+    NoEmbeddings,
+    DatasetNotFound,
+    Conflict,
+    NoTextTower,
+    TooLarge,
+    UnsupportedMediaType,
+    InvalidImage,
+    ModelUnavailable,
+)
+_TEXT_BODY = {
+    "requestBody": {
+        "content": {"application/json": {"schema": TextQuery.model_json_schema(), "example": {"text": "a red tulip"}}}
+    }
+}
+
+
+async def search_by_text(
+    dataset_id: str, services: ServicesNow, query: TextQuery, limit: NeighbourLimit = 10, where: Where = None
+) -> TextNeighbours:
+    """Find the samples that fit words best, if the set's model has a text tower."""
+    model = await model_of_set(dataset_id, services)
+    embedded = await services.embedder.embed_texts(model, [query.text])
+    [vector] = embedded.outcomes
+    found = await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
+    cut = ["The text is longer than the model takes, and its end was not looked at."] if embedded.cut else []
+    return TextNeighbours(items=found, notices=cut)
+
+
+# FastAPI asks routes in their order, and the document describes both under the other one.
+router.add_api_route(
+    "/search",
+    search_by_text,
+    methods=["POST"],
+    responses=_ANSWERS,
+    include_in_schema=False,
+    route_class_override=JsonRoute,
+)
 
 
 @router.get(
@@ -49,19 +107,7 @@ async def find_similar(
     return NeighbourList(items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit, where))
 
 
-@router.post(
-    "/search",
-    responses=problems.documented(
-        InvalidFilter,
-        NoEmbeddings,
-        DatasetNotFound,
-        Conflict,
-        TooLarge,
-        UnsupportedMediaType,
-        InvalidImage,
-        ModelUnavailable,
-    ),
-)
+@router.post("/search", responses=_ANSWERS, openapi_extra=_TEXT_BODY)
 async def search_by_image(
     dataset_id: str,
     services: ServicesNow,
@@ -69,7 +115,24 @@ async def search_by_image(
     limit: NeighbourLimit = 10,
     where: Where = None,
 ) -> NeighbourList:
-    """Find the samples most similar to an uploaded image, best first."""
+    """Find the samples most similar to an uploaded image, or to words (JSON `text`), best first."""
+    model = await model_of_set(dataset_id, services)
+    embedded = await services.embedder.embed_images(model, [await file.read()])
+    [vector] = embedded.outcomes
+    if isinstance(vector, Skip):
+        raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
+    return NeighbourList(
+        items=await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
+    )
+
+
+async def model_of_set(dataset_id: str, services: Services) -> str:
+    """The model of a dataset's vectors.
+
+    Raises:
+        NoEmbeddings: the dataset has no vectors.
+        Conflict: the service cannot run their model.
+    """
     status = await services.writer.ask(Vectors.status, dataset_id)
     if status.model_name is None:
         raise NoEmbeddings("No embeddings found. Generate embeddings first.")
@@ -80,13 +143,7 @@ async def search_by_image(
             f"The vectors were imported and come from {status.model_name!r}, which this service cannot run: "
             "it can compare the dataset's own images, not an upload."
         ) from None
-    embedded = await services.embedder.embed_images(status.model_name, [await file.read()])
-    [vector] = embedded.outcomes
-    if isinstance(vector, Skip):
-        raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
-    return NeighbourList(
-        items=await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
-    )
+    return status.model_name
 
 
 @router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))

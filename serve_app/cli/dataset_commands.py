@@ -1,6 +1,7 @@
 """Commands on an existing dataset: search it, export it, import vectors, cancel its job."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -82,26 +83,37 @@ def cancel(settings: Settings, dataset: DatasetName) -> None:
 def search(
     settings: Settings,
     dataset: DatasetName,
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file; it need not be in the dataset.")],
+    query: Annotated[str, typer.Argument(metavar="IMAGE|WORDS", help="An image file, or words that describe images.")],
     *,
     limit: Limit = 10,
     where: Where = None,
     json: Json = False,
 ) -> None:
-    """Find the images of a dataset that are most similar to an image file.
+    """Find the images of a dataset that are most similar to an image file, or that fit words best.
 
-    The score is the cosine of the two vectors: 1 for the same image.
+    The score is the cosine of the two vectors: 1 for the same image. Words need vectors of a model that takes text,
+    such as siglip2-base. What names a file is an image, and so is what looks like the path of one.
 
     For example:
 
         constellate search photos query.jpg
         constellate search photos query.jpg --limit 3 --json
+        constellate search photos "a red chair"
     """
-    if not image.is_file():
-        raise UsageError(f"no such file: {image}")
+    is_file = Path(query).is_file()
+    if not is_file and _names_a_file(query):
+        raise UsageError(f"no such file: {query}")
     with connect(settings) as client:
-        found = client.search(find_dataset(client, dataset)["id"], image, limit=limit, where=where)
+        dataset_id = find_dataset(client, dataset)["id"]
+        found = client.search(
+            dataset_id, query if is_file else None, text=None if is_file else query, limit=limit, where=where
+        )
     print_neighbours(found, as_json=json)
+
+
+def _names_a_file(query: str) -> bool:
+    """Whether a query looks like a path and not like words."""
+    return re.fullmatch(r"[~./].*|.*\.[A-Za-z0-9]{2,5}", query) is not None
 
 
 def duplicates(

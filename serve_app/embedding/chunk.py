@@ -5,6 +5,7 @@ This module knows files, images and blocks. It knows neither the model nor the b
 
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,8 @@ from serve_app.images.decode import Header, ImageLimits, Preprocessing, decode, 
 from serve_app.records import Block, FileStamp, Skip, SourceFile, VectorArray
 from serve_app.sources.reading import Reader
 
-Pixels = NDArray[np.uint8]
-"""(S, S, 3) uint8 RGB, or (B, S, S, 3) for a batch."""
+Pixels = NDArray[Any]
+"""(S, S, 3) RGB of the type of `Preprocessing.dtype`, or (B, S, S, 3) for a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Chunk:
 
     @property
     def pixels(self) -> Pixels:
-        """The distinct images to embed, (B, S, S, 3) uint8; B may be 0."""
+        """The distinct images to embed, (B, S, S, 3); B may be 0."""
         return np.stack(self._pixels) if self._pixels else np.empty((0, 0, 0, 3), np.uint8)
 
     def block(self, vectors: VectorArray, space_key: str) -> Block:

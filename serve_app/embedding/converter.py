@@ -1,8 +1,9 @@
 """Converts a checkpoint for OpenVINO: `python -m serve_app.embedding.converter DIRECTORY NAME GRAPH`.
 
 It is a program of its own because it needs PyTorch and transformers, which a replica on a CPU never imports. It writes
-GRAPH (`*.xml`) and its weights in fp32 beside it (`*.bin`). It ends with status 3 if the checkpoint is unusable, and
-prints the reason.
+GRAPH (`*.xml`) and its weights in fp32 beside it (`*.bin`), and in the same folder `text.json` with, where the model
+takes text, the graph of the text tower (`text.xml`, `text.bin`) and its tokenizer. It ends with status 3 if the
+checkpoint is unusable, and prints the reason.
 """
 
 import sys
@@ -12,10 +13,14 @@ from typing import Any
 
 import torch
 
+from serve_app.embedding.checkpoint import family_of, preprocessing_of
+from serve_app.embedding.model import blank
 from serve_app.embedding.network import PixelEmbedder, read_embedder
 from serve_app.embedding.openvino_runtime import openvino
-from serve_app.errors import ModelUnavailable
-from serve_app.images.decode import Preprocessing
+from serve_app.embedding.text import GRAPH, TOKENIZER, TextRules
+from serve_app.embedding.text_network import TextEmbedder, read_tokenizer
+from serve_app.errors import ServiceError
+from serve_app.images.preprocessing import Preprocessing
 
 UNUSABLE = 3
 """The exit status if the checkpoint is to blame."""
@@ -23,18 +28,43 @@ UNUSABLE = 3
 
 def convert(directory: Path, name: str, graph: Path) -> None:
     """Convert and write. Raises `ModelUnavailable`: the checkpoint is damaged."""
-    preprocessing = Preprocessing.from_checkpoint(directory)
-    converted = _traced(read_embedder(directory, name, preprocessing), preprocessing.crop_px)
-    openvino.save_model(converted, str(graph), compress_to_fp16=False)
+    preprocessing = preprocessing_of(directory)
+    embedder = read_embedder(directory, name, preprocessing)
+    _save(_traced(embedder, preprocessing), graph)
+    _convert_text(embedder.network, directory, graph.parent)
 
 
-def _traced(embedder: PixelEmbedder, side_px: int) -> Any:
-    """OpenVINO's graph of the module: (?, S, S, 3) uint8 -> (?, D) float32."""
+def _convert_text(network: Any, directory: Path, folder: Path) -> None:
+    """Write the text tower and its tokenizer; or why there is none."""
+    family = family_of(directory)
+    tokenizer, rules = read_tokenizer(directory, family)
+    rules.write(folder)
+    if tokenizer is not None and family.text is not None:
+        tokenizer.save(str(folder / TOKENIZER))
+        _save(_traced_text(TextEmbedder(network, family.text).eval(), rules), folder / GRAPH)
+
+
+def _save(model: Any, graph: Path) -> None:
+    openvino.save_model(model, str(graph), compress_to_fp16=False)
+
+
+def _traced(embedder: PixelEmbedder, preprocessing: Preprocessing) -> Any:
+    """OpenVINO's graph of the module: (?, S, S, 3) pixels -> (?, D) float32."""
+    side_px = preprocessing.crop_px
     shape = openvino.PartialShape([-1, side_px, side_px, 3])
-    example = torch.zeros(2, side_px, side_px, 3, dtype=torch.uint8)
+    example = torch.from_numpy(blank(preprocessing, 2))
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about Python's branches, which the shape decides
         return openvino.convert_model(embedder, example_input=example, input=[shape])
+
+
+def _traced_text(embedder: TextEmbedder, rules: TextRules) -> Any:
+    """OpenVINO's graph of the module: two inputs (?, T) int64 -> (?, D) float32."""
+    shape = openvino.PartialShape([-1, rules.pads_to or -1])
+    tokens = torch.ones(2, rules.pads_to or 8, dtype=torch.int64)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return openvino.convert_model(embedder, example_input=(tokens, tokens.clone()), input=[shape, shape])
 
 
 def main() -> None:
@@ -42,7 +72,7 @@ def main() -> None:
     directory, name, graph = sys.argv[1:]
     try:
         convert(Path(directory), name, Path(graph))
-    except ModelUnavailable as error:
+    except ServiceError as error:
         print(error.detail)
         sys.exit(UNUSABLE)
 

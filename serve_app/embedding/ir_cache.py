@@ -3,7 +3,8 @@
 The folder of an IR is named after everything that its content depends on, so a newer version of the service or of a
 library never reads an older one's. Everything in the cache may be deleted at any time.
 
-    <cache_dir>/openvino/<key>/graph.xml, graph.bin, checksums.json
+    <cache_dir>/openvino/<key>/graph.xml, graph.bin, text.json, checksums.json
+                               text.xml, text.bin, tokenizer.json where the model takes text
 """
 
 import fcntl
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from serve_app.embedding.checkpoint import tokenizer_files
 from serve_app.embedding.model import ModelRequest
 from serve_app.errors import ModelUnavailable
 
@@ -29,8 +31,8 @@ log = logging.getLogger("constellate.embedding")
 GRAPH = "graph.xml"
 CHECKSUMS = "checksums.json"
 CONVERTER = "serve_app.embedding.converter"
-SOURCES = ("converter.py", "network.py")
-LIBRARIES = ("openvino", "torch", "transformers")
+SOURCES = ("converter.py", "network.py", "text_network.py", "text.py", "families/*.py")
+LIBRARIES = ("openvino", "torch", "transformers", "tokenizers")
 
 
 class IRCache:
@@ -83,10 +85,13 @@ class IRCache:
 def _key(wanted: ModelRequest) -> str:
     """Stands for the checkpoint, its pixels, and the code and libraries that convert. bf16 uses the graph of fp32."""
     pixels = wanted.preprocessing
-    sources = [hashlib.sha256((Path(__file__).parent / name).read_bytes()).hexdigest() for name in SOURCES]
+    sources = [_digest(file) for pattern in SOURCES for file in sorted(Path(__file__).parent.glob(pattern))]
+    tokenizer = [_digest(file) for file in tokenizer_files(wanted.directory)] if wanted.family.text else []
     parts = (
         wanted.fingerprint,
-        (pixels.crop_px, pixels.mean, pixels.std),
+        (pixels.crop_px, pixels.mean, pixels.std, pixels.rounds),
+        wanted.pooling,
+        tokenizer,
         sources,
         [version(library) for library in LIBRARIES],
     )

@@ -11,10 +11,10 @@ from typing import Literal, get_args
 
 from serve_app.config import Precision
 from serve_app.embedding import openvino_model
+from serve_app.embedding.checkpoint import preprocessing_of
 from serve_app.embedding.model import ModelRequest, VisionModel
 from serve_app.embedding.openvino_model import OpenVINOModel
 from serve_app.errors import ModelUnavailable
-from serve_app.images.decode import Preprocessing
 
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
@@ -46,9 +46,7 @@ def load(
             cannot compute in that precision, or the checkpoint cannot be converted for the CPU.
     """
     chosen = _choose_device(device)
-    wanted = ModelRequest(
-        directory, name, Preprocessing.from_checkpoint(directory), chosen, _choose_precision(precision, chosen)
-    )
+    wanted = ModelRequest(directory, name, preprocessing_of(directory), chosen, _choose_precision(precision, chosen))
     if chosen == "cpu" and wanted.precision != "int8":
         return OpenVINOModel.load(wanted, cache_dir=cache_dir, threads=threads)
     from serve_app.embedding.torch_model import TorchModel

@@ -1,9 +1,9 @@
-"""DINOv2 as a PyTorch module: (B, S, S, 3) uint8 pixels in, (B, D) class tokens out.
+"""A checkpoint as a PyTorch module: (B, S, S, 3) pixels in, (B, D) vectors out.
 
 `torch_model` runs the module on GPUs, and `converter` turns it into OpenVINO's format for CPUs. Letters for shapes: B
 images, S pixels along a side, T tokens, D dimension of a vector.
 
-Two changes make it faster than the plain `AutoModel` call, and alter the result by float rounding at most: position
+Two changes make DINOv2 faster than the plain `AutoModel` call, and alter the result by float rounding at most: position
 embeddings are interpolated to S once and not at every call, and the last block computes only the class token, because
 nothing else of it is used.
 """
@@ -15,25 +15,28 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from serve_app.embedding import families
+from serve_app.embedding.checkpoint import family_of
+from serve_app.embedding.families import dinov2
+from serve_app.embedding.families.family import Family, ImageVectors
 from serve_app.errors import ModelUnavailable
 from serve_app.images.decode import Preprocessing
 
 Network = Any
-"""A `Dinov2Model` or `Dinov2WithRegistersModel`; mypy does not check transformers' types."""
-
-UNUSED_TENSORS = {"embeddings.mask_token"}
-"""Tensors that only training needs; a checkpoint may lack them."""
+"""A network of transformers; mypy does not check its types."""
 
 
 class PixelEmbedder(nn.Module):
-    """Normalises pixels, runs the network on them and takes the class token: (B, S, S, 3) uint8 -> (B, D)."""
+    """Normalises pixels, runs the network on them and takes its vector: (B, S, S, 3) -> (B, D)."""
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: Network, preprocessing: Preprocessing, take_vectors: ImageVectors) -> None:
         super().__init__()
         self.network = network
+        self.side_px = preprocessing.crop_px
+        self._take_vectors = take_vectors
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (preprocessing.mean, preprocessing.std))
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
@@ -41,12 +44,14 @@ class PixelEmbedder(nn.Module):
     @property
     def dimension(self) -> int:
         """D, the number of components of a vector."""
-        return int(self.network.config.hidden_size)
+        pixels = torch.zeros(1, self.side_px, self.side_px, 3, dtype=torch.uint8, device=self.scale.device)
+        with torch.inference_mode():
+            return int(self(pixels).shape[1])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embed uint8 pixels; the vectors have the type of the network's weights."""
+        """Embed pixels in [0, 255]; the vectors have the type of the network's weights."""
         normalised = pixels.permute(0, 3, 1, 2).float() * self.scale + self.shift  # (B, 3, S, S)
-        vectors: Tensor = self.network(normalised.to(self.network.dtype)).last_hidden_state[:, 0]
+        vectors: Tensor = self._take_vectors(self.network, normalised.to(self.network.dtype))
         return vectors
 
 
@@ -56,10 +61,13 @@ def read_embedder(directory: Path, name: str, preprocessing: Preprocessing) -> P
     Raises:
         ModelUnavailable: the checkpoint is damaged or lacks tensors.
     """
-    network = _read_network(directory, name)
-    with torch.no_grad():
-        _specialise(network, preprocessing.crop_px)
-    return PixelEmbedder(network, preprocessing).eval()
+    family = family_of(directory)
+    pooling = families.pooling_of(name, family)
+    network = _read_network(directory, name, family, pooling)
+    if family is dinov2.FAMILY:
+        with torch.no_grad():
+            _specialise(network, preprocessing.crop_px)
+    return PixelEmbedder(network, preprocessing, family.poolings[pooling]).eval()
 
 
 class ClassTokenBlock(nn.Module):
@@ -92,7 +100,7 @@ class ClassTokenBlock(nn.Module):
         return result
 
 
-def _read_network(directory: Path, name: str) -> Network:
+def _read_network(directory: Path, name: str, family: Family, pooling: str) -> Network:
     """The network in fp32; every tensor comes from the checkpoint."""
     try:
         network, report = AutoModel.from_pretrained(
@@ -106,7 +114,9 @@ def _read_network(directory: Path, name: str) -> Network:
     except Exception as error:  # safetensors, json and torch raise errors of many types for damaged files
         reason = str(error).replace(str(directory), name)
         raise ModelUnavailable(f"the checkpoint of {name} does not load: {reason}") from None
-    missing = sorted(set(report["missing_keys"]) - UNUSED_TENSORS)
+    missing = sorted(set(report["missing_keys"]) - family.unused_tensors)
+    if pooling != "pooled":  # many checkpoints have no pooler, and transformers makes one up
+        missing = [tensor for tensor in missing if not tensor.startswith("pooler.")]
     if missing:
         raise ModelUnavailable(f"the checkpoint of {name} lacks {len(missing)} tensors, {missing[0]} among them")
     return network

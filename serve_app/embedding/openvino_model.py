@@ -6,17 +6,20 @@ does not grow with the caller's batch.
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from serve_app.config import Precision
 from serve_app.embedding.ir_cache import IRCache
-from serve_app.embedding.model import ModelRequest, require_pixels
+from serve_app.embedding.model import ModelRequest, blank, require_pixels
 from serve_app.embedding.openvino_runtime import openvino, ops
-from serve_app.errors import ModelUnavailable
+from serve_app.embedding.text import GRAPH, TOKENIZER, TextEncoder, TextRules, Tokens
+from serve_app.errors import ModelUnavailable, NoTextTower
 from serve_app.images.decode import Preprocessing
 from serve_app.records import ModelCard, VectorArray
 
@@ -33,8 +36,11 @@ class OpenVINOModel:
     `micro_batch` is the number of images in one pass.
     """
 
-    def __init__(self, compiled: Any, card: ModelCard, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, compiled: Any, card: ModelCard, preprocessing: Preprocessing, read_text: Callable[[], TextEncoder]
+    ) -> None:
         self.card = card
+        self._read_text = functools.cache(read_text)
         self.preprocessing = preprocessing
         self.micro_batch = MICRO_BATCH
         self._request = compiled.create_infer_request()
@@ -47,26 +53,47 @@ class OpenVINOModel:
         Raises:
             ModelUnavailable: the checkpoint is damaged, it cannot be converted, or the cache cannot be written.
         """
-        compiled = _compile(IRCache(cache_dir).graph_of(wanted), wanted, threads)
+        graph = IRCache(cache_dir).graph_of(wanted)
+        compiled = _compile(graph, wanted, threads)
+        rules = TextRules.read(graph.parent)
         dimension = int(compiled.output(0).get_partial_shape()[1].get_length())
-        model = cls(compiled, wanted.card(dimension), wanted.preprocessing)
+        card = wanted.card(dimension, rules.no_text)
+        model = cls(compiled, card, wanted.preprocessing, lambda: _text_of(graph.parent, rules, wanted, threads))
         # The first pass of a shape creates kernels and buffers. It runs now so that no caller waits for it.
-        side_px = wanted.preprocessing.crop_px
-        model.vectors(np.zeros((MICRO_BATCH, side_px, side_px, 3), np.uint8))
+        model.vectors(blank(wanted.preprocessing, MICRO_BATCH))
         return model
 
-    def vectors(self, images: NDArray[np.uint8]) -> VectorArray:
+    def vectors(self, images: NDArray[Any]) -> VectorArray:
         """See `VisionModel.vectors`."""
         if len(images) == 0:
             return np.empty((0, self.card.dimension), np.float32)
-        require_pixels(images, self.preprocessing.crop_px)
+        require_pixels(images, self.preprocessing)
         step = self.micro_batch
         return np.concatenate([self._pass(images[start : start + step]) for start in range(0, len(images), step)])
 
-    def _pass(self, images: NDArray[np.uint8]) -> VectorArray:
+    def text(self) -> TextEncoder:
+        """See `VisionModel.text`."""
+        if self.card.no_text:
+            raise NoTextTower(f"{self.card.name} takes no text: {self.card.no_text}")
+        return self._read_text()
+
+    def _pass(self, images: NDArray[Any]) -> VectorArray:
         with self._lock:
             vectors: VectorArray = self._request.infer([np.ascontiguousarray(images)])[0]
         return vectors
+
+
+def _text_of(folder: Path, rules: TextRules, wanted: ModelRequest, threads: int | None) -> TextEncoder:
+    """The converted text tower of a folder."""
+    request = _compile(folder / GRAPH, wanted, threads).create_infer_request()
+    lock = threading.Lock()
+
+    def run(ids: Tokens, mask: Tokens) -> VectorArray:
+        with lock:
+            vectors: VectorArray = request.infer([ids, mask])[0].copy()
+        return vectors
+
+    return TextEncoder(Tokenizer.from_file(str(folder / TOKENIZER)), rules, run)
 
 
 def computes_in(precision: Precision) -> bool:

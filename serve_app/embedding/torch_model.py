@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from serve_app.embedding.model import ModelRequest, require_pixels
+from serve_app.embedding.model import ModelRequest, blank, require_pixels
 from serve_app.embedding.network import PixelEmbedder, read_embedder
-from serve_app.errors import ModelUnavailable
+from serve_app.embedding.text import TextEncoder, Tokens
+from serve_app.embedding.text_network import TextEmbedder, read_tokenizer
+from serve_app.errors import ModelUnavailable, NoTextTower
 from serve_app.images.decode import Preprocessing
 from serve_app.records import ModelCard, VectorArray
 
@@ -20,11 +22,14 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, 
 class TorchModel:
     """A `VisionModel` whose passes take the whole batch, or one image in int8. Tests also run it on a CPU in fp32."""
 
-    def __init__(self, embedder: PixelEmbedder, card: ModelCard, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, embedder: PixelEmbedder, card: ModelCard, preprocessing: Preprocessing, text: TextEncoder | None = None
+    ) -> None:
         self.card = card
         self.preprocessing = preprocessing
         self._embedder = embedder
         self._device = torch.device(card.device)
+        self._text = text
 
     @classmethod
     def load(cls, wanted: ModelRequest, *, threads: int | None = None) -> "TorchModel":
@@ -37,16 +42,16 @@ class TorchModel:
             torch.set_num_threads(threads)
         embedder = read_embedder(wanted.directory, wanted.name, wanted.preprocessing).to(wanted.device)
         embedder.network.to(DTYPES[wanted.precision])
+        text, no_text = _text_of(embedder.network, wanted)
         dimension = embedder.dimension
         if wanted.precision == "int8":
             embedder.network = _quantise(embedder.network)
-        model = cls(embedder, wanted.card(dimension), wanted.preprocessing)
+        model = cls(embedder, wanted.card(dimension, no_text), wanted.preprocessing, text)
         # The first pass of a shape creates kernels and buffers. It runs now so that no caller waits for it.
-        side_px = wanted.preprocessing.crop_px
-        model.vectors(np.zeros((1, side_px, side_px, 3), np.uint8))
+        model.vectors(blank(wanted.preprocessing, 1))
         return model
 
-    def vectors(self, images: NDArray[np.uint8]) -> VectorArray:
+    def vectors(self, images: NDArray[Any]) -> VectorArray:
         """See `VisionModel.vectors`.
 
         Raises:
@@ -54,14 +59,20 @@ class TorchModel:
         """
         if len(images) == 0:
             return np.empty((0, self.card.dimension), np.float32)
-        require_pixels(images, self.preprocessing.crop_px)
+        require_pixels(images, self.preprocessing)
         if self.card.precision != "int8":
             return self._embed_fitting(images)
         # int8 derives the scale of activations from all images of a pass. With one image a pass, a vector does not
         # depend on other images, and the speed is the same.
         return np.concatenate([self._forward(images[n : n + 1]) for n in range(len(images))])
 
-    def _embed_fitting(self, images: NDArray[np.uint8]) -> VectorArray:
+    def text(self) -> TextEncoder:
+        """See `VisionModel.text`."""
+        if self._text is None:
+            raise NoTextTower(f"{self.card.name} takes no text: {self.card.no_text}")
+        return self._text
+
+    def _embed_fitting(self, images: NDArray[Any]) -> VectorArray:
         """Embed all images at once, or in halves when the GPU has too little memory."""
         try:
             return self._forward(images)
@@ -73,11 +84,27 @@ class TorchModel:
         return np.concatenate([self._embed_fitting(images[:half]), self._embed_fitting(images[half:])])
 
     @torch.inference_mode()
-    def _forward(self, images: NDArray[np.uint8]) -> VectorArray:
+    def _forward(self, images: NDArray[Any]) -> VectorArray:
         # The copy is needed because torch cannot wrap read-only shared memory or a reversed view.
         pixels = torch.from_numpy(images.copy()).to(self._device)
         vectors: VectorArray = self._embedder(pixels).float().cpu().numpy()
         return vectors
+
+
+def _text_of(network: Any, wanted: ModelRequest) -> tuple[TextEncoder | None, str]:
+    """The text tower of a network on its device; or None, and why there is none."""
+    tokenizer, rules = read_tokenizer(wanted.directory, wanted.family)
+    if tokenizer is None or wanted.family.text is None:
+        return None, rules.no_text
+    embedder = TextEmbedder(network, wanted.family.text).eval()
+
+    @torch.inference_mode()
+    def run(ids: Tokens, mask: Tokens) -> VectorArray:
+        inputs = (torch.from_numpy(tokens).to(wanted.device) for tokens in (ids, mask))
+        vectors: VectorArray = embedder(*inputs).float().cpu().numpy()
+        return vectors
+
+    return TextEncoder(tokenizer, rules, run), ""
 
 
 def is_available(device: str) -> bool:

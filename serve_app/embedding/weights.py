@@ -1,7 +1,7 @@
 """Finds a model's weights by name, in a checkpoint folder, the Hugging Face cache or the hub.
 
-A checkpoint is a folder as `save_pretrained` writes it, with JSON files for a DINOv2 architecture and
-`*.safetensors`. The service reads no other files from it: no pickled weights, no code.
+A checkpoint is a folder as `save_pretrained` writes it: JSON files, `*.safetensors`, and a tokenizer's files. The
+service reads no other files from it: no pickled weights, no code.
 """
 
 import difflib
@@ -14,21 +14,19 @@ import queue
 import stat
 import threading
 from pathlib import Path
+from typing import Any
 
 import httpx
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import constants, get_token, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from serve_app.embedding import families
 from serve_app.errors import ModelUnavailable, UnknownModel
 
-SIZES = ("small", "base", "large", "giant")
-REPOSITORIES = {f"dinov2-{size}": f"facebook/dinov2-{size}" for size in SIZES} | {
-    f"dinov2-{size}-reg": f"facebook/dinov2-with-registers-{size}" for size in SIZES
-}
+REPOSITORIES = {name: model.repository for name, model in families.KNOWN.items()}
 """The hub repository of each known model."""
 
-ARCHITECTURES = ("dinov2", "dinov2_with_registers")
-FILES = ["*.json", "*.safetensors"]
+FILES = ["*.json", "*.safetensors", "merges.txt", "spiece.model"]
 MAX_CONFIG_BYTES = 1 << 20
 SYSTEM_FOLDERS = tuple(map(Path, ("/proc", "/sys", "/dev")))
 PROBE_TIMEOUT_S = 4.0
@@ -36,26 +34,38 @@ PROBE_TIMEOUT_S = 4.0
 
 
 def resolve(name: str) -> str:
-    """The canonical name of a model: a known name, or the absolute path of a folder with a DINOv2 `config.json`.
+    """The canonical name of a model: a known name or a checkpoint's absolute path, and `?pooling=` if it needs one.
 
     It reads no file but `config.json`, and that only if it is a regular file of at most `MAX_CONFIG_BYTES` outside the
     folders of the system; `locate` looks for weights.
 
     Raises:
-        UnknownModel: the name is neither; the message suggests the nearest known name.
+        UnknownModel: the name is neither, or has no pooling that its family has; the message suggests what would do.
     """
-    if name in REPOSITORIES:
-        return name
+    base, _ = families.split(name)
+    if base in families.KNOWN:
+        return families.canonical(base, name, families.of_known(base))
     try:
-        directory = Path(name).expanduser().resolve()
-        architecture = json.loads(_configuration(directory)).get("model_type")
+        directory = Path(base).expanduser().resolve()
+        architecture = configuration(directory).get("model_type")
     except (OSError, ValueError, RuntimeError, AttributeError):  # RuntimeError: links in a loop, brackets too deep
         architecture = None
-    if architecture in ARCHITECTURES:
-        return str(directory)
-    near = difflib.get_close_matches(name, REPOSITORIES, n=1)
+    if isinstance(architecture, str) and architecture:
+        return families.canonical(str(directory), name, families.of_type(architecture))
+    near = difflib.get_close_matches(base, REPOSITORIES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(REPOSITORIES)}"
-    raise UnknownModel(f"{name!r} is neither a known model nor a folder with a DINOv2 checkpoint; {hint}")
+    raise UnknownModel(f"{name!r} is neither a known model nor a folder with a checkpoint; {hint}")
+
+
+def configuration(directory: Path) -> dict[str, Any]:
+    """A checkpoint's `config.json`, which is read with care because clients name the folder.
+
+    Raises:
+        OSError: see `_configuration`.
+        ValueError, RecursionError: the file is no JSON.
+    """
+    config: dict[str, Any] = json.loads(_configuration(directory))
+    return config
 
 
 def _configuration(directory: Path) -> bytes:
@@ -93,7 +103,7 @@ def locate(name: str) -> Path:
         ModelUnavailable: the folder is incomplete, or neither cache nor hub has the weights; the message
             names the ways to get them.
     """
-    name = resolve(name)
+    name, _ = families.split(resolve(name))
     if name not in REPOSITORIES:
         directory = Path(name)
         if missing := missing_files(directory):
@@ -109,11 +119,44 @@ def locate(name: str) -> Path:
             return Path(snapshot_download(repository, allow_patterns=FILES))
         except (OSError, ValueError, httpx.HTTPError) as error:
             obstacle = f"the download failed ({type(error).__name__})"
+    licence = f"{_gate(name)}. " if families.KNOWN[name].gated else ""
     raise ModelUnavailable(
-        f"the weights of {name} are not on this machine and {obstacle}. Any of these helps: "
+        f"the weights of {name} are not on this machine and {obstacle}. {licence}Any of these helps: "
         "set CONSTELLATE_MODEL (or model_name) to a folder with config.json and model.safetensors; "
         f"run `hf download {repository}` where the hub can be reached and copy the Hugging Face cache here; "
         "or give this machine access to the hub"
+    )
+
+
+def admit(name: str) -> str:
+    """The canonical name of a model for a new job; what no replica could run is refused before the job begins.
+
+    Raises:
+        UnknownModel: see `resolve`; or the checkpoint's pixels cannot be reproduced, or it is gated, is not on this
+            machine, and no token is set to fetch it with.
+    """
+    # The import is here because that module reads checkpoints, which this one finds.
+    from serve_app.embedding.checkpoint import preprocessing_of
+
+    name = resolve(name)
+    base, _ = families.split(name)
+    known = families.KNOWN.get(base)
+    if known is None:
+        try:
+            preprocessing_of(Path(base))
+        except ModelUnavailable as error:
+            raise UnknownModel(error.detail) from None
+    elif known.gated and get_token() is None and _cached(known.repository) is None:
+        raise UnknownModel(f"the weights of {base} are not on this machine. {_gate(base)}")
+    return name
+
+
+def _gate(name: str) -> str:
+    """How to get the weights of a gated model."""
+    model = families.KNOWN[name]
+    return (
+        f"Their repository is gated ({model.licence}): accept the licence at {constants.ENDPOINT}/{model.repository} "
+        "and set HF_TOKEN to a token of that account, or name a local folder"
     )
 
 
@@ -173,7 +216,9 @@ def _hub_obstacle(repository: str) -> str | None:
 def _ask_hub(repository: str) -> str | None:
     url = f"{constants.ENDPOINT}/{repository}/resolve/main/config.json"
     try:
-        answer = httpx.head(url, timeout=PROBE_TIMEOUT_S, follow_redirects=True)
+        token = get_token()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        answer = httpx.head(url, headers=headers, timeout=PROBE_TIMEOUT_S, follow_redirects=True)
     except (httpx.HTTPError, OSError) as error:
         return f"the hub cannot be reached ({type(error).__name__})"
     return None if answer.is_success else f"the hub answered {answer.status_code}"

@@ -1,7 +1,7 @@
 """Decodes the bytes of an image file into upright RGB pixels, or rejects them with a stable reason.
 
 The bytes alone decide the format; the file's name does not matter. Of an animation or a multi-page file, only the
-first frame is used. The pixels equal those of the checkpoint's own processor (shortest edge to `resize_px`, then
+first frame is used. The pixels equal those of the checkpoint's own processor (e.g. shortest edge to `resize_px`, then
 centre crop), but one resample computes only the crop, which is cheaper and safe for images of 1x20000 pixels. About
 one value in some thousand differs by a grey level, because Pillow stores boxes in single precision.
 
@@ -25,7 +25,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pi_heif
@@ -34,10 +34,10 @@ from PIL import Image, UnidentifiedImageError
 
 from serve_app.errors import InvalidRequest, RefusedImage
 from serve_app.images.formats import ALLOWED_FORMATS, signature_of
-from serve_app.images.orientation import turn_of
+from serve_app.images.orientation import Turn, turn_of
 from serve_app.images.png import without_long_metadata
 from serve_app.images.preprocessing import Preprocessing as Preprocessing
-from serve_app.images.resampling import resample
+from serve_app.images.resampling import resample, resample_unrounded
 from serve_app.images.work import CountedFile, TiffLayout, TooManyParts, count_scans, tiff_layout, unsupported_pixels
 
 PREPROCESSING_VERSION = 2
@@ -112,8 +112,8 @@ def _header(image: Image.Image) -> Header:
     return Header(height, width, name) if turn is not None and turn.swaps_axes else Header(width, height, name)
 
 
-def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-    """Decode an image file into the (S, S, 3) uint8 RGB pixels that the model gets, S = `crop_px`.
+def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS) -> NDArray[Any]:
+    """Decode an image file into the (S, S, 3) RGB pixels of `preprocessing.dtype` that the model gets, S = `crop_px`.
 
     Raises:
         RefusedImage: see the module docstring for the reasons.
@@ -123,7 +123,7 @@ def decode(data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFA
 
 def decode_with_header(
     data: bytes, preprocessing: Preprocessing, limits: ImageLimits = DEFAULT_LIMITS
-) -> tuple[NDArray[np.uint8], Header]:
+) -> tuple[NDArray[Any], Header]:
     """The pixels of an image file, as `decode` returns them, and its header.
 
     The EXIF orientation is applied to the small result, which is as exact and cheaper. Transparency becomes white.
@@ -141,10 +141,15 @@ def decode_with_header(
         if turn is not None:
             box = turn.stored_box(box, width, height)
         crop = preprocessing.crop_px, preprocessing.crop_px
-        square = resample(image, crop, box, vertical_first=swaps_axes)
-        if turn is not None:
-            square = square.transpose(turn.transpose)
-        return np.asarray(square.convert("RGB")), header
+        if not preprocessing.rounds:
+            bands = resample_unrounded(image, crop, box, vertical_first=swaps_axes, how=preprocessing.filter)
+            return np.stack([np.asarray(_turned(band, turn)) for band in bands], axis=-1), header
+        square = resample(image, crop, box, vertical_first=swaps_axes, how=preprocessing.filter)
+        return np.asarray(_turned(square, turn).convert("RGB")), header
+
+
+def _turned(image: Image.Image, turn: Turn | None) -> Image.Image:
+    return image if turn is None else image.transpose(turn.transpose)
 
 
 def thumbnail(data: bytes, size_px: int, limits: ImageLimits = DEFAULT_LIMITS) -> bytes:

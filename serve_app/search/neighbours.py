@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, GraphNeeded, InvalidRequest, Overloaded, SampleNotFound
 from serve_app.policy import MAX_PAIRWISE_ROWS
-from serve_app.records import NearDuplicates, Neighbour
+from serve_app.records import NearDuplicates, Neighbour, VectorArray
 from serve_app.search.curation import diverse, near_duplicates, outlier_scores
 from serve_app.search.graph_curation import linked_groups, mean_similarities
 from serve_app.search.graph_file import DEFAULT_K, MAX_K, GraphFile
 from serve_app.search.pairs import OnStep
 from serve_app.search.part import Part, neighbours
 from serve_app.search.set_files import SetFiles
-from serve_app.search.similarity import top_k
+from serve_app.search.similarity import best_of, normalised, top_k
 from serve_app.services import Writer
 
 LONG_AT_ONCE = 2
@@ -76,13 +77,28 @@ class Neighbours:
         Raises:
             Conflict: the dataset's vectors belong to another space.
         """
-        part = await self._sets.part(dataset_id, where)
-        if part.of.space_key != space_key:
-            raise Conflict(
-                "the dataset's vectors come from another model or precision than the query; generate them again"
-            )
+        part = await self._part_in(space_key, dataset_id, where)
         rows, scores = await asyncio.to_thread(top_k, part.of.matrix, query, limit, only=part.rows)
         return neighbours(part.of, rows, scores)
+
+    async def best_of(
+        self, dataset_id: str, queries: VectorArray, space_key: str, where: str | None = None
+    ) -> tuple[pa.Array, NDArray[np.intp], NDArray[np.float32]]:
+        """Which of (P, D) queries of the same space each sample is most similar to.
+
+        Returns:
+            n sample ids, (n,) positions of queries, and (n,) cosines.
+
+        Raises:
+            Conflict: the dataset's vectors belong to another space.
+            Overloaded: too many long questions are being answered.
+        """
+        part = await self._part_in(space_key, dataset_id, where)
+        best, scores = await self._long(
+            lambda on_step: best_of(part.of.matrix, normalised(queries), part.rows, on_step)
+        )
+        ids = part.of.rows.column("sample_id")
+        return (ids if part.rows is None else ids.take(pa.array(part.rows))), best, scores
 
     async def duplicates(self, dataset_id: str, threshold: float, where: str | None = None) -> NearDuplicates:
         """Groups of samples linked by a cosine of at least `threshold`, largest group first.
@@ -124,6 +140,15 @@ class Neighbours:
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of a deleted dataset; unknown ids are ignored."""
         await self._sets.forget(dataset_id)
+
+    async def _part_in(self, space_key: str, dataset_id: str, where: str | None) -> Part:
+        """What a filter chooses of a set of this space. Raises `Conflict`: the set belongs to another space."""
+        part = await self._sets.part(dataset_id, where)
+        if part.of.space_key != space_key:
+            raise Conflict(
+                "the dataset's vectors come from another model or precision than the query; generate them again"
+            )
+        return part
 
     async def _graph(self, dataset_id: str, part: Part, k: int) -> GraphFile | None:
         """The graph that knows k neighbours or more; None where the part is so small that nobody needs it."""

@@ -5,6 +5,8 @@ about 0.1 s on one core, so the service needs no approximate index. This module 
 the ids beside the matrix.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,6 +71,31 @@ def top_k(
     rows = np.flatnonzero(scores >= kth_best)
     rows = rows[np.argsort(-scores[rows], kind="stable")[:k]]
     return rows if only is None else only[rows], scores[rows]
+
+
+def best_of(
+    matrix: VectorArray, queries: VectorArray, only: NDArray[np.intp] | None, on_step: Callable[[int, int], object]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Which of P queries each row is most similar to, and its cosine.
+
+    Args:
+        matrix: (N, D), normalised.
+        queries: (P, D), normalised, P ≥ 1.
+        only: the n rows to look at, ascending; all N if there is None.
+        on_step: called after each 4,096 rows, with their number so far and n.
+
+    Returns:
+        (n,) positions of queries, and (n,) cosines in [-1, 1], in the order of rows. Of equal queries the first counts.
+    """
+    n_rows = len(matrix) if only is None else len(only)
+    best, scores = np.empty(n_rows, np.intp), np.empty(n_rows, np.float32)
+    for start in range(0, n_rows, _COPIED_ROWS):
+        end = min(start + _COPIED_ROWS, n_rows)
+        cosines = (matrix[start:end] if only is None else matrix[only[start:end]]) @ queries.T
+        best[start:end] = cosines.argmax(1)
+        scores[start:end] = np.clip(cosines.max(1), -1.0, 1.0)
+        on_step(end, n_rows)
+    return best, scores
 
 
 def _scores(matrix: VectorArray, query: VectorArray, only: NDArray[np.intp] | None) -> NDArray[np.float32]:

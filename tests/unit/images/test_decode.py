@@ -686,7 +686,7 @@ def test_preprocessing_comes_from_the_checkpoint(tmp_path):
         ({"crop_size": {"height": 0, "width": 0}}, "crop"),
         ({"size": {"height": 64, "width": 64}}, "shortest_edge"),
         ({"size": {"shortest_edge": 64, "longest_edge": 99}}, "longest edge"),
-        ({"resample": 2}, "filter 2"),
+        ({"resample": 1}, "filter 1"),
         ({"do_center_crop": False}, "center_crop"),
         ({"rescale_factor": 1 / 127.5}, "rescale factor"),
         ({"image_mean": [0.5]}, "three channels"),

@@ -1,0 +1,114 @@
+"""Texts as vectors: a tokenizer of the library `tokenizers`, and a text tower of either engine.
+
+A tokenizer is `tokenizer.json`, which cuts texts to the tower's length, and `text.json` beside it: how texts are
+padded, or why the model takes no text. Letters for shapes: B texts, T tokens, D dimension of a vector.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from serve_app.errors import InvalidRequest
+from serve_app.records import VectorArray
+
+Tokens = NDArray[np.int64]
+Run = Callable[[Tokens, Tokens], VectorArray]
+"""(B, T) token ids and (B, T) mask of those that count -> (B, D)."""
+
+GRAPH = "text.xml"
+TOKENIZER = "tokenizer.json"
+RULES = "text.json"
+MAX_CHARACTERS = 10_000
+"""The limit of one text. Every tower cuts texts to some dozens of tokens, and a tokenizer reads all of a text first."""
+PASS_TEXTS = 16
+"""The number of texts in one pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRules:
+    """How a model takes text.
+
+    `no_text` says why it takes none and is empty where it does. `pads_to` is the number of tokens that every text is
+    padded to, and None stands for the longest text of the batch. `uses_mask` is false where the model was trained to
+    see the padding.
+    """
+
+    no_text: str = ""
+    pads_to: int | None = None
+    pad_id: int = 0
+    pad_token: str = ""
+    pads_left: bool = False
+    uses_mask: bool = True
+
+    @classmethod
+    def read(cls, folder: Path) -> "TextRules":
+        """Read `text.json` of a folder."""
+        return cls(**json.loads((folder / RULES).read_bytes()))
+
+    def write(self, folder: Path) -> None:
+        """Write `text.json` into a folder."""
+        (folder / RULES).write_text(json.dumps(asdict(self)))
+
+
+class TextEncoder:
+    """A loaded text tower with its tokenizer. Several threads may call it if they may call `run`."""
+
+    def __init__(self, tokenizer: Tokenizer, rules: TextRules, run: Run) -> None:
+        self._tokenizer = tokenizer
+        self._rules = rules
+        self._run = run
+
+    def vectors(self, texts: Sequence[str]) -> tuple[VectorArray, list[int]]:
+        """Embed B ≥ 1 texts.
+
+        Returns:
+            (B, D) float32 vectors, not normalised, in the order of `texts`; and the positions of the texts that were
+            longer than the model's limit, and were cut as its tokenizer cuts.
+
+        Raises:
+            InvalidRequest: see `check`.
+        """
+        check(texts)
+        encodings = [self._tokenizer.encode(text) for text in texts]
+        parts = [self._run(*self.tokens(part)) for part in _parts(encodings)]
+        return np.concatenate(parts), [n for n, encoding in enumerate(encodings) if encoding.overflowing]
+
+    def tokens(self, encodings: Sequence[Encoding]) -> tuple[Tokens, Tokens]:
+        """The (B, T) ids and masks of the texts of one pass."""
+        rules = self._rules
+        length = rules.pads_to or max(len(encoding.ids) for encoding in encodings)
+        for encoding in encodings:
+            encoding.pad(
+                length,
+                direction="left" if rules.pads_left else "right",
+                pad_id=rules.pad_id,
+                pad_token=rules.pad_token,
+            )
+        ids = np.array([encoding.ids for encoding in encodings], np.int64)
+        masks = [encoding.attention_mask for encoding in encodings]
+        return ids, np.array(masks, np.int64) if rules.uses_mask else np.ones_like(ids)
+
+
+def check(texts: Sequence[str]) -> None:
+    """Refuse texts that no tokenizer should see.
+
+    Raises:
+        InvalidRequest: a text is empty, has more than `MAX_CHARACTERS` characters, or holds a lone surrogate.
+    """
+    for n, text in enumerate(texts):
+        which = f"text {n}" if len(texts) > 1 else "the text"
+        if not text.strip():
+            raise InvalidRequest(f"{which} is empty")
+        if len(text) > MAX_CHARACTERS:
+            raise InvalidRequest(f"{which} has {len(text):,} characters, at most {MAX_CHARACTERS:,} are taken")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise InvalidRequest(f"{which} holds a lone surrogate, which is no character")
+
+
+def _parts(encodings: list[Encoding]) -> Iterator[list[Encoding]]:
+    return (encodings[start : start + PASS_TEXTS] for start in range(0, len(encodings), PASS_TEXTS))
