@@ -1,4 +1,4 @@
-"""A client for other jobs of the same Ray cluster: it embeds images without HTTP.
+"""A client for other jobs of the same Ray cluster: it embeds images and texts without HTTP.
 
     ray.init(address="auto")
     vectors = EmbeddingClient().embed(images)
@@ -24,8 +24,9 @@ from PIL import Image, ImageOps
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 
-from deployments.embedder import APPLICATION, DEPLOYMENT
+from deployments.embedder import APPLICATION, DEPLOYMENT, further_application_name
 from deployments.handles import ask, service_errors
+from serve_app.embedding import weights
 from serve_app.embedding.fan_out import joined, spread
 from serve_app.errors import InvalidImage, Unavailable
 from serve_app.images.resampling import SIXTEEN_BIT, UNBOUNDED
@@ -58,15 +59,18 @@ _WAY_OUT = (
 
 
 class EmbeddingClient:
-    """A client of the default model of the service on this Ray cluster. A client is cheap to make and can be pickled.
+    """A client of a model of the service on this Ray cluster. A client is cheap to make and can be pickled.
 
     Args:
+        model: the default model if there is none; else a model that the service has deployed, which it does when a
+            dataset is embedded or searched with it.
         chunk: the number of images in one call to a replica.
         window: the number of calls under way at a time.
         timeout_s: the time limit of one call. The client repeats calls that fail because their replica died.
     """
 
-    def __init__(self, *, chunk: int = 16, window: int = 8, timeout_s: float = 120.0) -> None:
+    def __init__(self, *, model: str | None = None, chunk: int = 16, window: int = 8, timeout_s: float = 120.0) -> None:
+        self.model = model
         self.chunk = chunk
         self.window = window
         self.timeout_s = timeout_s
@@ -96,6 +100,19 @@ class EmbeddingClient:
         """Embed images; each result is a (D,) vector or a `Skip`. Raises `Unavailable`."""
         return _finish(self.embed_each_async(images))
 
+    def embed_text(self, texts: Sequence[str]) -> VectorArray:
+        """Embed texts in the space of the model's images; texts longer than the model takes are cut.
+
+        Returns:
+            (N, D) float32 vectors in the order of `texts`.
+
+        Raises:
+            NoTextTower: the model takes no text, such as DINOv2.
+            InvalidRequest: a text is empty, has more than 10,000 characters, or holds a lone surrogate.
+            Unavailable: the service does not answer or does not run.
+        """
+        return _finish(self.embed_text_async(texts))
+
     async def describe_async(self) -> ModelCard:
         """See `describe`."""
         card: ModelCard = await self._ask("describe")
@@ -122,13 +139,43 @@ class EmbeddingClient:
         parts = await spread(embed, images, chunk_images=self.chunk, window=self.window)
         return joined(parts).outcomes if parts else []
 
+    async def embed_text_async(self, texts: Sequence[str]) -> VectorArray:
+        """See `embed_text`."""
+
+        async def embed(chunk: Sequence[str]) -> Embedded:
+            embedded: Embedded = await SECOND_CHANCE.until_answered(
+                lambda: self._ask("embed_texts", list(chunk)), what=WHO
+            )
+            return embedded
+
+        parts = await spread(embed, texts, chunk_images=self.chunk, window=self.window)
+        return (
+            np.stack(joined(parts).vectors)
+            if parts
+            else np.empty((0, (await self.describe_async()).dimension), np.float32)
+        )
+
     async def _ask(self, method: str, *args: object) -> Any:
         if self._handle is None:
             if not ray.is_initialized():  # Serve would start a new cluster and find no service there
                 raise Unavailable("this process is in no Ray cluster: call ray.init(address='auto') first")
             async with service_errors(WHO):
-                self._handle = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+                self._handle = serve.get_deployment_handle(DEPLOYMENT, await self._application())
         return await ask(self._handle, method, *args, who=WHO, timeout_s=self.timeout_s)
+
+    async def _application(self) -> str:
+        """The application of the model. Raises `Unavailable`: the service has not deployed it."""
+        if self.model is None:
+            return APPLICATION
+        name = weights.resolve(self.model)
+        default = serve.get_deployment_handle(DEPLOYMENT, APPLICATION)
+        card: ModelCard = await ask(default, "describe", who=WHO, timeout_s=self.timeout_s)
+        if card.name in (self.model, name):
+            return APPLICATION
+        application = further_application_name(name)
+        if application not in serve.status().applications:
+            raise Unavailable(f"the service has not deployed {self.model}: embed or search a dataset with it first")
+        return application
 
 
 class EmbedImages:

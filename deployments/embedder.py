@@ -241,13 +241,17 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
 
 
 def application_name(settings: Settings, model_name: str) -> str:
-    """The name of the application that serves a model.
+    """The name of the application that serves a model."""
+    is_default = model_name in (settings.model, _resolved(settings.model))
+    return APPLICATION if is_default else further_application_name(model_name)
 
-    For a further model, the name holds the end of the model's name, for people, and eight digits of a hash of the
-    whole model name, because two folders may differ only in punctuation or far from the end.
+
+def further_application_name(model_name: str) -> str:
+    """The name of the application of a model that is not the service's default.
+
+    It holds the end of the model's name, for people, and eight digits of a hash of the whole model name, because two
+    folders may differ only in punctuation or far from the end.
     """
-    if model_name in (settings.model, _resolved(settings.model)):
-        return APPLICATION
     slug = re.sub(r"[^A-Za-z0-9]+", "-", model_name)[-_SLUG_LENGTH:].strip("-")
     digest = hashlib.sha256(os.fsencode(model_name)).hexdigest()[:8]
     return f"{APPLICATION}-{slug}-{digest}"

@@ -50,6 +50,11 @@ class Embedded:
     outcomes: Outcomes
     cut: tuple[int, ...] = ()
 
+    @property
+    def vectors(self) -> list[NDArray[np.float32]]:
+        """The outcomes that are vectors, in their order."""
+        return [outcome for outcome in self.outcomes if not isinstance(outcome, Skip)]
+
 
 class Embedder(Protocol):
     """Makes vectors of images that arrive as bytes, and of texts."""

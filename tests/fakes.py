@@ -6,7 +6,7 @@ import numpy as np
 
 from serve_app.embedding.text import check
 from serve_app.errors import ModelUnavailable, NoTextTower
-from serve_app.records import ModelCard, Skip
+from serve_app.records import IMAGES_ONLY, ModelCard, Skip
 from serve_app.services import Embedded
 
 
@@ -16,7 +16,7 @@ class FakeModel:
     Equal files have equal vectors, others practically never.
     """
 
-    def __init__(self, name="dinov2-base", dimension=768, space_key="fake-space", *, no_text=""):
+    def __init__(self, name="dinov2-base", dimension=768, space_key="fake-space", *, no_text=IMAGES_ONLY):
         self.card = ModelCard(name, dimension, space_key, device="cpu", precision="fp32", no_text=no_text)
 
     def vector(self, image):

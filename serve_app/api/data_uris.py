@@ -29,6 +29,11 @@ def decode(text: str) -> bytes:
         raise InvalidRequest("the data URI's content is not base64") from None
 
 
+def is_text(text: str) -> bool:
+    """Whether an input is words: neither a data URI nor a URL, which people mean as an image."""
+    return not _URL.match(text) and text[:5].lower() != "data:"
+
+
 def _what_it_is(text: str) -> str:
     if _URL.match(text):
         return "URLs are not fetched here: send the image itself as data:image/…;base64,…"

@@ -42,7 +42,9 @@ _LIGHTLY = Dialect(malformed=HTTPStatus.BAD_REQUEST, retry_after_s=5)
 _DIALECTS = {
     "/v1/describe": _LIGHTLY,
     "/v1/embed/images/bytes": _LIGHTLY,
+    "/v1/embed/texts": _LIGHTLY,
     "/v1/embeddings": Dialect(has_error_object=True),
+    "/v1/models": Dialect(has_error_object=True),
 }
 
 

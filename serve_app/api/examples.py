@@ -255,6 +255,26 @@ EXAMPLES: dict[str, Example] = {
             )
         },
     ),
+    "embed_texts": Example(
+        body={"texts": ["a dog on a beach"]},
+        answers={
+            200: (
+                _JSON,
+                {"space_key": _SPACE, "dimension": 3, "kept_indices": [0], "embeddings": [[0.5, -1.25, 2.0]]},
+            )
+        },
+    ),
+    "list_models": Example(
+        answers={
+            200: (
+                _JSON,
+                {
+                    "object": "list",
+                    "data": [{"id": "dinov2-base", "object": "model", "created": 0, "owned_by": "constellate"}],
+                },
+            )
+        }
+    ),
     "create_embeddings": Example(
         body={"model": "dinov2-base", "input": [PNG_URI], "encoding_format": "float"},
         answers={

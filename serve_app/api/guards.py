@@ -53,6 +53,7 @@ COLUMNS_LIMIT_BYTES = 256 * MIB
 BODY_RULES = (
     BodyRule(re.compile("/v1/embed/images/bytes"), FORM, LIGHTLY_LIMIT_BYTES),
     BodyRule(re.compile("/v1/embeddings"), JSON, 16 * MIB),
+    BodyRule(re.compile("/v1/embed/texts"), JSON, 16 * MIB),
     BodyRule(re.compile(r"/datasets/[^/]+/search"), (*FORM, *JSON), 10 * MIB),
     BodyRule(re.compile(r"/datasets/[^/]+/embeddings/import"), TABLES, IMPORT_LIMIT_BYTES, spooled=True),
     BodyRule(re.compile(r"/datasets/[^/]+/columns"), ("text/csv", *TABLES), COLUMNS_LIMIT_BYTES, spooled=True),

@@ -98,7 +98,7 @@ async def label_by_phrases(
         raise InvalidRequest(f"phrases times templates are more than {MAX_TEXTS:,}")
     names = [options.column, f"{options.column}_score"]
     if taken := FIXED & {name.casefold() for name in names}:
-        raise InvalidRequest(f"the name {taken.pop()!r} is taken by the listing, tags or vectors")
+        raise InvalidRequest(f"the name {min(taken)!r} is taken by the listing, tags or vectors")
     model = await model_of_set(dataset_id, services)
     phrases, space_key = await _phrase_vectors(services, model, options)
     ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where)
@@ -122,7 +122,7 @@ async def _phrase_vectors(services: Services, model: str, options: LabelOptions)
     for start in range(0, len(texts), CHUNK_TEXTS):
         embedded = await services.embedder.embed_texts(model, texts[start : start + CHUNK_TEXTS])
         spaces.add(embedded.card.space_key)
-        vectors.append(np.stack([np.asarray(vector, np.float32) for vector in embedded.outcomes]))
+        vectors.append(np.stack(embedded.vectors))
     if len(spaces) > 1:
         raise Unavailable("The model was replaced while it embedded these phrases; try again.")
     directions = normalised(np.concatenate(vectors))

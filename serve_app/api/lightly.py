@@ -13,8 +13,9 @@ from starlette.responses import StreamingResponse
 from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
+from serve_app.api.schemas import Body
 from serve_app.api.vector_text import as_numbers, json_array
-from serve_app.errors import InvalidRequest, ModelUnavailable, Saturated, TooLarge, Unavailable
+from serve_app.errors import InvalidRequest, ModelUnavailable, NotFound, Saturated, TooLarge, Unavailable
 from serve_app.records import ModelCard, Skip
 
 router = APIRouter(prefix="/v1", tags=["LightlyStudio"])
@@ -34,7 +35,7 @@ class Description(BaseModel):
     space_key: str = Field(description="vectors of different keys are never comparable")
     dimension: int
     ready: bool = Field(description="whether the model is loaded")
-    capabilities: list[Literal["image_bytes"]] = ["image_bytes"]
+    capabilities: list[Literal["image_bytes", "text"]]
     limits: Limits
 
 
@@ -61,6 +62,7 @@ async def describe_embedder(services: ServicesNow, context: ContextNow) -> Descr
         space_key=card.space_key,
         dimension=card.dimension,
         ready=ready,
+        capabilities=["image_bytes"] if card.no_text else ["image_bytes", "text"],
         limits=Limits(max_batch_size=services.policy.request_images, max_request_bytes=LIGHTLY_LIMIT_BYTES),
     )
 
@@ -83,6 +85,30 @@ async def embed_images(
     """Embed images; `kept_indices` leaves out images that cannot be decoded."""
     await context.served_model.known()  # while the model loads, this refuses at once
     embedded = await context.request_embedder.embed_uploads([await file.read() for file in files])
+    kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Skip)}
+    return StreamingResponse(_answer(embedded.card, kept), media_type="application/json")
+
+
+class Texts(Body):
+    """The texts to embed."""
+
+    texts: list[str] = Field(min_length=1, description="in the order of the answer")
+
+
+@router.post(
+    "/embed/texts",
+    response_class=StreamingResponse,
+    responses={
+        200: {"description": "vectors in input order", "model": Embeddings},
+        **problems.documented(InvalidRequest, NotFound, TooLarge, Saturated, ModelUnavailable),
+    },
+)
+async def embed_texts(body: Texts, context: ContextNow) -> StreamingResponse:
+    """Embed texts in the space of the images; 404 where the model takes no text. Long texts are cut."""
+    card = await context.served_model.known()
+    if card.no_text:
+        raise NotFound(f"{card.name} takes no text: {card.no_text}")
+    embedded = await context.request_embedder.embed_texts(body.texts)
     kept = {i: vector for i, vector in enumerate(embedded.outcomes) if not isinstance(vector, Skip)}
     return StreamingResponse(_answer(embedded.card, kept), media_type="application/json")
 

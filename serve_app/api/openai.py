@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings` in OpenAI's protocol, for images as data URIs."""
+"""`POST /v1/embeddings` and `GET /v1/models` in OpenAI's protocol, for images as data URIs and for texts."""
 
 import json
 from collections.abc import AsyncIterator, Callable
@@ -13,41 +13,46 @@ from starlette.responses import StreamingResponse
 from serve_app.api import data_uris, problems
 from serve_app.api.context import ContextNow
 from serve_app.api.schemas import Body, Text, WholeNumber
-from serve_app.api.served_model import names_of
+from serve_app.api.served_model import names_of, plain_names
 from serve_app.api.vector_text import as_base64, as_numbers, json_array
+from serve_app.embedding.text import check as check_texts
 from serve_app.errors import InvalidImage, InvalidRequest, ModelUnavailable, Saturated, TooLarge, UnknownModel
 from serve_app.records import ModelCard, Skip
+from serve_app.services import Embedded
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
-_DATA_URI = {"type": "string", "pattern": "^data:image/[a-z]+;base64,[A-Za-z0-9+/]*={0,2}$"}
+_INPUT = {"type": "string", "description": "data:image/…;base64,…, or a text where the model takes text"}
 
 
 def _only_texts(value: object) -> object:
-    """Refuse what OpenAI takes besides texts, with one error and not with one for each element."""
+    """Refuse what OpenAI takes besides strings, with one error and not with one for each element."""
     if not isinstance(value, str | list) or (isinstance(value, list) and not all(isinstance(v, str) for v in value)):
-        raise ValueError("only images are taken, each as data:image/…;base64,…, and no token ids")
+        raise ValueError("only images are taken, each as data:image/…;base64,…, and texts, but no token ids")
     return value
 
 
 Input = Annotated[
     str | list[str],
     BeforeValidator(_only_texts),
-    WithJsonSchema({"anyOf": [_DATA_URI, {"type": "array", "items": _DATA_URI, "minItems": 1}]}),
+    WithJsonSchema({"anyOf": [_INPUT, {"type": "array", "items": _INPUT, "minItems": 1}]}),
 ]
-"""One or more data URIs; `data_uris` checks them, because its messages are clearer than those of a pattern."""
+"""One or more data URIs or texts; `data_uris` checks them, with clearer messages than those of a pattern."""
 
 
 class EmbeddingRequest(Body):
-    """The images to embed. Null counts as absent, because LiteLLM sends it."""
+    """The images and texts to embed. Null counts as absent, because LiteLLM sends it."""
 
     model: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] = Field(
-        description="the default model's name, or name@space to refuse vectors of any other space",
+        description="the name of the default model or of a dataset's model (see /v1/models), or name@space to refuse "
+        "vectors of any other space",
         examples=["dinov2-base"],
     )
-    input: Input = Field(description="one or many data URIs of images")
-    modality: Literal["image"] | None = None
+    input: Input = Field(description="one or many images, as data URIs, or texts")
+    modality: Literal["image", "text"] | None = Field(
+        None, description="what the inputs are; when absent, what begins like a data URI or a URL is an image"
+    )
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="float when absent; base64 is little-endian float32"
     )
@@ -58,7 +63,7 @@ class EmbeddingRequest(Body):
 
 
 class Embedding(BaseModel):
-    """The vector of one image."""
+    """The vector of one image or text."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -66,7 +71,7 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """The number of tokens; each image counts as one, and nobody is billed."""
+    """The number of tokens; each input counts as one, and nobody is billed."""
 
     prompt_tokens: int
     total_tokens: int
@@ -79,6 +84,31 @@ class EmbeddingList(BaseModel):
     model: str = Field(description="name@space of the vectors; valid as `model` of the next request")
     data: list[Embedding]
     usage: Usage
+    notices: list[str] = Field([], description="there only where texts were cut to the model's length: which")
+
+
+class Model(BaseModel):
+    """A model that `model` may name."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "constellate"
+
+
+class ModelList(BaseModel):
+    """The models that `model` may name: the default one first, then those of the datasets' vectors."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+@router.get("/models", responses=problems.documented(ModelUnavailable))
+async def list_models(context: ContextNow) -> ModelList:
+    """List the models that requests may name; the first is the default."""
+    served = context.served_model
+    names = [names_of(await served.known())[1], *(plain_names(model)[0] for model in await served.others())]
+    return ModelList(data=[Model(id=name) for name in dict.fromkeys(names)])
 
 
 @router.post(
@@ -90,31 +120,56 @@ class EmbeddingList(BaseModel):
     },
 )
 async def create_embeddings(body: EmbeddingRequest, context: ContextNow) -> StreamingResponse:
-    """Embed images given as data URIs. One undecodable image fails the request, as OpenAI's answer cannot have gaps."""
-    images = _images(body)
-    served = context.served_model
-    card = await served.known()
-    if body.model not in names_of(card):
-        card = await served.card()  # the model may have been replaced since the last answer
+    """Embed images given as data URIs, and texts where the model takes them, in one space.
+
+    One undecodable image fails the request, as OpenAI's answer cannot have gaps.
+    """
+    card = await context.served_model.named(body.model)
     _check(body, card)
-    embedded = await context.request_embedder.embed_uploads(images)
-    _check(body, embedded.card)
-    vectors = [_vector(i, outcome) for i, outcome in enumerate(embedded.outcomes)]
-    answer = _answer(names_of(embedded.card)[0], vectors, as_base64 if body.encoding_format == "base64" else as_numbers)
+    inputs = _inputs(body, card)
+    images = {i: given for i, given in enumerate(inputs) if isinstance(given, bytes)}
+    texts = {i: given for i, given in enumerate(inputs) if isinstance(given, str)}
+    requests = context.request_embedder
+    parts: list[tuple[list[int], Embedded]] = []
+    if images:
+        parts.append((list(images), await requests.embed_uploads(list(images.values()), card.name)))
+    if texts:
+        parts.append((list(texts), await requests.embed_texts(list(texts.values()), card.name)))
+    for _, embedded in parts:
+        _check(body, embedded.card)
+    outcomes = {i: outcome for at, embedded in parts for i, outcome in zip(at, embedded.outcomes, strict=True)}
+    vectors = [_vector(i, outcomes[i]) for i in range(len(inputs))]
+    notices = [f"input[{at[n]}] was cut to the model's length" for at, embedded in parts for n in embedded.cut]
+    encode = as_base64 if body.encoding_format == "base64" else as_numbers
+    answer = _answer(names_of(parts[0][1].card)[0], vectors, encode, notices)
     return StreamingResponse(answer, media_type="application/json")
 
 
-def _images(body: EmbeddingRequest) -> list[bytes]:
-    texts = [body.input] if isinstance(body.input, str) else body.input
-    if not texts:
-        raise InvalidRequest("input: give at least one image")
-    images = []
-    for i, text in enumerate(texts):
+def _inputs(body: EmbeddingRequest, card: ModelCard) -> list[bytes | str]:
+    """The images as bytes, and the texts."""
+    given = [body.input] if isinstance(body.input, str) else body.input
+    if not given:
+        raise InvalidRequest("input: give at least one image or text")
+    return [_input(i, text, body.modality, card) for i, text in enumerate(given)]
+
+
+def _input(index: int, text: str, modality: str | None, card: ModelCard) -> bytes | str:
+    is_text = modality == "text" or (modality is None and data_uris.is_text(text))
+    if not is_text:
         try:
-            images.append(data_uris.decode(text))
+            return data_uris.decode(text)
         except InvalidRequest as error:
-            raise InvalidRequest(f"input[{i}]: {error.detail}") from None
-    return images
+            raise InvalidRequest(f"input[{index}]: {error.detail}") from None
+    if card.no_text:
+        raise InvalidRequest(
+            f"input[{index}]: text cannot be embedded with {names_of(card)[1]}: {card.no_text}. "
+            "Images are sent as data:image/…;base64,… (modality image)"
+        )
+    try:
+        check_texts([text])
+    except InvalidRequest as error:
+        raise InvalidRequest(f"input[{index}]: {error.detail}") from None
+    return text
 
 
 def _check(body: EmbeddingRequest, card: ModelCard) -> None:
@@ -133,7 +188,10 @@ def _vector(index: int, outcome: NDArray[np.float32] | Skip) -> NDArray[np.float
 
 
 async def _answer(
-    model: str, vectors: list[NDArray[np.float32]], encode: Callable[[NDArray[np.float32]], str]
+    model: str,
+    vectors: list[NDArray[np.float32]],
+    encode: Callable[[NDArray[np.float32]], str],
+    notices: list[str],
 ) -> AsyncIterator[str]:
     """Encode `EmbeddingList` as text, piece by piece."""
     yield f'{{"object": "list", "model": {json.dumps(model)}, "data": '
@@ -144,4 +202,4 @@ async def _answer(
     async for piece in json_array(items):
         yield piece
     usage = json.dumps({"prompt_tokens": len(vectors), "total_tokens": len(vectors)})
-    yield f', "usage": {usage}}}'
+    yield f', "usage": {usage}' + (f', "notices": {json.dumps(notices)}}}' if notices else "}")

@@ -79,7 +79,7 @@ async def search_by_text(
     """Find the samples that fit words best, if the set's model has a text tower."""
     model = await model_of_set(dataset_id, services)
     embedded = await services.embedder.embed_texts(model, [query.text])
-    [vector] = embedded.outcomes
+    [vector] = embedded.vectors
     found = await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
     cut = ["The text is longer than the model takes, and its end was not looked at."] if embedded.cut else []
     return TextNeighbours(items=found, notices=cut)

@@ -75,23 +75,19 @@ class TextEncoder:
         """
         check(texts)
         encodings = [self._tokenizer.encode(text) for text in texts]
-        parts = [self._run(*self.tokens(part)) for part in _parts(encodings)]
+        parts = [self._run(*tokens_of(part, self._rules)) for part in _parts(encodings)]
         return np.concatenate(parts), [n for n, encoding in enumerate(encodings) if encoding.overflowing]
 
-    def tokens(self, encodings: Sequence[Encoding]) -> tuple[Tokens, Tokens]:
-        """The (B, T) ids and masks of the texts of one pass."""
-        rules = self._rules
-        length = rules.pads_to or max(len(encoding.ids) for encoding in encodings)
-        for encoding in encodings:
-            encoding.pad(
-                length,
-                direction="left" if rules.pads_left else "right",
-                pad_id=rules.pad_id,
-                pad_token=rules.pad_token,
-            )
-        ids = np.array([encoding.ids for encoding in encodings], np.int64)
-        masks = [encoding.attention_mask for encoding in encodings]
-        return ids, np.array(masks, np.int64) if rules.uses_mask else np.ones_like(ids)
+
+def tokens_of(encodings: Sequence[Encoding], rules: TextRules) -> tuple[Tokens, Tokens]:
+    """The (B, T) ids and masks of the texts of one pass; the encodings are padded in place."""
+    length = rules.pads_to or max(len(encoding.ids) for encoding in encodings)
+    side = "left" if rules.pads_left else "right"
+    for encoding in encodings:
+        encoding.pad(length, direction=side, pad_id=rules.pad_id, pad_token=rules.pad_token)
+    ids = np.array([encoding.ids for encoding in encodings], np.int64)
+    masks = [encoding.attention_mask for encoding in encodings]
+    return ids, np.array(masks, np.int64) if rules.uses_mask else np.ones_like(ids)
 
 
 def check(texts: Sequence[str]) -> None:

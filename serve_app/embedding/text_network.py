@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from serve_app.embedding import weights
 from serve_app.embedding.checkpoint import tokenizer_files
 from serve_app.embedding.families.family import Family, Network, TextTower
-from serve_app.embedding.text import TextEncoder, TextRules
+from serve_app.embedding.text import TextRules, tokens_of
 
 PROBES = (
     "a photo of a cat",
@@ -83,12 +83,11 @@ def _converted(original: Any, tower: TextTower, length: int) -> tuple[Tokenizer,
 
 def _difference(original: Any, tokenizer: Tokenizer, rules: TextRules, length: int) -> str:
     """Why the converted tokenizer may not stand for the original, or an empty text."""
-    encoder = TextEncoder(tokenizer, rules, lambda ids, mask: ids)
     for probe in PROBES:
         expected = original(
             [probe], padding="max_length" if rules.pads_to else True, max_length=length, truncation=True
         )
-        ids, mask = encoder.tokens([tokenizer.encode(probe)])
+        ids, mask = tokens_of([tokenizer.encode(probe)], rules)
         if ids.tolist() != expected["input_ids"] or ("attention_mask" in expected) != rules.uses_mask:
             return "its tokenizer cannot be reproduced without transformers"
         if rules.uses_mask and mask.tolist() != expected["attention_mask"]:

@@ -74,11 +74,10 @@ async def test_options_that_make_no_sense_are_refused(client, embedded, options)
 
 
 async def test_a_model_without_a_text_tower_labels_nothing(client, services, embedded):
-    services.embedder.model = FakeModel(no_text="it embeds images only")
     answer = await client.post(url(embedded), json={"phrases": ["rose", "tulip"]})
     assert (answer.status_code, answer.json()["code"]) == (NoTextTower.status, NoTextTower.code)
 
 
 async def test_phrases_of_another_space_are_never_compared(client, services, embedded):
-    services.embedder.model = FakeModel(space_key="another-space")
+    services.embedder.model = FakeModel(space_key="another-space", no_text="")
     assert (await client.post(url(embedded), json={"phrases": ["rose", "tulip"]})).status_code == 409

@@ -41,6 +41,22 @@ async def test_describe_says_what_the_protocol_asks_for(client, services):
     }
 
 
+async def test_texts_are_embedded_and_advertised_where_the_model_takes_them(client, services):
+    assert (await client.post("/v1/embed/texts", json={"texts": ["a dog"]})).status_code == 404
+    services.embedder.model = FakeModel(no_text="")
+    assert (await client.get("/v1/describe")).json()["capabilities"] == ["image_bytes", "text"]
+    body = (await client.post("/v1/embed/texts", json={"texts": ["a dog", "a cat"]})).json()
+    assert body["kept_indices"] == [0, 1]
+    expected = [services.embedder.model.vector(text) for text in (b"a dog", b"a cat")]
+    assert np.array_equal(np.array(body["embeddings"], np.float32), np.stack(expected))
+
+
+@pytest.mark.parametrize("body", [{"texts": []}, {"texts": [""]}, {"texts": "a dog"}, {"texts": [3]}, {}], ids=str)
+async def test_texts_that_are_none_are_a_400(client, services, body):
+    services.embedder.model = FakeModel(no_text="")
+    assert_malformed(await client.post("/v1/embed/texts", json=body))
+
+
 async def test_vectors_come_in_input_order_without_the_images_that_cannot_be_decoded(client, services):
     images = [png((i, 0, 0)) for i in range(40)]
     images[0] = images[17] = b"not an image"

@@ -9,6 +9,7 @@ from serve_app.api.guards import MIB
 from serve_app.embedding import weights
 from serve_app.errors import ModelUnavailable
 from tests.fakes import FakeModel
+from tests.unit.api import work
 from tests.unit.api.conftest import png
 
 ROUTE = "/v1/embeddings"
@@ -121,6 +122,66 @@ async def test_another_model_or_space_is_refused(client, services, name):
 async def test_what_cannot_be_had_is_refused_before_anything_is_embedded(client, services, fields, says):
     assert_refused(await create(client, **fields), 422, "invalid_request", says)
     assert services.embedder.n_images == 0
+
+
+@pytest.fixture
+def reading(services):
+    """The default model takes text."""
+    services.embedder.model = FakeModel(no_text="")
+    return services.embedder.model
+
+
+async def test_texts_and_images_may_be_mixed_and_keep_their_order(client, reading):
+    inputs = ["a red car", uri(png()), "a dog"]
+    body = (await create(client, input=inputs)).json()
+    expected = [reading.vector(content) for content in (b"a red car", png(), b"a dog")]
+    assert [item["index"] for item in body["data"]] == [0, 1, 2]
+    for item, vector in zip(body["data"], expected, strict=True):
+        assert np.array_equal(np.array(item["embedding"], np.float32), vector)
+    assert "notices" not in body
+
+
+async def test_a_text_that_was_cut_is_named(client, reading):
+    body = (await create(client, input=[uri(png()), "short", "a long text of some words"])).json()
+    assert body["notices"] == ["input[2] was cut to the model's length"]
+
+
+async def test_infinitys_modality_says_what_the_inputs_are(client, reading):
+    body = (await create(client, input="https://a.example/x", modality="text")).json()
+    assert np.array_equal(np.array(body["data"][0]["embedding"], np.float32), reading.vector(b"https://a.example/x"))
+    assert_refused(await create(client, input="a dog", modality="image"), 422, "invalid_request", "input[0]")
+    assert_refused(await create(client, input="https://a.example/x"), 422, "invalid_request", "URLs are not fetched")
+
+
+@pytest.mark.parametrize("text", ["", "  ", "x" * 10_001], ids=["empty", "blank", "long"])
+async def test_a_text_that_is_no_text_is_refused_by_its_position(client, reading, text):
+    assert_refused(await create(client, input=["a dog", text]), 422, "invalid_request", "input[1]")
+
+
+async def test_a_datasets_model_may_be_asked_for_and_is_listed(client, services, dataset, monkeypatch):
+    small = FakeModel(name="dinov2-small", dimension=384, space_key="small")
+    default, services.embedder.model = services.embedder.model, small
+    await client.post(f"/datasets/{dataset['id']}/embeddings/generate", json={"model_name": "dinov2-small"})
+    await work.embed(services)
+    models, embed = {MODEL: default, "dinov2-small": small}, services.embedder.embed_images
+
+    async def describe(name):
+        return models[name].card
+
+    async def embed_images(name, images):
+        services.embedder.model = models[name]
+        return await embed(name, images)
+
+    monkeypatch.setattr(services.embedder, "describe", describe)
+    monkeypatch.setattr(services.embedder, "embed_images", embed_images)
+    listed = (await client.get("/v1/models")).json()
+    assert [model["id"] for model in listed["data"]] == [MODEL, "dinov2-small"]
+    for name in ("dinov2-small", "facebook/dinov2-small", "dinov2-small@small"):
+        body = (await create(client, model=name)).json()
+        assert body["model"] == "dinov2-small@small"
+        assert len(body["data"][0]["embedding"]) == 384
+    assert_refused(await create(client, model="dinov2-small@other"), 422, "unknown_model", "dinov2-small@small")
+    assert (await create(client)).json()["model"] == "dinov2-base@fake-space"
 
 
 async def test_the_models_own_number_of_dimensions_may_be_asked_for(client):

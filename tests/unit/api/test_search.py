@@ -93,6 +93,7 @@ async def test_a_malformed_upload_is_a_problem(client, embedded, content, conten
 
 
 async def test_words_find_the_images_that_fit_them_first(client, services, embedded, root, monkeypatch):
+    services.embedder.model = FakeModel(no_text="")
     vector = services.embedder.model.vector((root / "flowers" / "tulip" / "c.png").read_bytes())
     monkeypatch.setattr(services.embedder.model, "vector", lambda text: vector)
     answer = await client.post(url(embedded, "search"), json={"text": "a tulip"}, params={"limit": 2})
@@ -104,14 +105,14 @@ async def test_words_find_the_images_that_fit_them_first(client, services, embed
     assert ids(filtered) == {"rose/a.png", "rose/b.png"}
 
 
-async def test_words_that_the_model_cuts_are_searched_and_the_answer_says_so(client, embedded):
+async def test_words_that_the_model_cuts_are_searched_and_the_answer_says_so(client, services, embedded):
+    services.embedder.model = FakeModel(no_text="")
     answer = await client.post(url(embedded, "search"), json={"text": "a tulip " * 10})
     assert len(answer.json()["items"]) == 4
     assert "longer than the model takes" in answer.json()["notices"][0]
 
 
 async def test_words_are_refused_with_the_reason_where_the_sets_model_takes_no_text(client, services, embedded):
-    services.embedder.model = FakeModel(no_text="it embeds images only")
     answer = await client.post(url(embedded, "search"), json={"text": "a tulip"})
     assert (answer.status_code, answer.json()["code"]) == (409, "no_text_tower")
     assert "images only" in answer.json()["detail"]
@@ -120,20 +121,22 @@ async def test_words_are_refused_with_the_reason_where_the_sets_model_takes_no_t
 @pytest.mark.parametrize(
     "text", ["", "  ", "x" * 10_000_000, None, 3], ids=["empty", "blank", "10 MB", "null", "number"]
 )
-async def test_what_is_no_text_to_search_by_is_refused(client, embedded, text):
+async def test_what_is_no_text_to_search_by_is_refused(client, services, embedded, text):
+    services.embedder.model = FakeModel(no_text="")
     answer = await client.post(url(embedded, "search"), json={"text": text})
     assert answer.status_code == 422
     assert len(answer.content) < 10_000
 
 
-async def test_a_lone_surrogate_in_a_text_is_refused(client, embedded):
+async def test_a_lone_surrogate_in_a_text_is_refused(client, services, embedded):
+    services.embedder.model = FakeModel(no_text="")
     content = b'{"text": "a \\ud800"}'
     answer = await client.post(url(embedded, "search"), content=content, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
 
 
 async def test_words_never_meet_vectors_of_another_space(client, services, embedded):
-    services.embedder.model = FakeModel(space_key="another-space")
+    services.embedder.model = FakeModel(space_key="another-space", no_text="")
     answer = await client.post(url(embedded, "search"), json={"text": "a tulip"})
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
 

@@ -58,6 +58,14 @@ def test_search_finds_the_image_itself_first(run, gallery, flowers):
     assert table[1].split("\t") == ["1.0000", "tulip", "tulip/c.png"]
 
 
+def test_words_of_a_search_go_to_the_service_which_says_why_not(run, gallery):
+    """The gallery's model takes no text."""
+    for words in ("a red chair", "cats and/or dogs", "at 5 p.m. in the park"):
+        shown = run("search", "flowers", words)
+        assert shown.exit_code != 0
+        assert "images only" in shown.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "n_rows"),
     [(["outliers", "flowers", "-k", 2, "--limit", 3], 3), (["diverse", "flowers", "-n", 2], 2)],

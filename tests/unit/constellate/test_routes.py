@@ -116,6 +116,28 @@ def test_questions_about_similarity_are_answered(client, dataset, flowers):
     assert len(client.diverse(dataset["id"], n=2)) == 2
 
 
+def test_words_are_sent_as_json_and_a_search_is_by_one_thing():
+    seen = []
+
+    def answer(request):
+        seen.append((request.url.path, dict(request.url.params), json.loads(request.content)))
+        return httpx.Response(200, json={"items": [{"file_name": "a.png"}], "notices": []})
+
+    client = Routes("http://s", transport=httpx.MockTransport(answer))
+    found = client.search("d", text="a red chair", limit=3, where="label = 'x'")
+    assert [n["file_name"] for n in found] == ["a.png"]
+    assert seen == [("/datasets/d/search", {"limit": "3", "where": "label = 'x'"}, {"text": "a red chair"})]
+    for query in ({}, {"image": "a.png", "text": "a chair"}):
+        with pytest.raises(ValueError, match="image or by a text"):
+            client.search("d", **query, limit=3)
+
+
+def test_words_are_refused_where_the_model_takes_no_text(client, dataset):
+    with pytest.raises(Refused, match="images only") as refused:
+        client.search(dataset["id"], text="a rose", limit=3)
+    assert refused.value.status == 409
+
+
 def test_a_sample_id_with_any_character_is_found(client, dataset):
     odd = next(n for n in client.diverse(dataset["id"], n=10) if "é" in n["file_name"])
     assert len(client.similar(dataset["id"], odd["sample_id"], limit=10)) == 3

@@ -1,4 +1,7 @@
-"""How a client encodes pictures: one odd picture never fails the others of its batch, and none changes silently."""
+"""How a client encodes pictures: one odd picture never fails the others of its batch, and none changes silently.
+
+How it sends texts.
+"""
 
 import io
 
@@ -7,11 +10,13 @@ import pytest
 from PIL import Image
 
 from deployments.client import EmbeddingClient, _encoded
-from serve_app.errors import InvalidImage
+from serve_app.errors import InvalidImage, InvalidRequest, NoTextTower, ServiceError
 from serve_app.images.decode import decode
 from serve_app.images.preprocessing import Preprocessing
 from serve_app.records import ModelCard, Skip
 from serve_app.services import Embedded
+from tests.fakes import FakeEmbedder, FakeModel
+from tests.unit.deployments.local_handle import LocalHandle
 
 CARD = ModelCard("model", 3, "key", "cpu", "fp32")
 SMALL = Preprocessing(resize_px=4, crop_px=4)
@@ -90,3 +95,40 @@ def test_odd_pictures_and_missing_files_are_refused_alone_and_by_their_position(
     ]
     with pytest.raises(InvalidImage, match=r"image 1: float32 pixels of shape \(4, 4, 3\); give uint8"):
         client.embed([red, colours])
+
+
+class Replica:
+    """Answers as `DinoV2` does: its own errors are values."""
+
+    def __init__(self, model):
+        self._embedder = FakeEmbedder(model)
+        self._name = model.card.name
+
+    async def describe(self):
+        return await self._embedder.describe(self._name)
+
+    async def embed_texts(self, texts):
+        try:
+            return await self._embedder.embed_texts(self._name, texts)
+        except ServiceError as error:
+            return error
+
+
+def client_of(model):
+    client = EmbeddingClient(chunk=2)
+    client._handle = LocalHandle(Replica(model))
+    return client
+
+
+async def test_texts_become_vectors_in_their_order():
+    model = FakeModel(no_text="")
+    vectors = await client_of(model).embed_text_async(["a", "b", "c"])
+    np.testing.assert_array_equal(vectors, np.stack([model.vector(text) for text in (b"a", b"b", b"c")]))
+    assert (await client_of(model).embed_text_async([])).shape == (0, model.card.dimension)
+
+
+async def test_texts_that_cannot_be_embedded_say_why():
+    with pytest.raises(InvalidRequest, match="empty"):
+        await client_of(FakeModel(no_text="")).embed_text_async(["a", ""])
+    with pytest.raises(NoTextTower, match="images only"):
+        await client_of(FakeModel()).embed_text_async(["a"])
