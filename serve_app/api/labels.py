@@ -53,6 +53,8 @@ class LabelOptions(Body):
     @field_validator("phrases")
     @classmethod
     def _distinct(cls, phrases: list[str]) -> list[str]:
+        if not all(phrase.strip() for phrase in phrases):
+            raise ValueError("a phrase is empty")
         if len(set(phrases)) < len(phrases):
             raise ValueError("a phrase is there twice")
         return phrases

@@ -11,6 +11,7 @@ import pytest
 
 from serve_app.api import create_app, examples
 from serve_app.config import Settings
+from tests.fakes import FakeModel
 from tests.unit.api import work
 from tests.unit.api.conftest import png
 
@@ -120,6 +121,7 @@ class Walk:
 
 
 async def test_every_example_is_answered_with_the_success_it_documents(client, services, root):
+    services.embedder.model = FakeModel(no_text="")
     walk = Walk(client, root)
     walk.real[examples.DATASET_ID] = (await walk.send("register_dataset")).json()["id"]
     await walk.send("generate_embeddings")
