@@ -15,6 +15,7 @@ Fit = Literal["shortest_edge", "square"]
 """What a resize keeps: the aspect ratio, before a centre crop; or nothing, when the whole image becomes a square."""
 
 PROCESSOR_FILE = "preprocessor_config.json"
+MAX_FILE_BYTES = 1 << 20
 FILTERS: dict[int, Filter] = {2: "bilinear", 3: "bicubic"}
 """Pillow's numbers of the filters that `decode` has."""
 
@@ -87,6 +88,8 @@ class Preprocessing:
             preprocessing = cls._of(config) if problem is None else cls()
         except KeyError as error:
             raise ModelUnavailable(f"{where} lacks {error}") from None
+        except OSError as error:
+            raise ModelUnavailable(f"{where} cannot be read: {error.strerror}") from None
         except (ValueError, TypeError, AttributeError) as error:
             raise ModelUnavailable(f"{where} is damaged: {error}") from None
         if not 0 < preprocessing.crop_px <= preprocessing.resize_px:
@@ -138,11 +141,20 @@ def _read(directory: Path) -> dict[str, Any] | None:
     for name, part in ((PROCESSOR_FILE, None), ("processor_config.json", "image_processor")):
         file = directory / name
         if file.is_file():
-            content = json.loads(file.read_bytes())
+            content = json.loads(_start_of(file))
             if part is None or part in content:
                 config: dict[str, Any] = content if part is None else content[part]
                 return {**config}
     return None
+
+
+def _start_of(file: Path) -> bytes:
+    """The content of a small file, which clients choose by naming a folder. Raises `ValueError`: it is not small."""
+    with file.open("rb") as opened:
+        content = opened.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError("it is larger than a MiB")
+    return content
 
 
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:

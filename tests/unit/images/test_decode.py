@@ -709,6 +709,29 @@ def test_a_damaged_preprocessor_file_is_refused(tmp_path, text):
         Preprocessing.from_checkpoint(tmp_path)
 
 
+def test_a_huge_preprocessor_file_is_refused_and_not_read_to_its_end(tmp_path):
+    """A client names the folder, so the file may be anything."""
+    with (tmp_path / "preprocessor_config.json").open("wb") as file:
+        file.truncate(10**12)
+    with pytest.raises(ModelUnavailable, match="larger than a MiB"):
+        Preprocessing.from_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "fit", "how"),
+    [
+        ("ViTFeatureExtractor", "square", "bilinear"),
+        ("CLIPImageProcessorFast", "shortest_edge", "bicubic"),
+        ("BitImageProcessorPil", "shortest_edge", "bicubic"),
+    ],
+)
+def test_old_files_with_whole_numbers_as_sizes_are_read_as_their_class_reads_them(tmp_path, name, fit, how):
+    key = "feature_extractor_type" if "Extractor" in name else "image_processor_type"
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({key: name, "size": 64, "crop_size": 64}))
+    found = Preprocessing.from_checkpoint(tmp_path)
+    assert (found.crop_px, found.resize_px, found.fit, found.filter) == (64, 64, fit, how)
+
+
 # Thumbnails and media types
 
 
