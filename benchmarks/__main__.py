@@ -119,7 +119,7 @@ def show(results: dict[str, Any], host: dict[str, object], say: Console) -> None
     """Print every row with its goal and mark."""
     say.print(
         f"{host['processor']}, {host['cores']} cores, {host['memory_gib']} GiB, load {host['load_before']} before; "
-        "CPU, 224 px, JPEG decode included; loop in batches of 32, service in passes of 4 (int8: 1); medians",
+        "CPU, 224 px, JPEG decode included; loop in batches of 32, service in passes of 4; medians",
         markup=False,
     )
     table = Table("row", "measured", "to reach", "")

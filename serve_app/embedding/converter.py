@@ -1,18 +1,20 @@
-"""Converts a checkpoint for OpenVINO: `python -m serve_app.embedding.converter DIRECTORY NAME GRAPH`.
+"""Converts a checkpoint for OpenVINO: `python -m serve_app.embedding.converter DIRECTORY NAME PRECISION GRAPH`.
 
 It is a program of its own because it needs PyTorch and transformers, which a replica on a CPU never imports. It writes
-GRAPH (`*.xml`) and its weights in fp32 beside it (`*.bin`), and in the same folder `text.json` with, where the model
-takes text, the graph of the text tower (`text.xml`, `text.bin`) and its tokenizer. It ends with status 3 if the
-checkpoint is unusable, and prints the reason.
+GRAPH (`*.xml`) and its weights beside it (`*.bin`), in uint8 where PRECISION is int8 and else in fp32. In the same
+folder it writes `text.json` with, where the model takes text, the graph of the text tower (`text.xml`, `text.bin`, in
+fp32) and its tokenizer. It ends with status 3 if the checkpoint is unusable, and prints the reason.
 """
 
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from serve_app.config import Precision
+from serve_app.embedding import int8
 from serve_app.embedding.checkpoint import family_of, preprocessing_of
 from serve_app.embedding.model import blank
 from serve_app.embedding.network import PixelEmbedder, read_embedder
@@ -26,11 +28,14 @@ UNUSABLE = 3
 """The exit status if the checkpoint is to blame."""
 
 
-def convert(directory: Path, name: str, graph: Path) -> None:
+def convert(directory: Path, name: str, precision: Precision, graph: Path) -> None:
     """Convert and write. Raises `ModelUnavailable`: the checkpoint is damaged."""
     preprocessing = preprocessing_of(directory)
     embedder = read_embedder(directory, name, preprocessing)
-    _save(_traced(embedder, preprocessing), graph)
+    converted = _traced(embedder, preprocessing)
+    if precision == "int8":
+        int8.compress(converted)
+    _save(converted, graph)
     _convert_text(embedder.network, directory, graph.parent)
 
 
@@ -69,9 +74,9 @@ def _traced_text(embedder: TextEmbedder, rules: TextRules) -> Any:
 
 def main() -> None:
     """Run the program."""
-    directory, name, graph = sys.argv[1:]
+    directory, name, precision, graph = sys.argv[1:]
     try:
-        convert(Path(directory), name, Path(graph))
+        convert(Path(directory), name, cast(Precision, precision), Path(graph))
     except ServiceError as error:
         print(error.detail)
         sys.exit(UNUSABLE)

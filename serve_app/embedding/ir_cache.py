@@ -31,7 +31,7 @@ log = logging.getLogger("constellate.embedding")
 GRAPH = "graph.xml"
 CHECKSUMS = "checksums.json"
 CONVERTER = "serve_app.embedding.converter"
-SOURCES = ("converter.py", "network.py", "text_network.py", "text.py", "families/*.py")
+SOURCES = ("converter.py", "int8.py", "network.py", "text_network.py", "text.py", "families/*.py")
 LIBRARIES = ("openvino", "torch", "transformers", "tokenizers")
 
 
@@ -92,6 +92,7 @@ def _key(wanted: ModelRequest) -> str:
         (pixels.crop_px, pixels.mean, pixels.std, pixels.rounds),
         wanted.pooling,
         tokenizer,
+        "int8" if wanted.precision == "int8" else "fp32",
         sources,
         [version(library) for library in LIBRARIES],
     )
@@ -122,7 +123,7 @@ def _locked(file: Path) -> Iterator[None]:
 def _run_converter(wanted: ModelRequest, graph: Path) -> None:
     """Raises `ModelUnavailable` with the converter's reason."""
     ran = subprocess.run(
-        [sys.executable, "-m", CONVERTER, str(wanted.directory), wanted.name, str(graph)],
+        [sys.executable, "-m", CONVERTER, str(wanted.directory), wanted.name, wanted.precision, str(graph)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, map(os.path.abspath, sys.path)))},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Loads a checkpoint on the engine of its device and precision: OpenVINO on CPUs; PyTorch on GPUs, MPS and for int8.
+"""Loads a checkpoint on the engine of its device and precision: OpenVINO on CPUs, PyTorch on GPUs and MPS.
 
 A process that loads a model for OpenVINO imports neither PyTorch nor transformers: they take seconds and hundreds of
 megabytes, and a process of its own (`serve_app.embedding.converter`) uses them once for each checkpoint.
@@ -47,11 +47,11 @@ def load(
     """
     chosen = _choose_device(device)
     wanted = ModelRequest(directory, name, preprocessing_of(directory), chosen, _choose_precision(precision, chosen))
-    if chosen == "cpu" and wanted.precision != "int8":
+    if chosen == "cpu":
         return OpenVINOModel.load(wanted, cache_dir=cache_dir, threads=threads)
     from serve_app.embedding.torch_model import TorchModel
 
-    return TorchModel.load(wanted, threads=threads)
+    return TorchModel.load(wanted)
 
 
 def precisions(device: str) -> list[Precision]:
@@ -62,10 +62,6 @@ def precisions(device: str) -> list[Precision]:
 def _computes_in(precision: Precision, device: str) -> bool:
     if device != "cpu":
         return precision in ("fp32", "bf16", "fp16")
-    if precision == "int8":
-        from serve_app.embedding import torch_model
-
-        return torch_model.has_int8_engine()
     return openvino_model.computes_in(precision)
 
 

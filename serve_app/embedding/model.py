@@ -20,11 +20,10 @@ from serve_app.embedding.text import TextEncoder
 from serve_app.images.decode import PREPROCESSING_VERSION, Preprocessing
 from serve_app.records import IMAGES_ONLY, ModelCard, VectorArray
 
-CPU_SPACES = {"bf16": "openvino bf16 1"}
+CPU_SPACES = {"bf16": "openvino bf16 1", "int8": "openvino int8 1"}
 """What tells a CPU's vectors of a precision from those of other engines and of earlier releases, in the space key.
 
-fp32 is missing, because the vectors of all engines are equal up to rounding, and int8, because PyTorch still computes
-it (docs/decisions/0013-openvino.md).
+fp32 is missing, because the vectors of all engines are equal up to rounding (docs/decisions/0013-openvino.md).
 """
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from serve_app.config import Precision
+from serve_app.embedding import int8
 from serve_app.embedding.ir_cache import IRCache
 from serve_app.embedding.model import ModelRequest, blank, require_pixels
 from serve_app.embedding.openvino_runtime import openvino, ops
@@ -26,7 +27,7 @@ from serve_app.records import ModelCard, VectorArray
 MICRO_BATCH = 4
 """The number of images in one pass: larger passes are no faster, and the activations of 4 fit the caches."""
 
-CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16"}
+CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "int8": "INT8"}
 """OpenVINO's names of what a processor computes in."""
 
 
@@ -100,6 +101,8 @@ def computes_in(precision: Precision) -> bool:
     """Whether this machine's processor computes in a precision, with the instructions that it may use."""
     if CAPABILITIES.get(precision) not in processor_capabilities():
         return False
+    if precision == "int8":
+        return int8.is_computed()
     return precision == "fp32" or _compiles_a_product_in(precision)
 
 
@@ -134,6 +137,8 @@ def _compile(graph: Path, wanted: ModelRequest, threads: int | None) -> Any:
         "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": _hint(wanted.precision),
     }
+    if wanted.precision == "int8":
+        options |= int8.OPTIONS
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:

@@ -1,12 +1,10 @@
-"""A model on a GPU, on Apple's MPS, or in int8 on a CPU, by PyTorch."""
+"""A model on a GPU or on Apple's MPS, by PyTorch."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from serve_app.embedding.model import ModelRequest, blank, require_pixels
 from serve_app.embedding.network import PixelEmbedder, read_embedder
@@ -16,11 +14,11 @@ from serve_app.errors import ModelUnavailable, NoTextTower
 from serve_app.images.decode import Preprocessing
 from serve_app.records import ModelCard, VectorArray
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "int8": torch.float32}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchModel:
-    """A `VisionModel` whose passes take the whole batch, or one image in int8. Tests also run it on a CPU in fp32."""
+    """A `VisionModel` whose passes take the whole batch. Tests also run it on a CPU."""
 
     def __init__(
         self, embedder: PixelEmbedder, card: ModelCard, preprocessing: Preprocessing, text: TextEncoder | None = None
@@ -32,21 +30,16 @@ class TorchModel:
         self._text = text
 
     @classmethod
-    def load(cls, wanted: ModelRequest, *, threads: int | None = None) -> "TorchModel":
-        """Load a checkpoint without using the network; `threads` is the number of CPU threads, None leaves it.
+    def load(cls, wanted: ModelRequest) -> "TorchModel":
+        """Load a checkpoint without using the network.
 
         Raises:
             ModelUnavailable: the checkpoint is damaged.
         """
-        if threads is not None:
-            torch.set_num_threads(threads)
         embedder = read_embedder(wanted.directory, wanted.name, wanted.preprocessing).to(wanted.device)
         embedder.network.to(DTYPES[wanted.precision])
         text, no_text = _text_of(embedder.network, wanted)
-        dimension = embedder.dimension
-        if wanted.precision == "int8":
-            embedder.network = _quantise(embedder.network)
-        model = cls(embedder, wanted.card(dimension, no_text), wanted.preprocessing, text)
+        model = cls(embedder, wanted.card(embedder.dimension, no_text), wanted.preprocessing, text)
         # The first pass of a shape creates kernels and buffers. It runs now so that no caller waits for it.
         model.vectors(blank(wanted.preprocessing, 1))
         return model
@@ -60,11 +53,7 @@ class TorchModel:
         if len(images) == 0:
             return np.empty((0, self.card.dimension), np.float32)
         require_pixels(images, self.preprocessing)
-        if self.card.precision != "int8":
-            return self._embed_fitting(images)
-        # int8 derives the scale of activations from all images of a pass. With one image a pass, a vector does not
-        # depend on other images, and the speed is the same.
-        return np.concatenate([self._forward(images[n : n + 1]) for n in range(len(images))])
+        return self._embed_fitting(images)
 
     def text(self) -> TextEncoder:
         """See `VisionModel.text`."""
@@ -110,18 +99,3 @@ def _text_of(network: Any, wanted: ModelRequest) -> tuple[TextEncoder | None, st
 def is_available(device: str) -> bool:
     """Whether PyTorch finds a CUDA GPU (`cuda`) or Apple's (`mps`)."""
     return torch.cuda.is_available() if device == "cuda" else torch.backends.mps.is_available()
-
-
-def has_int8_engine() -> bool:
-    """Whether this PyTorch multiplies in int8 on this machine's CPU."""
-    return any(engine != "none" for engine in torch.backends.quantized.supported_engines)
-
-
-def _quantise(network: nn.Module) -> nn.Module:
-    """Convert linear layers to int8, with activations scaled at run time; all other layers stay fp32."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*deprecated", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", message=".*deprecated", category=UserWarning)
-        quantize: Any = torch.ao.quantization.quantize_dynamic
-        quantised: nn.Module = quantize(network, {nn.Linear}, dtype=torch.qint8)
-        return quantised

@@ -11,6 +11,7 @@ from serve_app.embedding.ir_cache import _run_converter as convert_in_a_process
 from serve_app.errors import ModelUnavailable
 from tests.converted_models import CACHE_DIR
 from tests.tiny_models import make_tiny_checkpoint
+from tests.unit.processor import needs_precision
 
 SMALL = {"hidden": 48, "heads": 2, "layers": 1, "image_px": 56, "resize_px": 64, "crop_px": 56}
 LOADING = """
@@ -36,8 +37,8 @@ def conversions(monkeypatch):
     return made
 
 
-def load(checkpoint, cache_dir):
-    return loading.load(checkpoint, name="tiny", cache_dir=cache_dir, device="cpu", threads=1)
+def load(checkpoint, cache_dir, **options):
+    return loading.load(checkpoint, name="tiny", cache_dir=cache_dir, device="cpu", threads=1, **options)
 
 
 def pixels():
@@ -57,6 +58,16 @@ def test_a_checkpoint_is_converted_once(checkpoint, tmp_path, conversions):
     vectors = [load(checkpoint, tmp_path).vectors(pixels()) for _ in range(2)]
     assert len(conversions) == 1
     np.testing.assert_array_equal(*vectors)
+
+
+@needs_precision("int8")
+def test_int8_has_a_conversion_of_its_own_with_smaller_weights(checkpoint, tmp_path, conversions):
+    precisions = ("fp32", "int8", "int8", "fp32")
+    models = [load(checkpoint, tmp_path, precision=precision) for precision in precisions]
+    assert [model.card.precision for model in models] == [*precisions]
+    sizes = [graph.stat().st_size for graph in (tmp_path / "openvino").rglob("graph.bin")]
+    assert len(conversions) == len(sizes) == 2
+    assert min(sizes) < 0.9 * max(sizes)
 
 
 def _cut(folder):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-from serve_app.embedding import loading
+from serve_app.embedding import int8, loading
 from serve_app.embedding.loading import precisions
 from serve_app.embedding.model import ModelRequest
 from serve_app.embedding.torch_model import TorchModel
@@ -208,9 +208,9 @@ def test_coarser_precisions_stay_close(checkpoint, model, precision, at_least):
 @needs_precision("int8")
 def test_int8_vectors_do_not_depend_on_their_neighbours(checkpoint):
     model = load(checkpoint, name="tiny", precision="int8")
-    pixels = random_pixels(4)
-    pixels[1:] //= 8
-    np.testing.assert_array_equal(model.vectors(pixels)[:1], model.vectors(pixels[:1]))
+    pixels, darker = random_pixels(4), random_pixels(4)
+    darker[1:] //= 8
+    np.testing.assert_array_equal(model.vectors(darker)[:1], model.vectors(pixels)[:1])
 
 
 @pytest.mark.parametrize(
@@ -231,10 +231,10 @@ def test_a_precision_that_the_device_lacks_is_refused(checkpoint, monkeypatch, d
 @pytest.mark.parametrize(("lacks", "usable"), [("bf16", "fp32, int8 or auto"), ("int8", "fp32, bf16 or auto")])
 def test_a_precision_that_the_processor_lacks_is_refused_with_those_it_has(checkpoint, monkeypatch, lacks, usable):
     """bf16 ended the replica of a processor without AVX-512 with an error of oneDNN's."""
-    capabilities = {"FP32", "BF16"} - {lacks.upper()}
+    capabilities = {"FP32", "BF16", "INT8"} - {lacks.upper()}
     monkeypatch.setattr("serve_app.embedding.openvino_model.processor_capabilities", lambda: capabilities)
     monkeypatch.setattr("serve_app.embedding.openvino_model._compiles_a_product_in", lambda precision: True)
-    monkeypatch.setattr("serve_app.embedding.torch_model.has_int8_engine", lambda: lacks != "int8")
+    monkeypatch.setattr("serve_app.embedding.int8.is_computed", lambda: True)
     with pytest.raises(ModelUnavailable, match=f"CPU cannot compute in {lacks}; .* {usable}"):
         load(checkpoint, name="tiny", precision=lacks)
 
@@ -245,6 +245,16 @@ def test_a_precision_that_is_named_but_does_not_compile_is_refused(checkpoint, m
     monkeypatch.setattr("serve_app.embedding.openvino_model._compiles_a_product_in", lambda precision: False)
     with pytest.raises(ModelUnavailable, match=r"CPU cannot compute in bf16; .* fp32"):
         load(checkpoint, name="tiny", precision="bf16")
+
+
+@pytest.mark.parametrize("product", ["exact", "none"])
+def test_int8_is_refused_where_the_processor_does_not_multiply_in_it(checkpoint, monkeypatch, product):
+    """Without VNNI, OpenVINO computes in fp32, no faster; where ONEDNN_MAX_CPU_ISA takes VNNI away, it fails."""
+    options = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 0} if product == "exact" else {"NO_SUCH_OPTION": 1}
+    monkeypatch.setattr(int8, "OPTIONS", {"INFERENCE_PRECISION_HINT": "f32"} | options)
+    monkeypatch.setattr(int8, "is_computed", int8.is_computed.__wrapped__)
+    with pytest.raises(ModelUnavailable, match=r"CPU cannot compute in int8; .* fp32"):
+        load(checkpoint, name="tiny", precision="int8")
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
