@@ -1,7 +1,8 @@
 """Converted checkpoints on disk, in OpenVINO's intermediate representation (IR): a graph, and its weights.
 
 The folder of an IR is named after everything that its content depends on, so a newer version of the service or of a
-library never reads an older one's. Everything in the cache may be deleted at any time.
+library never reads an older one's. Everything in the cache may be deleted at any time. A process holds a shared lock on
+the folder of each IR that it has loaded; a conversion removes what nobody holds, when all is larger than `KEPT_BYTES`.
 
     <cache_dir>/openvino/<key>/graph.xml, graph.bin, text.json, checksums.json
                                text.xml, text.bin, tokenizer.json where the model takes text
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,6 +34,11 @@ CHECKSUMS = "checksums.json"
 CONVERTER = "serve_app.embedding.converter"
 SOURCES = ("converter.py", "int8.py", "network.py", "text_network.py", "text.py", "families/*.py")
 LIBRARIES = ("openvino", "torch", "transformers", "tokenizers")
+KEPT_BYTES = 5 << 30
+"""The size of what is kept for later: more than the largest IR. What processes have loaded is kept beyond it."""
+
+_held: dict[Path, int] = {}
+"""The folders of the IRs that this process has loaded, and the descriptors that hold their locks until it ends."""
 
 
 class IRCache:
@@ -51,12 +57,14 @@ class IRCache:
             ModelUnavailable: the checkpoint is damaged or cannot be converted, or the folder cannot be written.
         """
         folder = self._folder / _key(wanted)
-        if not _is_intact(folder):
+        if not _hold(folder):
             try:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 with _locked(folder.with_suffix(".lock")):
-                    if not _is_intact(folder):
+                    if not _hold(folder):
                         self._convert(wanted, folder)
+                        _hold(folder)
+                        self._sweep()
             except OSError as error:
                 raise ModelUnavailable(
                     f"{wanted.name} cannot be converted for this machine's CPU: CONSTELLATE_CACHE_DIR "
@@ -80,6 +88,55 @@ class IRCache:
             shutil.rmtree(folder, ignore_errors=True)  # it exists only if it is damaged
             unfinished.rename(folder)
         log.info("model %s: converted in %.1f s", wanted.name, time.monotonic() - begin)
+
+    def _sweep(self) -> None:
+        """Remove the IRs that were not used for longest, until the rest fits `KEPT_BYTES`, but none that is held."""
+        for leftover in self._folder.glob(".*-removed"):  # of a process that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        total = 0
+        for folder in sorted(self._folder.glob("[!.]*/"), key=_last_use, reverse=True):
+            size = sum(file.stat().st_size for file in folder.iterdir())
+            if total + size > KEPT_BYTES and _remove(folder):
+                log.info("removed %s, a conversion of %.1f GB that was not used lately", folder, size / 1e9)
+            else:
+                total += size
+
+
+def _hold(folder: Path) -> bool:
+    """Keep an IR from being removed as long as this process lives; False if there is none that is intact."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    fcntl.flock(opened, fcntl.LOCK_SH)
+    if not _is_intact(folder):
+        os.close(opened)
+        return False
+    with suppress(OSError):  # others may share a cache that they cannot write
+        os.utime(folder)
+    earlier, _held[folder] = _held.get(folder), opened
+    if earlier is not None:
+        os.close(earlier)
+    return True
+
+
+def _last_use(folder: Path) -> float:
+    return folder.stat().st_mtime
+
+
+def _remove(folder: Path) -> bool:
+    """Remove an IR unless a process holds it; whether it is gone."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever converts it again meanwhile puts another folder there, which is not to be removed.
+        unused = folder.rename(folder.with_name(f".{folder.name}-removed"))
+        shutil.rmtree(unused, ignore_errors=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(opened)
+    return True
 
 
 def _key(wanted: ModelRequest) -> str:

@@ -1,7 +1,9 @@
+import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +70,64 @@ def test_int8_has_a_conversion_of_its_own_with_smaller_weights(checkpoint, tmp_p
     sizes = [graph.stat().st_size for graph in (tmp_path / "openvino").rglob("graph.bin")]
     assert len(conversions) == len(sizes) == 2
     assert min(sizes) < 0.9 * max(sizes)
+
+
+HOLDING = """
+import sys
+from pathlib import Path
+from serve_app.embedding import ir_cache
+print(ir_cache._hold(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+def conversions_in(cache_dir):
+    """The folders of conversions, the last used first."""
+    folders = [path for path in (cache_dir / "openvino").iterdir() if path.is_dir()]
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def convert_another(tmp_path, monkeypatch, kept_bytes):
+    """Convert one more checkpoint as if nothing held the conversions of this process, which are all a day old."""
+    for folder in conversions_in(tmp_path):
+        os.close(ir_cache._held.pop(folder))
+        os.utime(folder, (time.time() - 86400,) * 2)
+    monkeypatch.setattr(ir_cache, "KEPT_BYTES", kept_bytes)
+    load(make_tiny_checkpoint(tmp_path / "another", **SMALL | {"seed": 1}), tmp_path)
+
+
+def test_conversions_that_were_not_used_lately_are_removed(checkpoint, tmp_path, monkeypatch):
+    load(checkpoint, tmp_path)
+    [old] = conversions_in(tmp_path)
+    convert_another(tmp_path, monkeypatch, kept_bytes=sum(file.stat().st_size for file in old.iterdir()) * 3 // 2)
+    [new] = conversions_in(tmp_path)
+    assert new != old
+
+
+def test_conversions_that_fit_are_kept(checkpoint, tmp_path, monkeypatch):
+    load(checkpoint, tmp_path)
+    convert_another(tmp_path, monkeypatch, kept_bytes=ir_cache.KEPT_BYTES)
+    assert len(conversions_in(tmp_path)) == 2
+
+
+def test_a_conversion_that_another_process_has_loaded_is_not_removed(checkpoint, tmp_path, monkeypatch):
+    load(checkpoint, tmp_path)
+    [old] = conversions_in(tmp_path)
+    command = [sys.executable, "-c", HOLDING, str(old)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "True\n"
+        convert_another(tmp_path, monkeypatch, kept_bytes=0)
+        other.stdin.close()
+    assert old in conversions_in(tmp_path)
+    assert ir_cache._remove(old), "nobody holds it after the end of the process"
+
+
+def test_loading_counts_as_use(checkpoint, tmp_path):
+    load(checkpoint, tmp_path)
+    [folder] = conversions_in(tmp_path)
+    os.utime(folder, (0, 0))
+    load(checkpoint, tmp_path)
+    assert folder.stat().st_mtime > 0
 
 
 def _cut(folder):
