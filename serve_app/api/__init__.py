@@ -25,6 +25,7 @@ from serve_app.api import (
     pages,
     problems,
     search,
+    sprites,
     streams,
     tags,
 )
@@ -42,6 +43,7 @@ NOUNS = (
     tags,
     handover,
     images,
+    sprites,
     embeddings,
     imports,
     streams,

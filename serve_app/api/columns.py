@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.responses import StreamingResponse
 
-from serve_app.api import problems
+from serve_app.api import export, problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.guards import TABLES
 from serve_app.api.imports import spool
@@ -26,6 +27,8 @@ from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 
 router = APIRouter(prefix="/datasets/{dataset_id}/columns", tags=["columns"])
+
+VALUES_PAGE_ROWS = 50_000
 
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -65,6 +68,27 @@ async def put_columns(dataset_id: str, request: Request, services: ServicesNow, 
         found = await asyncio.to_thread(column_file.read, file)
     change = await services.writer.ask(Columns.put, dataset_id, found.given)
     return replace(change, ignored=found.ignored)
+
+
+@router.get(
+    "/{name}",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "`sample_id, value` as an Arrow stream; samples without a value are left out",
+            "content": {export.ARROW_MEDIA_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        **problems.documented(DatasetNotFound, NotFound),
+    },
+)
+async def get_column(dataset_id: str, name: str, services: ServicesNow) -> StreamingResponse:
+    """Get the values of one column; the tags of a sample are one text, parted by commas."""
+
+    async def read(after: int) -> export.Page[int]:
+        return await services.writer.ask(Columns.values, dataset_id, name, after=after, limit=VALUES_PAGE_ROWS)
+
+    stream = export.arrow_stream(export.pages(await read(-1), read))
+    return StreamingResponse(stream, headers={"Cache-Control": "no-store"}, media_type=export.ARROW_MEDIA_TYPE)
 
 
 @router.delete("/{name}", status_code=204, responses=problems.documented(DatasetNotFound, NotFound))

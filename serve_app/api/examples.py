@@ -128,6 +128,8 @@ EXAMPLES: dict[str, Example] = {
             200: (_JSON, {"columns": ["width"], "rows": 5, "matched": 5, "refused": [], "ignored": []}),
         },
     ),
+    "get_column": Example({**_OF_DATASET, "name": "label"}),
+    "make_sprites": Example(_OF_DATASET, {"sample_ids": [SAMPLE_ID], "size_px": 64}),
     "delete_column": Example({**_OF_DATASET, "name": "width"}),
     "list_tags": Example(_OF_DATASET, answers={200: (_JSON, [{"value": "keep", "count": 2}])}),
     "add_tag": Example(

@@ -79,7 +79,7 @@ async def get_thumbnail(
     stat = await visit.run(_stat, context.reader, dataset, sample)
     if stat != UNKNOWN and _is_known(_tag(*stat, size_px), if_none_match):
         return Response(status_code=304, headers=_headers(sample, _tag(*stat, size_px)))
-    data = await visit.run(_thumbnail, context.reader, context.thumbnails, dataset, sample, size_px)
+    data = await visit.run(thumbnail_of, context.reader, context.thumbnails, dataset, sample, size_px)
     tag = _tag(*stat, size_px) if stat != UNKNOWN else f'"{hashlib.sha256(data).hexdigest()}"'
     return Response(data, headers=_headers(sample, tag), media_type=decode.sniff_content_type(data))
 
@@ -126,8 +126,14 @@ def _naming(sample: SourceFile) -> Iterator[None]:
         raise InvalidImage(f"{sample.file_name}: {error.detail}") from None
 
 
-def _thumbnail(reader: Reader, cache: ThumbnailCache, dataset: Dataset, sample: SourceFile, size_px: int) -> bytes:
-    """The thumbnail of the file as it is now; it comes from the cache if it was made before."""
+def thumbnail_of(reader: Reader, cache: ThumbnailCache, dataset: Dataset, sample: SourceFile, size_px: int) -> bytes:
+    """The thumbnail of the file as it is now; it comes from the cache if it was made before.
+
+    Raises:
+        OutsideRoots: the dataset is not below the roots any more.
+        SampleNotFound: the file cannot be read.
+        InvalidImage: the file is no image that can be decoded.
+    """
     stat = _stat(reader, dataset, sample)
     kept = cache.get(cache.key(dataset.id, sample.sample_id, *stat, size_px)) if stat != UNKNOWN else None
     if kept is not None:

@@ -6,7 +6,10 @@ for each sample that has one. They are kept by sample id, so they survive rescan
 
 from typing import TYPE_CHECKING
 
-from serve_app.errors import Conflict, InvalidRequest
+import pyarrow as pa
+import pyarrow.compute
+
+from serve_app.errors import Conflict, InvalidRequest, NotFound
 from serve_app.records import ColumnInfo, ColumnsChange, ValueCount
 from serve_app.store import column_rows, filtering, readout
 from serve_app.store.column_rows import GivenColumns
@@ -127,6 +130,37 @@ class Columns:
             ]
             tags = _described(session, TAG, "text", _TAGS, dataset_id, "tags")
             return [*listed, tags, *(_of(session, column, dataset_id) for column in columns)]
+
+    def values(self, dataset_id: str, name: str, *, after: int, limit: int) -> tuple[bytes, int | None]:
+        """A page of a column as an Arrow IPC stream of `sample_id` and `value`, and the next `after` (None at the end).
+
+        A sample without a value has none here either. `after` is -1 for the first page. A rescan between two pages may
+        leave samples out or repeat them.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            NotFound: the dataset has no column of the name.
+            InvalidRequest: the limit is not positive.
+        """
+        require_limit(limit)
+        with self._database.read() as session:
+            require_dataset(session, dataset_id)
+            found = filtering.valued(session, dataset_id, name)
+            if found is None:
+                raise NotFound(f"the dataset has no column {name!r}")
+            kind, value, joins = found
+            rows = session.arrow(
+                f"SELECT s.ordinal, s.sample_id, {value} AS value FROM samples s{joins} WHERE s.dataset_id = ? "
+                "AND s.ordinal > ? AND s.ordinal <= ?",
+                *(dataset_id, after, after + limit),
+            ).sort_by("ordinal")
+            last = int(session.value("SELECT coalesce(max(ordinal), -1) FROM samples WHERE dataset_id = ?", dataset_id))
+        schema = pa.schema([("sample_id", pa.string()), ("value", filtering.ARROW_TYPES[kind])])
+        table = rows.drop_columns(["ordinal"]).cast(schema)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, schema) as stream:
+            stream.write_table(table.filter(pa.compute.is_valid(table["value"])))
+        return sink.getvalue().to_pybytes(), after + limit if after + limit < last else None
 
 
 def _of(session: Session, column: Stored, dataset_id: str) -> ColumnInfo:

@@ -20,12 +20,13 @@ from serve_app.store.session import Session
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
 
+_LISTED = "sample_id, file_name, label, size_bytes, mtime_ns, place"
 _COLUMNS = "id, name, root, format, annotations, sample_count, notices, created_at"
 MAX_NOTICES = 20
 
 # When several listed files have the same id, the first one counts.
 _SCANNED = (
-    "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place, row_number() OVER (ORDER BY page, position) - 1 "
+    f"SELECT {_LISTED}, row_number() OVER (ORDER BY page, position) - 1 "
     "AS ordinal FROM (SELECT * FROM scan_files WHERE scan_id = ? "
     "QUALIFY row_number() OVER (PARTITION BY sample_id ORDER BY page, position) = 1)"
 )
@@ -208,13 +209,22 @@ class Datasets:
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             row = session.row(
-                "SELECT sample_id, file_name, label, size_bytes, mtime_ns, place FROM samples "
-                "WHERE dataset_id = ? AND sample_id = ?",
+                f"SELECT {_LISTED} FROM samples WHERE dataset_id = ? AND sample_id = ?",
                 *(dataset_id, sample_id),
             )
         if row is None:
             raise SampleNotFound(f"dataset '{dataset.name}' has no sample '{sample_id}'")
         return dataset, SourceFile(*row)
+
+    def some(self, dataset_id: str, sample_ids: list[str]) -> tuple[Dataset, list[SourceFile]]:
+        """The dataset, and those of the named samples that it has, in any order. Raises `DatasetNotFound`."""
+        with self._database.read() as session:
+            dataset = require_dataset(session, dataset_id)
+            session.bind("named", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
+            rows = session.q(
+                f"SELECT {_LISTED} FROM samples SEMI JOIN named USING (sample_id) WHERE dataset_id = ?", dataset_id
+            )
+        return dataset, [SourceFile(*row) for row in rows]
 
 
 def require_dataset(session: Session, dataset_id: str) -> Dataset:

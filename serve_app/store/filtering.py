@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from serve_app.errors import InvalidFilter
+from serve_app.errors import InvalidFilter, NoEmbeddings
 from serve_app.store.schema import VALUE_TYPES, values_table
 from serve_app.store.session import Session, quoted
 
 if TYPE_CHECKING:  # sqlglot is loaded at the first filter
+    from collections.abc import Sequence
+
+    from serve_app.store.regions import Polygon
     from serve_app.store.where_nodes import Column
 
 MAX_CHARACTERS = 5_000
@@ -63,7 +66,8 @@ def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[
     it is executed for the ordinals after the first number up to the second: all pages of a dataset cost one filter.
 
     Raises:
-        InvalidFilter: the text is no filter over the dataset's columns, or the filter takes longer than `FILTER_S`.
+        InvalidFilter: the text is no filter over the dataset's columns, it asks for a region of a map that is not
+            there, or it takes longer than `FILTER_S`.
     """
     if where is None:
         return ""
@@ -73,6 +77,7 @@ def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[
 
     columns = stored(session, dataset_id)
     found = condition(where, _filterable(columns, dataset_id))
+    _bind_regions(session, dataset_id, found.regions)
     joins = "".join(_join(column) for column in columns if column.name in found.names)
     first, last = page or (-1, _LAST)
     try:
@@ -86,6 +91,17 @@ def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[
         raise InvalidFilter(f"0: the filter takes more than {FILTER_S:.0f} s; make it simpler") from None
     session.bind("chosen", ordinals)
     return "AND s.ordinal IN (SELECT ordinal FROM chosen)"
+
+
+def _bind_regions(session: Session, dataset_id: str, polygons: "Sequence[Polygon]") -> None:
+    from serve_app.store.regions import enclosed
+    from serve_app.store.where_nodes import REGION
+
+    try:
+        for n, polygon in enumerate(polygons):
+            session.bind(REGION.format(n), enclosed(session, dataset_id, polygon))
+    except NoEmbeddings:
+        raise InvalidFilter("0: inside(…) asks for a region of the map, and the dataset has no map yet") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,24 @@ def exported(session: Session, dataset_id: str) -> Exported:
         select += ", t.value"
         fields.append((TAG, pa.list_(pa.string())))
     return Exported(select, joins, fields)
+
+
+def valued(session: Session, dataset_id: str, name: str) -> tuple[str, str, str] | None:
+    """Type, SQL over samples `s`, and joins of one column, by name; None where there is none of the name.
+
+    The tags of a sample are one text, by name and parted by commas.
+    """
+    column = next((c for c in stored(session, dataset_id) if c.name.casefold() == name.casefold()), None)
+    if column is not None:
+        return column.type, f"v{column.column_id}.value", _join(column)
+    if name.casefold() == TAG:
+        tags = (
+            " LEFT JOIN (SELECT sample_id, string_agg(tag, ', ' ORDER BY tag) AS value FROM tags WHERE dataset_id = "
+            f"{quoted(dataset_id)} GROUP BY sample_id) t ON t.sample_id = s.sample_id"
+        )
+        return "text", "t.value", tags
+    listed = LISTED.get(name.casefold())
+    return None if listed is None else (*listed, "")
 
 
 def _join(column: Stored) -> str:

@@ -1,18 +1,13 @@
-"""Tags: words that people put on samples. They are kept by sample id, so they survive rescans and new vectors.
-
-P is the number of points of a map, V the number of corners of a polygon.
-"""
+"""Tags: words that people put on samples. They are kept by sample id, so they survive rescans and new vectors."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from serve_app.errors import InvalidRequest, NoEmbeddings
+from serve_app.errors import InvalidRequest
 from serve_app.records import TagChange, ValueCount
-from serve_app.store import filtering, sets
+from serve_app.store import filtering, regions
 from serve_app.store.datasets import require_dataset
 from serve_app.store.methods import write
 from serve_app.store.session import Session
@@ -20,9 +15,6 @@ from serve_app.store.session import Session
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
 
-Polygon = list[tuple[float, float]]
-
-_POINTS_AT_ONCE = 100_000
 _CHOSEN = "SELECT sample_id FROM samples s WHERE dataset_id = ?"
 
 
@@ -32,7 +24,7 @@ class SampleChoice:
 
     where: str | None = None
     sample_ids: list[str] | None = None
-    polygon: Polygon | None = None
+    polygon: regions.Polygon | None = None
 
     @property
     def says_nothing(self) -> bool:
@@ -102,34 +94,6 @@ def _choose(session: Session, dataset_id: str, choice: SampleChoice) -> tuple[st
         session.bind("named", pa.table({"sample_id": pa.array(choice.sample_ids, pa.string())}))
         sql += " AND s.sample_id IN (SELECT sample_id FROM named)"
     if choice.polygon is not None:
-        session.bind("enclosed", _enclosed(session, dataset_id, np.asarray(choice.polygon, np.float64)))
+        session.bind("enclosed", regions.enclosed(session, dataset_id, choice.polygon))
         sql += " AND s.sample_id IN (SELECT sample_id FROM enclosed)"
     return sql, int(session.value(f"SELECT count(*) FROM ({sql})", dataset_id))
-
-
-def _enclosed(session: Session, dataset_id: str, corners: NDArray[np.float64]) -> pa.Table:
-    current = sets.current(session, dataset_id)
-    if current is None or not current.placed_count:
-        raise NoEmbeddings("The dataset has no map. Reduce its embeddings first.")
-    (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)
-    near = session.arrow(
-        "SELECT sample_id, x, y FROM points WHERE job_id = ? AND x BETWEEN ? AND ? AND y BETWEEN ? AND ?",
-        *(current.map_job_id, float(left), float(right), float(low), float(high)),
-    )
-    points = np.stack([near.column(axis).to_numpy() for axis in ("x", "y")], axis=1)
-    return near.select(["sample_id"]).filter(pa.array(inside(points, corners)))
-
-
-def inside(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of (P, 2) points lie in a polygon of (V, 2) corners, by the even-odd rule; the last corner joins the first.
-
-    Points on a left or lower edge are in, points on a right or upper edge are not.
-    """
-    found = np.zeros(len(points), bool)
-    for start in range(0, len(points), _POINTS_AT_ONCE):
-        part = slice(start, start + _POINTS_AT_ONCE)
-        x, y = points[part, 0], points[part, 1]
-        for (x1, y1), (x2, y2) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-            crosses = (y1 > y) != (y2 > y)
-            found[part][crosses] ^= x[crosses] < (y[crosses] - y1) / (y2 - y1) * (x2 - x1) + x1
-    return found

@@ -1,8 +1,9 @@
 """The filter language: turns the text of a `where` into an SQL condition whose literals are bound values.
 
-A filter is a boolean SQL expression over columns: comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, ILIKE, IS NULL, and
-literals of text, numbers, booleans and times. sqlglot parses it. Every node is then checked and written anew, so no
-character of the text reaches the database. This module does not know where the columns come from.
+A filter is a boolean SQL expression over columns: comparisons, AND, OR, NOT, IN, BETWEEN, LIKE, ILIKE, IS NULL,
+`inside(…)` for a polygon on the map, and literals of text, numbers, booleans and times. sqlglot parses it. Every node
+is then checked and written anew, so no character of the text reaches the database. This module does not know where the
+columns come from.
 """
 
 import re
@@ -28,11 +29,15 @@ _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """An SQL condition with the values of its question marks in order, and the names of the columns that it reads."""
+    """An SQL condition with the values of its question marks in order, and what it reads.
+
+    `names` are columns. `regions` are polygons of the map; the condition reads the samples in each from `REGION`.
+    """
 
     sql: str
     values: tuple[Value, ...]
     names: frozenset[str]
+    regions: tuple[tuple[tuple[float, float], ...], ...] = ()
 
 
 def condition(text: str, columns: Mapping[str, Column]) -> Condition:
@@ -47,7 +52,7 @@ def condition(text: str, columns: Mapping[str, Column]) -> Condition:
     """
     translation = Translation(columns)
     sql, values = translation.condition(_parsed(text))
-    return Condition(sql, values, frozenset(translation.names))
+    return Condition(sql, values, frozenset(translation.names), tuple(translation.regions))
 
 
 def _parsed(text: str) -> exp.Expr:

@@ -14,6 +14,9 @@ from serve_app.errors import InvalidFilter
 MAX_NAMES = 40
 """The number of column names in an error."""
 
+REGION = "region_{}"
+"""The table of the samples inside the n-th polygon of a filter."""
+
 ColumnType = Literal["text", "number", "boolean", "time"]
 Value = str | float | bool | datetime
 Part = tuple[str, tuple[Value, ...]]
@@ -64,7 +67,9 @@ def refuse(position: int, message: str) -> NoReturn:
 
 
 class Translation:
-    """Translates nodes, and collects the names of the columns that they read in `names`.
+    """Translates nodes, and collects what they read: the names of columns in `names`, polygons in `regions`.
+
+    The condition on the n-th polygon reads the table `REGION` with n in it, which the caller provides.
 
     Args:
         columns: the columns by name; no two names differ in upper and lower case alone.
@@ -73,6 +78,7 @@ class Translation:
     def __init__(self, columns: Mapping[str, Column]) -> None:
         self._columns = {name.casefold(): column for name, column in columns.items()}
         self.names: set[str] = set()
+        self.regions: list[tuple[tuple[float, float], ...]] = []
 
     def condition(self, node: exp.Expr) -> Part:
         """A node that is true, false or NULL. Raises `InvalidFilter`."""
@@ -85,6 +91,21 @@ class Translation:
         if translate is None:
             refuse(_place(node), f"{_shown(node)} has no place in a filter")
         return translate(self, node)
+
+    def _inside(self, node: exp.Expr) -> Part:
+        """`inside(x1, y1, x2, y2, …)`: the sample lies in this polygon of the map."""
+        _only(node, "this", "expressions")
+        if node.name.casefold() != "inside":
+            refuse(_place(node), f"{node.name[:40]!r} is no function of a filter; the only one is inside(x1, y1, …)")
+        operands = [self._operand(member) for member in node.expressions]
+        for operand in operands:
+            if operand.type != "number" or operand.column is not None:
+                refuse(_place(operand.node), "inside takes the numbers x1, y1, x2, y2, …, the corners of a polygon")
+        numbers = [float(operand.values[0]) for operand in operands if not isinstance(operand.values[0], datetime)]
+        if len(numbers) % 2 or len(numbers) < 6:
+            refuse(_place(node), "inside takes x and y of three corners or more")
+        self.regions.append(tuple(zip(numbers[::2], numbers[1::2], strict=True)))
+        return f"(s.sample_id IN (SELECT sample_id FROM {REGION.format(len(self.regions) - 1)}))", ()
 
     def _paren(self, node: exp.Expr) -> Part:
         _only(node, "this")
@@ -212,6 +233,7 @@ class Translation:
 
 _CONDITIONS: dict[_Kind, Callable[[Translation, exp.Expr], Part]] = {
     exp.Paren: Translation._paren,
+    exp.Anonymous: Translation._inside,
     exp.And: Translation._connector,
     exp.Or: Translation._connector,
     exp.Not: Translation._not,

@@ -2,11 +2,13 @@
 
 import io
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from serve_app.api import columns as columns_api
 from tests.unit.api import work
 
 CSV = {"Content-Type": "text/csv"}
@@ -224,3 +226,56 @@ async def test_a_deleted_dataset_takes_its_columns_and_tags_along(client, servic
     with services.writer._database.read() as session:
         for table in ("dataset_columns", "column_numbers", "tags"):
             assert session.q(f"SELECT * FROM {table}") == []
+
+
+async def values(client, dataset, name):
+    answer = await client.get(f"/datasets/{dataset['id']}/columns/{quote(name)}")
+    assert answer.status_code == 200, answer.text
+    table = pa.ipc.open_stream(answer.content).read_all()
+    return dict(zip(table["sample_id"].to_pylist(), table["value"].to_pylist(), strict=True))
+
+
+async def test_the_values_of_a_column_come_with_the_samples_that_have_one(client, dataset):
+    await put(client, dataset, b"file_name,width\nrose/a.png,640\ntulip/c.png,\n", CSV)
+    await tag(client, dataset, "keep", {"sample_ids": ["rose/a.png", "rose/b.png"]})
+    await tag(client, dataset, "best", {"sample_ids": ["rose/a.png"]})
+    assert await values(client, dataset, "width") == {"rose/a.png": 640.0}
+    assert await values(client, dataset, "tag") == {"rose/a.png": "best, keep", "rose/b.png": "keep"}
+    assert await values(client, dataset, "label") == {name: name.split("/")[0] for name in NAMES}
+
+
+async def test_a_long_column_comes_page_by_page_whole_and_in_order(client, dataset, monkeypatch):
+    monkeypatch.setattr(columns_api, "VALUES_PAGE_ROWS", 2)
+    assert list(await values(client, dataset, "file_name")) == NAMES
+
+
+async def test_a_column_that_is_not_there_has_no_values(client, dataset):
+    answer = await client.get(f"/datasets/{dataset['id']}/columns/height")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_region_of_the_map_is_a_filter_that_composes(client, services, embedded):
+    await client.post(f"/datasets/{embedded['id']}/embeddings/reduce")
+    await work.reduce(services)  # the i-th sample lies at (i, -i)
+    region = "inside(-0.5, 0.5, 1.5, 0.5, 1.5, -1.5, -0.5, -1.5)"
+    assert await chosen(client, embedded, region) == NAMES[:2]
+    assert await chosen(client, embedded, f"NOT {region} AND label = 'tulip'") == NAMES[2:]
+    assert await chosen(client, embedded, f"{region} AND inside(0.5, 1, 9, 1, 9, -9, 0.5, -9)") == NAMES[1:2]
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "why"),
+    [
+        ("inside(1, 2, 3, 4)", 0, "three corners"),
+        ("inside(1, 2, 3, 4, 5)", 0, "three corners"),
+        ("inside(1, 2, 3, 4, 5, 'six')", 22, "takes the numbers"),
+        ("inside(1, 2, 3, 4, 5, label)", 22, "takes the numbers"),
+        ("outside(1, 2, 3, 4, 5, 6)", 0, "no function"),
+        ("inside(1, 2, 3, 4, 5, 6)", 0, "no map yet"),
+    ],
+)
+async def test_a_region_that_is_none_is_refused_at_its_place(client, dataset, text, position, why):
+    answer = await client.get(f"/datasets/{dataset['id']}/samples", params={"where": text})
+    problem = answer.json()
+    assert (answer.status_code, problem["code"], problem["position"]) == (422, "invalid_filter", position)
+    assert why in problem["detail"]

@@ -197,3 +197,33 @@ async def test_a_cache_that_cannot_be_written_costs_time_only(client, dataset, s
     settings.data_dir.mkdir(exist_ok=True)
     (settings.data_dir / "thumbnails").write_text("a file where the folder belongs")
     assert (await client.get(url(dataset, "rose/a.png", "thumbnail"))).status_code == 200
+
+
+async def sprites(client, dataset, sample_ids, size_px=32):
+    answer = await client.post(
+        f"/datasets/{dataset['id']}/sprites", json={"sample_ids": sample_ids, "size_px": size_px}
+    )
+    assert answer.status_code == 200, answer.text
+    with Image.open(io.BytesIO(answer.content)) as sheet:
+        assert sheet.format == "WEBP"
+        return sheet.convert("RGBA")
+
+
+async def test_a_sheet_has_the_middle_squares_row_by_row_and_clear_cells_for_what_is_not_there(client, root):
+    (root / "colours").mkdir()
+    for name, colour in {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}.items():
+        (root / "colours" / f"{name}.png").write_bytes(png(colour, size=(90, 60)))
+    (root / "colours" / "d.png").write_bytes(b"no image")
+    answer = await client.post("/datasets", json={"name": "colours", "root": str(root / "colours")})
+    sheet = await sprites(client, answer.json(), ["c.png", "d.png", "a.png", "gone.png", "b.png"])
+    assert sheet.size == (3 * 32, 2 * 32)
+    middles = [sheet.getpixel((x, y)) for y in (16, 48) for x in (16, 48, 80)]
+    assert [alpha for *_, alpha in middles] == [255, 0, 255, 0, 255, 0]
+    assert [colour.index(max(colour[:3])) for colour in middles if colour[3]] == [2, 0, 1]
+
+
+async def test_a_sheet_is_bounded(client, dataset):
+    url = f"/datasets/{dataset['id']}/sprites"
+    for body in ({"sample_ids": []}, {"sample_ids": ["a"] * 257}, {"sample_ids": ["a"], "size_px": 129}):
+        assert (await client.post(url, json=body)).status_code == 422
+    assert (await client.post("/datasets/nowhere/sprites", json={"sample_ids": ["a"]})).status_code == 404

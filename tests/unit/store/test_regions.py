@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serve_app.store.tags import inside
+from serve_app.store.regions import inside
 
 coordinates = st.floats(-10, 10).map(lambda number: round(number, 3))
 
