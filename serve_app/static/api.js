@@ -8,6 +8,10 @@
 /** @typedef {{sample_id: string, file_name: string, label: string | null, score?: number, group?: number}} Item */
 /** @typedef {{sample_id: string, file_name: string, reason: string, detail: string}} Skip */
 /**
+ * @typedef {{name: string, type: "text" | "number" | "boolean" | "time", count: number, distinct: number,
+ *   values: {value: string, count: number}[], min: number | string | null, max: number | string | null}} Column
+ */
+/**
  * @typedef {{dataset_id: string, has_embeddings: boolean, embedding_count: number, model_name: string | null,
  *   has_reduction: boolean, sample_count: number}} Status
  */
@@ -15,6 +19,8 @@
  * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce" | "import" | "graph", status: string, processed: number,
  *   skipped: number, total: number, message: string}} Job
  */
+
+import { tableFromIPC } from "./vendor/arrow.js";
 
 const KEY = "constellate.key";
 const ARROW = "application/vnd.apache.arrow.stream";
@@ -114,6 +120,12 @@ async function post(path, body) {
   return (await request(path, { method: "POST", ...init })).json();
 }
 
+/**
+ * @param {string} where a filter, empty for none
+ * @returns {string} as a further part of a query
+ */
+const filtered = (where) => (where ? `&where=${encodeURIComponent(where)}` : "");
+
 /** @param {string} id */
 const dataset = (id) => `datasets/${encodeURIComponent(id)}`;
 
@@ -136,10 +148,76 @@ export const rescan = (id) => post(`${dataset(id)}/rescan`);
  * @param {string} id
  * @param {number} limit
  * @param {string | null} cursor
+ * @param {string} where
  * @returns {Promise<{items: Sample[], next_cursor: string | null}>}
  */
-export const listSamples = (id, limit, cursor) =>
-  get(`${dataset(id)}/samples?limit=${limit}${cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`}`);
+export const listSamples = (id, limit, cursor, where) =>
+  get(`${dataset(id)}/samples?limit=${limit}${cursor === null ? "" : `&cursor=${encodeURIComponent(cursor)}`}${filtered(where)}`);
+
+/**
+ * @param {string} id
+ * @returns {Promise<Column[]>}
+ */
+export const listColumns = (id) => get(`${dataset(id)}/columns`);
+
+/**
+ * @param {string} id
+ * @param {string} name
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{ids: string[], values: any[]}>} of the samples that have a value; times are milliseconds since 1970
+ */
+export async function columnValues(id, name, signal) {
+  const table = await tableFromIPC(await request(`${dataset(id)}/columns/${encodeURIComponent(name)}`, { signal }));
+  return { ids: listOf(table.getChild("sample_id")), values: listOf(table.getChild("value")) };
+}
+
+/** @param {{length: number, get(index: number): any} | null} column of an Arrow table */
+const listOf = (column) => Array.from({ length: column?.length ?? 0 }, (_, row) => column?.get(row));
+
+/**
+ * @param {string} id
+ * @param {string} where
+ * @param {AbortSignal} signal
+ * @returns {Promise<string[]>} ids of the samples on the map that a filter chooses
+ */
+export async function sampleIdsOnMap(id, where, signal) {
+  const init = { headers: { Accept: ARROW }, signal };
+  const table = await tableFromIPC(await request(`${dataset(id)}/embeddings/coordinates?${filtered(where).slice(1)}`, init));
+  return listOf(table.getChild("sample_id"));
+}
+
+/**
+ * @param {string} id
+ * @returns {Promise<{value: string, count: number}[]>}
+ */
+export const listTags = (id) => get(`${dataset(id)}/tags`);
+
+/** @typedef {{where?: string, sample_ids?: string[]}} Choice of samples */
+
+/**
+ * @param {string} id
+ * @param {string} tag
+ * @param {Choice} choice
+ * @param {"POST" | "DELETE"} method to put the tag on or take it off
+ * @returns {Promise<{changed: number, selected: number}>}
+ */
+export const changeTag = async (id, tag, choice, method) => {
+  const init = { method, body: JSON.stringify(choice), headers: { "Content-Type": "application/json" } };
+  return (await request(`${dataset(id)}/tags/${encodeURIComponent(tag)}`, init)).json();
+};
+
+/**
+ * @param {string} id
+ * @param {string[]} sampleIds at most 256
+ * @param {number} sizePx side of a cell
+ * @param {AbortSignal} signal
+ * @returns {Promise<Blob>} an image of ⌈√n⌉ columns of cells
+ */
+export async function sprites(id, sampleIds, sizePx, signal) {
+  const body = JSON.stringify({ sample_ids: sampleIds, size_px: sizePx });
+  const init = { method: "POST", body, headers: { "Content-Type": "application/json" }, signal };
+  return (await request(`${dataset(id)}/sprites`, init)).blob();
+}
 
 /** @returns {Promise<Job[]>} newest first */
 export const listJobs = () => get("jobs?limit=100");
@@ -189,8 +267,11 @@ export const progressPath = (id, kind) =>
 export const coordinates = (id, signal) =>
   request(`${dataset(id)}/embeddings/coordinates`, { headers: { Accept: ARROW }, signal });
 
-/** @param {string} id */
-export const parquetPath = (id) => `${dataset(id)}/embeddings/export?format=parquet`;
+/**
+ * @param {string} id
+ * @param {string} where
+ */
+export const parquetPath = (id, where) => `${dataset(id)}/embeddings/export?format=parquet${filtered(where)}`;
 
 /**
  * @param {string} id
@@ -210,44 +291,49 @@ export const thumbnailPath = (id, sampleId, sizePx) =>
  * @param {string} id
  * @param {string} sampleId
  * @param {number} limit
+ * @param {string} where
  * @param {AbortSignal} [signal]
  * @returns {Promise<{items: Item[]}>}
  */
-export const similar = (id, sampleId, limit, signal) =>
-  get(`${dataset(id)}/similarity/${encodeURIComponent(sampleId)}?limit=${limit}`, signal);
+export const similar = (id, sampleId, limit, where, signal) =>
+  get(`${dataset(id)}/similarity/${encodeURIComponent(sampleId)}?limit=${limit}${filtered(where)}`, signal);
 
 /**
  * @param {string} id
  * @param {File} file
  * @param {number} limit
+ * @param {string} where
  * @returns {Promise<{items: Item[]}>}
  */
-export async function searchByImage(id, file, limit) {
+export async function searchByImage(id, file, limit, where) {
   const body = new FormData();
   body.append("file", file);
-  return (await request(`${dataset(id)}/search?limit=${limit}`, { method: "POST", body })).json();
+  return (await request(`${dataset(id)}/search?limit=${limit}${filtered(where)}`, { method: "POST", body })).json();
 }
 
 /**
  * @param {string} id
  * @param {number} threshold
+ * @param {string} where
  * @param {AbortSignal} [signal]
  * @returns {Promise<{threshold: number, groups: Item[][]}>}
  */
-export const duplicates = (id, threshold, signal) => get(`${dataset(id)}/duplicates?threshold=${threshold}`, signal);
+export const duplicates = (id, threshold, where, signal) => get(`${dataset(id)}/duplicates?threshold=${threshold}${filtered(where)}`, signal);
 
 /**
  * @param {string} id
  * @param {number} limit
+ * @param {string} where
  * @param {AbortSignal} [signal]
  * @returns {Promise<{items: Item[]}>}
  */
-export const outliers = (id, limit, signal) => get(`${dataset(id)}/outliers?limit=${limit}`, signal);
+export const outliers = (id, limit, where, signal) => get(`${dataset(id)}/outliers?limit=${limit}${filtered(where)}`, signal);
 
 /**
  * @param {string} id
  * @param {number} n
+ * @param {string} where
  * @param {AbortSignal} [signal]
  * @returns {Promise<{items: Item[]}>}
  */
-export const diverse = (id, n, signal) => get(`${dataset(id)}/diverse?n=${n}`, signal);
+export const diverse = (id, n, where, signal) => get(`${dataset(id)}/diverse?n=${n}${filtered(where)}`, signal);

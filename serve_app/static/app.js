@@ -3,13 +3,16 @@
  * @module
  */
 
+import { place, placed } from "./address.js";
 import * as api from "./api.js";
 import { Datasets } from "./datasets.js";
 import { byId, el } from "./dom.js";
 import { pause } from "./events.js";
 import { acceptDrops, Find } from "./find.js";
 import { askForKey } from "./key.js";
+import { onKeys, showKeys } from "./keys.js";
 import { Legend } from "./legend.js";
+import { Lens } from "./lens.js";
 import { Panel } from "./panel.js";
 import { Points } from "./points.js";
 import { Stage } from "./stage.js";
@@ -31,14 +34,25 @@ class App {
     this._status = null;
     /** @type {Progress | null} */
     this._ended = null;
+    /** The image that the address names and that is not open yet. */
+    this._wanted = "";
     this._loading = new AbortController();
     /** @type {Promise<unknown>} */
     this._starting = Promise.resolve();
-    this.stage = new Stage({ onOpen: (item) => this.panel.open(item), onLasso: (items) => this._lasso(items) });
-    this.panel = new Panel(byId("panel"), {
-      onHighlight: (highlight) => this.stage.highlight(highlight),
-      onHover: (item) => this.stage.pointOut(item),
+    this.stage = new Stage({ onOpen: (item) => this.panel.open(item), onLasso: (items, corners) => this._lasso(items, corners) });
+    this.lens = new Lens({
+      onFilter: (where, passing) => this._filter(where, passing),
+      onColouring: (colouring) => this._colour(colouring),
     });
+    const where = () => this.lens.where;
+    const onPanel = {
+      onHighlight: (/** @type {import("./panel.js").Highlight} */ highlight) => this.stage.highlight(highlight),
+      onHover: (/** @type {api.Item | null} */ item) => this.stage.pointOut(item),
+      onOpened: (/** @type {api.Item | null} */ item) => this._id && place({ image: item?.sample_id ?? "" }),
+      onFilter: (/** @type {string} */ expression) => this.lens.bar.add(expression),
+      onTagged: () => this.lens.readColumns(),
+    };
+    this.panel = new Panel(byId("panel"), onPanel, where);
     this.legend = new Legend(byId("legend"), {
       onHidden: (slots) => this.stage.map?.hide(slots),
       onEmphasis: (slot) => this.stage.map?.emphasise(slot),
@@ -49,7 +63,7 @@ class App {
       onCancel: () => this._try(() => api.cancel(this._id)),
       onSkipped: () => this._skipped(),
     });
-    this.find = new Find(byId("find"), this.panel);
+    this.find = new Find(byId("find"), this.panel, where);
     this.watch = new Watch({
       onProgress: (kind, state) => this._progress(kind, state),
       onEnd: (kind, state, isNews) => this._end(kind, state, isNews),
@@ -60,8 +74,20 @@ class App {
     acceptDrops(byId("drop"), (file) => this._drop(file));
     byId("theme-toggle").addEventListener("click", toggleTheme);
     onThemeChange(() => this._recolour());
-    addEventListener("keydown", (event) => event.key === "Escape" && !document.querySelector("dialog[open]") && this.panel.back());
+    this._listenToKeys();
     this._recolour();
+  }
+
+  _listenToKeys() {
+    const panel = ["c", "t", "z", ..."123456789"].map((key) => [key, () => this.panel.key(key)]);
+    onKeys({
+      ...Object.fromEntries(panel),
+      Escape: () => this.panel.back(),
+      "/": () => this.lens.bar.focus(),
+      "?": showKeys,
+      p: () => this.stage.pictures?.toggle(),
+    });
+    byId("keys-open").addEventListener("click", showKeys);
   }
 
   /** @returns {string} */
@@ -72,7 +98,7 @@ class App {
   /** Read the datasets; while the service does not answer, keep trying. */
   async start() {
     this.panel.reset("");
-    this.legend.show([]);
+    this.legend.show(null);
     for (let pauseMs = 1000; !(await this._loaded()); pauseMs = Math.min(2 * pauseMs, 15_000)) await pause(pauseMs);
   }
 
@@ -92,6 +118,9 @@ class App {
   _choose(dataset) {
     this._status = null;
     this._ended = null;
+    this._wanted = placed().dataset === dataset?.id ? placed().image : "";
+    this.lens.choose(dataset?.id ?? "");
+    place({ dataset: dataset?.id ?? "" });
     this.panel.reset(dataset?.id ?? "");
     this.work.complain("");
     this.work.show(null, null);
@@ -132,9 +161,36 @@ class App {
 
   /** @param {Points | null} points */
   _show(points) {
-    this.stage.load(this._id, points);
-    this.legend.show(points?.classes ?? []);
+    const colouring = this.lens.take(points);
+    this.stage.load(this._id, points, colouring);
+    this.legend.show(colouring);
     this.panel.highlight();
+    this._openWanted(points);
+  }
+
+  /**
+   * Open the image that the address names, once.
+   * @param {Points | null} points
+   */
+  _openWanted(points) {
+    const row = points && this._wanted ? points.rowOf(this._wanted) : -1;
+    if (points && row >= 0) this.panel.open(points.item(row));
+    if (points) this._wanted = "";
+  }
+
+  /**
+   * @param {string} where
+   * @param {Uint8Array | null} passing
+   */
+  _filter(where, passing) {
+    this.stage.filter(where, passing);
+    this.lens.bar.complain("");
+  }
+
+  /** @param {import("./colouring.js").Colouring | null} colouring */
+  _colour(colouring) {
+    if (colouring) this.stage.map?.colourBy(colouring);
+    this.legend.show(colouring);
   }
 
   /** @param {api.Status} status */
@@ -213,12 +269,17 @@ class App {
     if (kind === "reduce" && state.status === "error") this.work.complain(`The map could not be made: ${state.message}`);
   }
 
-  /** @param {api.Item[]} items */
-  _lasso(items) {
+  /**
+   * @param {api.Item[]} items
+   * @param {import("./lasso.js").Place[]} corners as the service counts
+   */
+  _lasso(items, corners) {
+    const numbers = corners.flat().map((number) => Number(number.toPrecision(7)));
     this.panel.collect({
       title: plural(items.length, "image"),
       note: "Inside the lasso.",
       items,
+      filter: `inside(${numbers.join(", ")})`,
       fileName: `${this.datasets.current?.name} selection`,
       empty: "No points lie inside the lasso. Draw it around some: hold Shift and drag.",
     });

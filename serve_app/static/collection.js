@@ -4,13 +4,19 @@
  */
 
 import { copy, csv, save } from "./clipboard.js";
+import { compare } from "./compare.js";
+import { literal } from "./completion.js";
 import { el } from "./dom.js";
 import { imageGrid, onReached, tile } from "./grid.js";
-import { plural, similarity } from "./words.js";
+import { Selection } from "./selection.js";
+import { Tagging } from "./tagging.js";
+import { count, plural, similarity } from "./words.js";
 
 const GROUPS_PAGE = 20;
 const GROUP_TILES = 60;
 const SAID_MS = 1600;
+/** A filter has at most 5,000 characters; others may stand beside this one. */
+const FILTER_LETTERS = 4000;
 
 /** @typedef {import("./api.js").Item} Item */
 /** @typedef {import("./grid.js").TileEvents} TileEvents */
@@ -21,27 +27,83 @@ const SAID_MS = 1600;
  * @property {Item[]} items
  * @property {Item[][]} [groups] the items, where they come in groups
  * @property {string} fileName of the download, without `.csv`
+ * @property {string} [filter] that chooses the items
  * @property {HTMLElement} [controls]
  * @property {string} empty what to do when there are none
  */
 
-/**
- * @param {string} datasetId
- * @param {Collection} collection
- * @param {TileEvents} events
- * @returns {HTMLElement[]}
- */
-export function collectionView(datasetId, { title, note, items, groups, fileName, controls, empty }, events) {
-  const heading = el("h2", { tabindex: "-1" }, title);
-  if (!items.length) return present([heading, controls, el("p", { class: "note" }, empty)]);
-  const actions = el(
-    "div",
-    { class: "row" },
-    sayingButton("Copy ids", "Copied", () => copy(items.map(({ sample_id }) => sample_id).join("\n"))),
-    sayingButton("Download CSV", "Saved", () => save(new Blob([csv(items)], { type: "text/csv" }), `${fileName}.csv`)),
-  );
-  const images = groups ? groupList(datasetId, groups, events) : imageGrid(datasetId, items, events);
-  return present([heading, el("p", { class: "note" }, note), controls, actions, images]);
+/** A collection on the page: its images, which of them are selected, and what can be done with them. */
+export class CollectionView {
+  /**
+   * @param {string} datasetId
+   * @param {Collection} collection
+   * @param {TileEvents} events
+   * @param {{onFilter: (expression: string) => void, onTagged: () => void}} actions
+   */
+  constructor(datasetId, collection, events, { onFilter, onTagged }) {
+    this._datasetId = datasetId;
+    this._collection = collection;
+    this.selection = new Selection(() => this._said());
+    this._tiles = { ...events, selection: this.selection };
+    this._selected = el("span", { class: "note" });
+    this._compare = el("button", { class: "button quiet", type: "button", title: "Key C", onclick: () => this.compare() }, "Side by side");
+    this._clear = el("button", { class: "button quiet", type: "button", onclick: () => this.selection.clear() }, "Select none");
+    this.tagging = new Tagging(datasetId, () => this._chosen, onTagged);
+    this._keep = el("button", { class: "button", type: "button", onclick: () => onFilter(this._filter) }, "Keep only these");
+    this.elements = this._built();
+    this._said();
+  }
+
+  /** @returns {Item[]} the selected images, or all */
+  get _chosen() {
+    return this.selection.items.length ? this.selection.items : this._collection.items;
+  }
+
+  /** @returns {string} a filter that chooses them; it may be too long */
+  get _filter() {
+    if (!this.selection.items.length && this._collection.filter) return this._collection.filter;
+    return `sample_id IN (${this._chosen.map(({ sample_id }) => literal(sample_id)).join(", ")})`;
+  }
+
+  /** Show the two selected images side by side. */
+  compare() {
+    const [left, right] = this.selection.items;
+    if (right) compare(this._datasetId, left, right);
+  }
+
+  /**
+   * @param {string} key
+   * @returns {boolean} whether it meant something here
+   */
+  key(key) {
+    if (key !== "c") return this.tagging.key(key);
+    this.compare();
+    return true;
+  }
+
+  _built() {
+    const { title, note, items, groups, fileName, controls, empty } = this._collection;
+    const heading = el("h2", { tabindex: "-1" }, title);
+    if (!items.length) return present([heading, controls, el("p", { class: "note" }, empty)]);
+    const actions = el(
+      "div",
+      { class: "row" },
+      sayingButton("Copy ids", "Copied", () => copy(this._chosen.map(({ sample_id }) => sample_id).join("\n"))),
+      sayingButton("Download CSV", "Saved", () => save(new Blob([csv(this._chosen)], { type: "text/csv" }), `${fileName}.csv`)),
+      this._keep,
+    );
+    const selected = el("div", { class: "row selected" }, this._selected, this._compare, this._clear);
+    const images = groups ? groupList(this._datasetId, groups, this._tiles) : imageGrid(this._datasetId, items, this._tiles);
+    return present([heading, el("p", { class: "note" }, note), controls, actions, ...this.tagging.elements, selected, images]);
+  }
+
+  _said() {
+    const n = this.selection.items.length;
+    this._selected.textContent = n ? `${count(n)} selected` : "Ctrl + click selects, Shift + click a range.";
+    this._compare.hidden = n !== 2;
+    this._clear.hidden = !n;
+    this._keep.disabled = this._filter.length > FILTER_LETTERS;
+  }
 }
 
 /** @param {(HTMLElement | undefined)[]} elements */

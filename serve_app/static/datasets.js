@@ -3,6 +3,7 @@
  * @module
  */
 
+import { placed } from "./address.js";
 import * as api from "./api.js";
 import { byId, el, fill } from "./dom.js";
 import { plural } from "./words.js";
@@ -31,7 +32,7 @@ export class Datasets {
   /** Read the list anew and keep the choice, or take the one the address names, or the newest. */
   async load() {
     this._all = await api.listDatasets();
-    const wanted = this.current?.id ?? new URL(location.href).searchParams.get("dataset");
+    const wanted = this.current?.id ?? placed().dataset;
     const options = this._all.map(({ id, name }) => el("option", { value: id }, name));
     fill(this._choice, ...(options.length ? options : [el("option", { value: "" }, "None yet")]));
     this._choice.disabled = !options.length;
@@ -45,10 +46,6 @@ export class Datasets {
     this._choice.value = id;
     this._rescan.disabled = !this.current;
     this._say(this.current ? plural(this.current.sample_count, "image") : "A dataset is a folder of images.");
-    const address = new URL(location.href);
-    if (this.current) address.searchParams.set("dataset", id);
-    else address.searchParams.delete("dataset");
-    history.replaceState(null, "", address);
     this._onChoice(this.current);
   }
 

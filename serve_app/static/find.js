@@ -22,9 +22,11 @@ export class Find {
   /**
    * @param {HTMLElement} root
    * @param {Panel} panel
+   * @param {() => string} where the filter of the moment, empty for none
    */
-  constructor(root, panel) {
+  constructor(root, panel, where) {
     this._panel = panel;
+    this._where = where;
     /** @type {Dataset | null} */
     this._dataset = null;
     this._threshold = FIRST_THRESHOLD;
@@ -64,7 +66,7 @@ export class Find {
     preview.addEventListener("load", () => URL.revokeObjectURL(preview.src), { once: true });
     preview.addEventListener("error", () => preview.remove(), { once: true });
     this._panel.find(`Like ${file.name}`, async () => {
-      const { items } = await api.searchByImage(dataset.id, file, SEARCH_RESULTS);
+      const { items } = await api.searchByImage(dataset.id, file, SEARCH_RESULTS, this._where());
       return {
         title: `Like ${file.name}`,
         note: "Best first; the number is the cosine similarity.",
@@ -80,7 +82,7 @@ export class Find {
     const dataset = /** @type {Dataset} */ (this._dataset);
     const controls = this._slider();
     const find = async (/** @type {AbortSignal} */ signal) => {
-      const { groups } = await api.duplicates(dataset.id, this._threshold, signal);
+      const { groups } = await api.duplicates(dataset.id, this._threshold, this._where(), signal);
       const items = groups.flatMap((group, i) => group.map((item) => ({ ...item, group: i + 1 })));
       return {
         title: plural(groups.length, "group of near-duplicates", "groups of near-duplicates"),
@@ -112,7 +114,7 @@ export class Find {
   _outliers() {
     const dataset = /** @type {Dataset} */ (this._dataset);
     this._panel.find("Outliers", async (signal) => {
-      const { items } = await api.outliers(dataset.id, OUTLIERS, signal);
+      const { items } = await api.outliers(dataset.id, OUTLIERS, this._where(), signal);
       return {
         title: "Outliers",
         note: "The images least like their ten nearest neighbours; the number is that mean similarity.",
@@ -126,7 +128,7 @@ export class Find {
   _diverse() {
     const dataset = /** @type {Dataset} */ (this._dataset);
     this._panel.find("Diverse sample", async (signal) => {
-      const { items } = await api.diverse(dataset.id, DIVERSE, signal);
+      const { items } = await api.diverse(dataset.id, DIVERSE, this._where(), signal);
       return {
         title: "Diverse sample",
         note: "Chosen so that every image is near one of them: a start for labelling, in this order.",
@@ -140,7 +142,7 @@ export class Find {
   /** A plain link downloads as a stream; with a key the file passes through the page. */
   async _export() {
     const dataset = /** @type {Dataset} */ (this._dataset);
-    const path = api.parquetPath(dataset.id);
+    const path = api.parquetPath(dataset.id, this._where());
     this._problem.textContent = "";
     if (!api.hasKey()) {
       el("a", { href: api.urlOf(path), download: `${dataset.name}.parquet` }).click();

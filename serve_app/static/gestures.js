@@ -3,7 +3,7 @@
  * @module
  */
 
-import { Lasso, rowsInside } from "./lasso.js";
+import { Lasso, rowsInside, thinned } from "./lasso.js";
 
 const CLICK_PX = 4;
 const STEP_PX = 60;
@@ -16,11 +16,13 @@ export class Gestures {
   /**
    * @param {ScatterMap} map
    * @param {SVGSVGElement} svg
-   * @param {{onHover: (row: number) => void, onPick: (row: number) => void, onLasso: (rows: number[]) => void,
+   * @param {(px: number, py: number) => number} pictureAt the row of the picture at a pixel, -1 for none
+   * @param {{onHover: (row: number) => void, onPick: (row: number) => void, onLasso: (rows: number[], corners: import("./lasso.js").Place[]) => void,
    *   onTool: (tool: Tool) => void}} events
    */
-  constructor(map, svg, events) {
+  constructor(map, svg, pictureAt, events) {
     this._map = map;
+    this._pictureAt = pictureAt;
     this._lasso = new Lasso(svg);
     this._events = events;
     /** @type {Tool} */
@@ -80,7 +82,7 @@ export class Gestures {
   _move(event) {
     const before = this._pointers.get(event.pointerId);
     if (!before) {
-      this._events.onHover(this._map.rowAt(event.offsetX, event.offsetY));
+      this._events.onHover(this._rowAt(event.offsetX, event.offsetY));
       return;
     }
     const [dx, dy] = [event.offsetX - before.offsetX, event.offsetY - before.offsetY];
@@ -103,8 +105,8 @@ export class Gestures {
     if (this._travel <= CLICK_PX) {
       if (event.type === "pointerup") this._pick(event.offsetX, event.offsetY);
     } else if (this._isDrawing && this._map.points) {
-      const places = corners.map(([x, y]) => camera.toMap(x, y));
-      this._events.onLasso(rowsInside(this._map.points, places, (row) => this._map.isShown(row)));
+      const places = thinned(corners).map(([x, y]) => camera.toMap(x, y));
+      this._events.onLasso(rowsInside(this._map.points, places, (row) => this._map.isShown(row)), places);
       this.use("pan");
     }
     this._isDrawing = false;
@@ -116,8 +118,19 @@ export class Gestures {
    * @param {number} [radiusPx]
    */
   _pick(px, py, radiusPx) {
-    const row = this._map.rowAt(px, py, radiusPx);
+    const row = this._rowAt(px, py, radiusPx);
     if (row >= 0) this._events.onPick(row);
+  }
+
+  /**
+   * @param {number} px
+   * @param {number} py
+   * @param {number} [radiusPx]
+   * @returns {number} what lies there: a picture lies over the points
+   */
+  _rowAt(px, py, radiusPx) {
+    const row = this._pictureAt(px, py);
+    return row >= 0 ? row : this._map.rowAt(px, py, radiusPx);
   }
 
   /** @param {PointerEvent} event of one of two fingers */

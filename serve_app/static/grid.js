@@ -11,7 +11,8 @@ const PAGE = 80;
 const TILE_PX = 128;
 
 /** @typedef {import("./api.js").Item} Item */
-/** @typedef {{onOpen: (item: Item) => void, onHover: (item: Item | null) => void}} TileEvents */
+/** @typedef {import("./selection.js").Selection} Selection */
+/** @typedef {{onOpen: (item: Item) => void, onHover: (item: Item | null) => void, selection?: Selection}} TileEvents */
 
 /**
  * @param {string} datasetId
@@ -19,7 +20,7 @@ const TILE_PX = 128;
  * @param {TileEvents} events
  * @returns {HTMLLIElement}
  */
-export function tile(datasetId, item, { onOpen, onHover }) {
+export function tile(datasetId, item, { onOpen, onHover, selection }) {
   const score = item.score === undefined ? null : el("span", { class: "score" }, similarity(item.score));
   const about = item.label === null ? item.file_name : `${item.file_name} · ${item.label}`;
   const button = el(
@@ -28,7 +29,8 @@ export function tile(datasetId, item, { onOpen, onHover }) {
       class: "tile",
       type: "button",
       title: about,
-      onclick: () => onOpen(item),
+      "aria-pressed": selection && String(selection.has(item.sample_id)),
+      onclick: (/** @type {MouseEvent} */ event) => selection?.click(event, item) || onOpen(item),
       onpointerenter: () => onHover(item),
       onpointerleave: () => onHover(null),
       onfocus: () => onHover(item),
@@ -37,6 +39,14 @@ export function tile(datasetId, item, { onOpen, onHover }) {
     el("span", { class: "frame" }, thumbnail(datasetId, item, TILE_PX), score),
     el("span", { class: "name" }, shortName(item.file_name)),
   );
+  if (selection) {
+    button.addEventListener("select-tile", () => selection.include(button, item));
+    button.addEventListener("keydown", (event) => {
+      if (event.key !== "x" || event.ctrlKey || event.metaKey || event.altKey) return;
+      event.preventDefault();
+      selection.toggle(button, item);
+    });
+  }
   return el("li", {}, button);
 }
 

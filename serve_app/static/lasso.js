@@ -4,6 +4,8 @@
  */
 
 const MIN_STEP_PX = 3;
+/** So many fit into a filter beside others. */
+const MOST_CORNERS = 100;
 
 /** @typedef {[number, number]} Place */
 
@@ -34,6 +36,15 @@ export class Lasso {
     this._polygon.setAttribute("points", "");
     return corners;
   }
+}
+
+/**
+ * @param {Place[]} corners
+ * @returns {Place[]} a hundred of them at most, evenly
+ */
+export function thinned(corners) {
+  const step = Math.max(1, corners.length / MOST_CORNERS);
+  return Array.from({ length: Math.floor(corners.length / step) }, (_, i) => corners[Math.floor(i * step)]);
 }
 
 /**

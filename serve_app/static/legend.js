@@ -1,13 +1,14 @@
 /**
- * Labels with their colours: click to hide, point to bring out.
+ * Values with their colours: click to hide, point to bring out.
  * @module
  */
 
 import { el, fill } from "./dom.js";
-import { colours } from "./palette.js";
+import { MAX_CLASSES } from "./palette.js";
 import { count } from "./words.js";
 
-/** @typedef {import("./points.js").LabelClass} LabelClass */
+/** @typedef {import("./colouring.js").LabelClass} LabelClass */
+/** @typedef {import("./colouring.js").Colouring} Colouring */
 
 export class Legend {
   /**
@@ -17,15 +18,15 @@ export class Legend {
   constructor(root, events) {
     this._root = root;
     this._events = events;
-    /** @type {LabelClass[]} */
-    this._classes = [];
+    /** @type {Colouring | null} */
+    this._colouring = null;
     /** @type {Set<number>} */
     this._hidden = new Set();
   }
 
-  /** @param {LabelClass[]} classes */
-  show(classes) {
-    this._classes = classes;
+  /** @param {Colouring | null} colouring null without a map */
+  show(colouring) {
+    this._colouring = colouring;
     this._hidden = new Set();
     this._events.onHidden(this._hidden);
     this.render();
@@ -33,19 +34,29 @@ export class Legend {
 
   /** Draw anew: other classes or another theme. */
   render() {
-    if (!this._classes.length) {
+    const { classes = [], range = null } = this._colouring ?? {};
+    if (!classes.length && !range) {
       fill(this._root, el("p", { class: "note" }, "They appear with the map."));
       return;
     }
     const all = el("button", { class: "link", type: "button", onclick: () => this._hide([]) }, "Show all");
-    const none = el("button", { class: "link", type: "button", onclick: () => this._hide(this._classes.map(({ slot }) => slot)) }, "Hide all");
-    fill(this._root, el("ul", {}, ...this._classes.map((one) => this._row(one))), el("div", { class: "row" }, all, none));
+    const none = el("button", { class: "link", type: "button", onclick: () => this._hide(classes.map(({ slot }) => slot)) }, "Hide all");
+    const rows = el("ul", {}, ...classes.map((one) => this._row(one)));
+    fill(this._root, range && this._scale(range), rows, classes.length > 1 && el("div", { class: "row" }, all, none));
+  }
+
+  /** @param {[string, string]} range */
+  _scale([least, greatest]) {
+    const steps = /** @type {Colouring} */ (this._colouring).palette().slice(0, MAX_CLASSES);
+    const bar = el("div", { class: "scale", role: "img", "aria-label": `from ${least} to ${greatest}` });
+    bar.style.setProperty("--steps", steps.join(", "));
+    return el("div", {}, bar, el("div", { class: "ends note" }, el("span", {}, least), el("span", {}, greatest)));
   }
 
   /** @param {LabelClass} labelClass */
   _row({ slot, label, count: n }) {
     const swatch = el("span", { class: "swatch" });
-    swatch.style.setProperty("--colour", colours()[slot]);
+    swatch.style.setProperty("--colour", /** @type {Colouring} */ (this._colouring).palette()[slot]);
     const emphasise = () => this._events.onEmphasis(slot);
     const calm = () => this._events.onEmphasis(null);
     const button = el(

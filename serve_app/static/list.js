@@ -18,19 +18,24 @@ export class SampleList {
     this._root = root;
     this._events = events;
     this._warning = "";
-    this._datasetId = "";
+    this._shown = "";
   }
 
   /** @param {string} warning why there is no map; empty for none */
   warn(warning) {
     this._warning = warning;
-    this._datasetId = "";
+    this._shown = "";
   }
 
-  /** @param {string} datasetId empty for none; one that is shown already is not read again */
-  show(datasetId) {
-    if (datasetId && datasetId === this._datasetId) return;
-    this._datasetId = datasetId;
+  /**
+   * What is shown already is not read again.
+   * @param {string} datasetId empty for none
+   * @param {string} where a filter, empty for none
+   */
+  show(datasetId, where) {
+    const wanted = `${datasetId} ${where}`;
+    if (datasetId && wanted === this._shown) return;
+    this._shown = wanted;
     const grid = el("ul", { class: "grid large" });
     const problem = el("p", { class: "problem", role: "alert" });
     const warning = this._warning && el("p", { class: "warning", role: "status" }, this._warning);
@@ -41,13 +46,13 @@ export class SampleList {
     let cursor = null;
     onReached(grid, async () => {
       try {
-        const page = await api.listSamples(datasetId, PAGE, cursor);
+        const page = await api.listSamples(datasetId, PAGE, cursor, where);
         cursor = page.next_cursor;
         grid.append(...page.items.map(({ id, file_name, label }) => tile(datasetId, { sample_id: id, file_name, label }, this._events)));
         return cursor !== null;
       } catch (error) {
         problem.textContent = /** @type {Error} */ (error).message;
-        this._datasetId = "";
+        this._shown = "";
         return false;
       }
     });

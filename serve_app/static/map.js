@@ -4,7 +4,7 @@
  */
 
 import { Camera } from "./camera.js";
-import { colours, ground, ink, rgb } from "./palette.js";
+import { ground, ink, rgb } from "./palette.js";
 import { PointRenderer } from "./renderer.js";
 
 const MAX_PIXEL_RATIO = 2;
@@ -20,11 +20,13 @@ const FEW = 2000;
 const REFERENCE_PX = 700;
 
 /** @typedef {import("./points.js").Points} Points */
+/** @typedef {import("./colouring.js").Colouring} Colouring */
 
 export class ScatterMap {
   /**
    * @param {HTMLCanvasElement} canvas
-   * @param {{onLost: () => void, onRestored: () => void, onView: () => void}} events
+   * @param {{onLost: () => void, onRestored: () => void, onView: () => void, onDrawn: () => void, onShown: () => void}} events
+   *   `onDrawn` after each frame, `onShown` when other points are shown
    * @throws {Error} when the browser has no WebGL 2
    */
   constructor(canvas, events) {
@@ -32,13 +34,21 @@ export class ScatterMap {
     this.camera = new Camera();
     /** @type {Points | null} */
     this.points = null;
+    /** @type {Colouring | null} */
+    this.colouring = null;
+    /** @type {Uint8Array | null} 1 for each point that the filter lets through; null for no filter */
+    this._passing = null;
     this._renderer = new PointRenderer(canvas);
     this._events = events;
     this._order = shuffled(0);
     /** @type {Set<number>} */
     this._hidden = new Set();
+    /** @type {string[]} */
+    this._palette = [];
     /** @type {number[] | null} */
     this._marked = null;
+    /** @type {Set<number> | null} the same */
+    this._bright = null;
     /** @type {number | null} */
     this._emphasised = null;
     /** @type {number[]} */
@@ -61,34 +71,64 @@ export class ScatterMap {
     });
     canvas.addEventListener("webglcontextrestored", () => {
       this._renderer = new PointRenderer(canvas);
-      this.setPoints(this.points);
+      this._load();
       events.onRestored();
     });
     this.recolour();
   }
 
-  /** @param {Points | null} points the view and what is hidden stay */
-  setPoints(points) {
+  /**
+   * The view and what is hidden stay; a filter of the points before is gone.
+   * @param {Points | null} points
+   * @param {Colouring | null} colouring of the same points
+   */
+  setPoints(points, colouring) {
     this.points = points;
-    this._marked = null;
+    this.colouring = colouring;
+    this._passing = null;
+    this._marked = this._bright = null;
     this._focus = [];
     this._order = shuffled(points?.count ?? 0);
-    this._renderer.setPoints(points?.xy ?? new Float32Array(), points?.slots ?? new Uint8Array());
-    this._renderer.setRows("focus", new Uint32Array());
+    this._load();
+  }
+
+  /** Give the graphics driver everything: it is new, or there are other points. */
+  _load() {
+    this._renderer.setPoints(this.points?.xy ?? new Float32Array(), this.colouring?.slots ?? new Uint8Array());
+    this._renderer.setRows("focus", Uint32Array.from(this._focus));
     this._isNew = true;
+    this._events.onShown();
     this.recolour();
+    this._upload();
+  }
+
+  /** @param {Colouring} colouring of the present points */
+  colourBy(colouring) {
+    this.colouring = colouring;
+    this._renderer.setSlots(colouring.slots);
+    this._events.onShown();
+    this.recolour();
+    this._upload();
+  }
+
+  /** @param {Uint8Array | null} passing 1 for each point to show; null for all */
+  filter(passing) {
+    this._passing = passing;
+    this._events.onShown();
     this._upload();
   }
 
   /** @param {Set<number>} slots classes not to draw */
   hide(slots) {
     this._hidden = slots;
+    this._events.onShown();
     this._upload();
   }
 
   /** @param {number[] | null} rows drawn full while the others are dimmed; null for no difference */
   mark(rows) {
     this._marked = rows;
+    this._bright = rows && new Set(rows);
     this._upload();
   }
 
@@ -107,13 +147,15 @@ export class ScatterMap {
 
   /** Take the colours of the present theme. */
   recolour() {
-    this._renderer.setColours(colours().flatMap(rgb));
+    this._palette = this.colouring?.palette() ?? [];
+    if (this.colouring) this._renderer.setColours(this._palette.flatMap(rgb));
     this.invalidate();
   }
 
   /** @param {number} row */
   isShown(row) {
-    return !this.points || !this._hidden.has(this.points.slots[row]);
+    const passes = !this._passing || this._passing[row] === 1;
+    return passes && !(this.colouring && this._hidden.has(this.colouring.slots[row]));
   }
 
   /**
@@ -127,6 +169,25 @@ export class ScatterMap {
     const [x, y] = this.camera.toMap(px, py);
     const reach = (radiusPx + this._size() / 2) / this.camera.scale;
     return this.points.index.neighbors(x, y, 1, reach, (row) => this.isShown(row))[0] ?? -1;
+  }
+
+  /** @returns {Uint32Array} the shown points in the order in which they are drawn */
+  shown() {
+    return this._hidden.size || this._passing ? this._order.filter((row) => this.isShown(row)) : this._order;
+  }
+
+  /** @param {number} row */
+  isDimmed(row) {
+    if (this._emphasised !== null) return this.colouring?.slots[row] !== this._emphasised;
+    return this._bright !== null && !this._bright.has(row);
+  }
+
+  /**
+   * @param {number} row
+   * @returns {string} the CSS colour of its point
+   */
+  colourOf(row) {
+    return this._palette[this.colouring?.slots[row] ?? 0] ?? "";
   }
 
   /**
@@ -187,6 +248,7 @@ export class ScatterMap {
       { rows: "focus", size_px: size_px * 1.2 + 9 * ratio, alpha: 1, outline_px: 2.5 * ratio, outline: ring },
     ]);
     this.drawn = { frames: this.drawn.frames + 1, share };
+    this._events.onDrawn();
     if (this._isNew && this.points) performance.mark("map-drawn", { detail: this.points.count });
     this._isNew = false;
   }
@@ -204,8 +266,8 @@ export class ScatterMap {
 
   /** Say anew which rows are drawn. */
   _upload() {
-    const slots = this.points?.slots;
-    const shown = this._hidden.size ? this._order.filter((row) => this.isShown(row)) : this._order;
+    const slots = this.colouring?.slots;
+    const shown = this.shown();
     this._renderer.setRows("all", shown);
     const marked =
       this._emphasised !== null && slots

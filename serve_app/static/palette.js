@@ -24,6 +24,21 @@ const DARK = [
   "#aeb6c2", "#6f7885",
 ]; // prettier-ignore
 
+/** Stops of viridis (CC0, matplotlib), so that more is farther from the ground. */
+const MORE_IS_DARKER = ["#7ad151", "#2fb47c", "#1f948c", "#2a768e", "#3b528b", "#46327e", "#440154"];
+const MORE_IS_BRIGHTER = ["#414487", "#355f8d", "#26828e", "#1fa187", "#44bf70", "#90d743", "#fde725"];
+
+/** @returns {string[]} a CSS colour for each slot where slots are steps of a scale, in the present theme */
+export function scaleColours() {
+  const stops = (isDark() ? MORE_IS_BRIGHTER : MORE_IS_DARKER).map(rgb);
+  const steps = Array.from({ length: MAX_CLASSES }, (_, step) => {
+    const at = (step / (MAX_CLASSES - 1)) * (stops.length - 1);
+    const [low, high] = [stops[Math.floor(at)], stops[Math.ceil(at)]];
+    return `#${low.map((part, i) => Math.round(255 * (part + (at % 1) * (high[i] - part))).toString(16).padStart(2, "0")).join("")}`;
+  });
+  return [...steps, ...colours().slice(MAX_CLASSES)];
+}
+
 /** @returns {string[]} a CSS colour for each slot, in the present theme */
 export const colours = () => (isDark() ? DARK : LIGHT);
 

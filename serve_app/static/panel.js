@@ -4,7 +4,7 @@
  */
 
 import * as api from "./api.js";
-import { collectionView } from "./collection.js";
+import { CollectionView } from "./collection.js";
 import { detailView } from "./detail.js";
 import { el, fill } from "./dom.js";
 import { imageGrid } from "./grid.js";
@@ -18,14 +18,19 @@ const NEIGHBOURS = 24;
 export class Panel {
   /**
    * @param {HTMLElement} root
-   * @param {{onHighlight: (highlight: Highlight) => void, onHover: (item: Item | null) => void}} events
+   * @param {{onHighlight: (highlight: Highlight) => void, onHover: (item: Item | null) => void,
+   *   onOpened: (item: Item | null) => void, onFilter: (expression: string) => void, onTagged: () => void}} events
+   * @param {() => string} where the filter of the moment, empty for none
    */
-  constructor(root, events) {
+  constructor(root, events, where) {
     this._root = root;
     this._events = events;
+    this._where = where;
     this._datasetId = "";
     /** @type {Collection | null} */
     this._collection = null;
+    /** @type {CollectionView | null} */
+    this._view = null;
     /** @type {Item | null} */
     this._active = null;
     this._loading = new AbortController();
@@ -76,7 +81,8 @@ export class Panel {
     this._abort();
     this._collection = collection;
     this._active = null;
-    this._show("found", collectionView(this._datasetId, collection, this._tiles));
+    this._view = new CollectionView(this._datasetId, collection, this._tiles, this._events);
+    this._show("found", this._view.elements);
     this.highlight({ mark: collection.items, active: null });
   }
 
@@ -99,7 +105,7 @@ export class Panel {
     this._show("image", detailView(this._datasetId, item, neighbours));
     this.highlight({ mark: this._collection?.items ?? null, active: item });
     try {
-      const { items } = await api.similar(this._datasetId, item.sample_id, NEIGHBOURS, signal);
+      const { items } = await api.similar(this._datasetId, item.sample_id, NEIGHBOURS, this._where(), signal);
       if (signal.aborted) return;
       fill(neighbours, items.length ? imageGrid(this._datasetId, items, this._tiles) : el("p", { class: "note" }, "It is the only one."));
       this.highlight({ mark: items, active: item });
@@ -112,6 +118,14 @@ export class Panel {
   back() {
     if (this._active && this._collection) this.collect(this._collection);
     else this.reset(this._datasetId);
+  }
+
+  /**
+   * @param {string} key
+   * @returns {boolean} whether it meant something to what is shown
+   */
+  key(key) {
+    return this._view?.key(key) ?? false;
   }
 
   /** @param {Highlight} [highlight] to show on the map; the last one again when absent, for a new map */
@@ -132,6 +146,8 @@ export class Panel {
    * @param {HTMLElement[]} elements
    */
   _show(view, elements) {
+    if (view !== "found") this._view = null;
+    this._events.onOpened(view === "image" ? this._active : null);
     const hadFocus = this._root.contains(document.activeElement);
     this._root.dataset.view = view;
     const label = view === "image" && this._collection ? "Back" : "Close";
@@ -165,7 +181,9 @@ export class Panel {
 const HINTS = [
   ["Point at a dot", "to see its image."],
   ["Click it", "for the images most like it."],
-  ["Draw a lasso", "with Shift + drag, to collect a region."],
+  ["Draw a lasso", "with Shift + drag, to collect a region, tag it, or keep only it."],
+  ["Write a filter", "above the map: label = 'cat' AND tag <> 'seen'."],
   ["Drop an image", "anywhere, to find those like it."],
   ["Near-duplicates, outliers", "and a diverse sample are on the left."],
+  ["Press ?", "for the keys."],
 ];

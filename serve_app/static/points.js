@@ -3,35 +3,31 @@
  * @module
  */
 
-import { MAX_CLASSES, OTHER, UNLABELLED } from "./palette.js";
 import { tableFromIPC } from "./vendor/arrow.js";
 import Flatbush from "./vendor/flatbush.js";
 
 /** @typedef {import("./api.js").Item} Item */
-/** @typedef {{slot: number, label: string, count: number}} LabelClass */
 /** @typedef {{length: number, get(index: number): any}} Column */
+/** @typedef {{middleX: number, middleY: number, half: number}} Frame */
 
-/** Places (scaled into the square ±1, x and y alike), label classes and names of N samples. */
+/** Places (scaled into the square ±1, x and y alike), labels and names of N samples. */
 export class Points {
   /**
    * @param {Column} ids
    * @param {Column} names
    * @param {Column} labels
-   * @param {Float32Array} xy 2N
+   * @param {Frame} frame
+   * @param {Float32Array} xy 2N, within the frame
    */
-  constructor(ids, names, labels, xy) {
+  constructor(ids, names, labels, frame, xy) {
     this.count = ids.length;
     this.xy = xy;
+    this._frame = frame;
     this._ids = ids;
     this._names = names;
     this._labels = labels;
     /** @type {Map<string, number> | null} */
     this._rows = null;
-    const { classes, slots } = classify(labels);
-    /** @type {LabelClass[]} */
-    this.classes = classes;
-    /** Class slot of each point. */
-    this.slots = slots;
     this.index = indexOf(xy);
   }
 
@@ -46,7 +42,8 @@ export class Points {
       if (!column) throw new Error(`The map has no column ${name}.`);
       return column;
     });
-    return new Points(ids, names, labels, scaled(x.toArray(), y.toArray()));
+    const frame = frameOf(x.toArray(), y.toArray());
+    return new Points(ids, names, labels, frame, scaled(x.toArray(), y.toArray(), frame));
   }
 
   /**
@@ -55,6 +52,21 @@ export class Points {
    */
   item(row) {
     return { sample_id: this._ids.get(row), file_name: this._names.get(row), label: this._labels.get(row) };
+  }
+
+  /** @returns {(string | null)[]} the label of each point */
+  labels() {
+    return Array.from({ length: this.count }, (_, row) => this._labels.get(row));
+  }
+
+  /**
+   * @param {number} x in the square ±1
+   * @param {number} y
+   * @returns {[number, number]} as the service counts
+   */
+  toService(x, y) {
+    const { middleX, middleY, half } = this._frame;
+    return [x * half + middleX, y * half + middleY];
   }
 
   /**
@@ -68,41 +80,29 @@ export class Points {
 }
 
 /**
- * Number the labels by frequency; the twenty most frequent have a slot of their own.
- * @param {Column} labels
- * @returns {{classes: LabelClass[], slots: Uint8Array}}
+ * The square around the points.
+ * @param {ArrayLike<number>} x
+ * @param {ArrayLike<number>} y
+ * @returns {Frame}
  */
-function classify(labels) {
-  /** @type {Map<string | null, number>} */
-  const counts = new Map();
-  const values = Array.from({ length: labels.length }, (_, row) => labels.get(row));
-  for (const label of values) counts.set(label, (counts.get(label) ?? 0) + 1);
-  const named = [...counts].filter(([label]) => label !== null);
-  named.sort(([a, n], [b, m]) => m - n || (String(a) < String(b) ? -1 : 1));
-  const classes = named.slice(0, MAX_CLASSES).map(([label, count], slot) => ({ slot, label: String(label), count }));
-  const rest = named.slice(MAX_CLASSES);
-  const unlabelled = counts.get(null);
-  const restCount = rest.reduce((sum, [, count]) => sum + count, 0);
-  if (rest.length) classes.push({ slot: OTHER, label: `${rest.length} other labels`, count: restCount });
-  if (unlabelled) classes.push({ slot: UNLABELLED, label: "no label", count: unlabelled });
-  const slotOf = new Map(classes.filter(({ slot }) => slot < OTHER).map(({ label, slot }) => [label, slot]));
-  return { classes, slots: Uint8Array.from(values, (label) => (label === null ? UNLABELLED : slotOf.get(label) ?? OTHER)) };
+function frameOf(x, y) {
+  const [left, right] = bounds(x);
+  const [bottom, top] = bounds(y);
+  return { middleX: (left + right) / 2, middleY: (bottom + top) / 2, half: Math.max(right - left, top - bottom) / 2 || 1 };
 }
 
 /**
  * Centre the points on 0 and scale the longer side of their bounds to 2.
  * @param {ArrayLike<number>} x
  * @param {ArrayLike<number>} y
+ * @param {Frame} frame
  * @returns {Float32Array}
  */
-function scaled(x, y) {
-  const [left, right] = bounds(x);
-  const [bottom, top] = bounds(y);
-  const half = Math.max(right - left, top - bottom) / 2 || 1;
+function scaled(x, y, { middleX, middleY, half }) {
   const xy = new Float32Array(2 * x.length);
   for (let i = 0; i < x.length; i++) {
-    xy[2 * i] = (x[i] - (left + right) / 2) / half;
-    xy[2 * i + 1] = (y[i] - (bottom + top) / 2) / half;
+    xy[2 * i] = (x[i] - middleX) / half;
+    xy[2 * i + 1] = (y[i] - middleY) / half;
   }
   return xy;
 }

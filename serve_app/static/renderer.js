@@ -73,6 +73,11 @@ export class PointRenderer {
    */
   setPoints(xy, slots) {
     this._attribute("place", this._places, xy, 2, this._gl.FLOAT);
+    this.setSlots(slots);
+  }
+
+  /** @param {Uint8Array} slots */
+  setSlots(slots) {
     this._attribute("slot", this._slots, slots, 1, this._gl.UNSIGNED_BYTE);
   }
 

@@ -8,6 +8,7 @@ import { Gestures } from "./gestures.js";
 import { thumbnail } from "./images.js";
 import { SampleList } from "./list.js";
 import { ScatterMap } from "./map.js";
+import { Pictures } from "./pictures.js";
 import { count } from "./words.js";
 
 const ZOOM_STEP = 1.5;
@@ -19,13 +20,18 @@ const LOST = "The graphics driver has stopped the map; it comes back by itself w
 
 /** @typedef {import("./api.js").Item} Item */
 /** @typedef {import("./points.js").Points} Points */
+/** @typedef {import("./colouring.js").Colouring} Colouring */
+/** @typedef {import("./lasso.js").Place} Place */
 /** @typedef {{title: string, text: string, action?: string, onAction?: () => void}} Message */
 
 export class Stage {
-  /** @param {{onOpen: (item: Item) => void, onLasso: (items: Item[]) => void}} events */
+  /** @param {{onOpen: (item: Item) => void, onLasso: (items: Item[], corners: Place[]) => void}} events */
   constructor(events) {
     this._events = events;
     this._datasetId = "";
+    this._where = "";
+    /** @type {Uint8Array | null} */
+    this._passing = null;
     /** @type {number} the row of the open image */
     this._active = -1;
     this._hovered = -1;
@@ -33,6 +39,8 @@ export class Stage {
     this._list = new SampleList(byId("list"), { onOpen: events.onOpen, onHover: () => {} });
     /** @type {ScatterMap | null} */
     this.map = this._makeMap();
+    /** @type {Pictures | null} */
+    this.pictures = this.map && new Pictures(this.map);
     if (this.map) this._connect(this.map);
     byId("show-map").addEventListener("click", () => this.show("map"));
     byId("show-list").addEventListener("click", () => this.show("list"));
@@ -51,6 +59,8 @@ export class Stage {
         onLost: () => this._withoutMap(LOST),
         onRestored: () => this._withMap(),
         onView: () => this._hideTip(),
+        onDrawn: () => this.pictures?.draw(),
+        onShown: () => this.pictures?.choose(),
       });
     } catch {
       return null;
@@ -60,13 +70,17 @@ export class Stage {
   /** @param {ScatterMap} map */
   _connect(map) {
     const [pan, lasso] = [byId("tool-pan"), byId("tool-lasso")];
-    const gestures = new Gestures(map, byId("map-lasso"), {
+    const at = (/** @type {number} */ px, /** @type {number} */ py) => this.pictures?.rowAt(px, py) ?? -1;
+    const gestures = new Gestures(map, byId("map-lasso"), at, {
       onHover: (row) => this.hover(row, true),
       onPick: (row) => {
         this._hideTip();
         if (map.points) this._events.onOpen(map.points.item(row));
       },
-      onLasso: (rows) => this._events.onLasso(rows.map((row) => /** @type {Points} */ (map.points).item(row))),
+      onLasso: (rows, corners) => {
+        const points = /** @type {Points} */ (map.points);
+        this._events.onLasso(rows.map((row) => points.item(row)), corners.map(([x, y]) => points.toService(x, y)));
+      },
       onTool: (tool) => {
         pan.setAttribute("aria-pressed", String(tool === "pan"));
         lasso.setAttribute("aria-pressed", String(tool === "lasso"));
@@ -82,15 +96,37 @@ export class Stage {
   /**
    * @param {string} datasetId empty for none
    * @param {Points | null} points
+   * @param {Colouring | null} colouring of the points
    */
-  load(datasetId, points) {
+  load(datasetId, points, colouring) {
     if (datasetId !== this._datasetId) this.map?.camera.fit();
     this._datasetId = datasetId;
+    this._passing = null;
     this._active = -1;
     this.hover(-1, false);
-    this.map?.setPoints(points);
-    byId("map-count").textContent = points?.count ? `${count(points.count)} points` : "";
-    if (!byId("list").hidden) this._list.show(datasetId);
+    this.pictures?.reset(datasetId);
+    this.map?.setPoints(points, colouring);
+    this._count();
+    if (!byId("list").hidden) this._list.show(datasetId, this._where);
+  }
+
+  /**
+   * Show only some images.
+   * @param {string} where the filter, empty for none
+   * @param {Uint8Array | null} passing 1 for each point that passes it; null for all
+   */
+  filter(where, passing) {
+    this._where = where;
+    this._passing = passing;
+    this.map?.filter(passing);
+    this._count();
+    if (!byId("list").hidden) this._list.show(this._datasetId, where);
+  }
+
+  _count() {
+    const all = this.points?.count ?? 0;
+    const passing = this._passing?.reduce((sum, one) => sum + one, 0);
+    byId("map-count").textContent = !all ? "" : passing === undefined ? `${count(all)} points` : `${count(passing)} of ${count(all)} points`;
   }
 
   /** @param {"map" | "list"} view */
@@ -100,7 +136,7 @@ export class Stage {
     byId("map-tools").classList.toggle("away", view !== "map");
     byId("show-map").setAttribute("aria-pressed", String(view === "map"));
     byId("show-list").setAttribute("aria-pressed", String(view === "list"));
-    if (view === "list") this._list.show(this._datasetId);
+    if (view === "list") this._list.show(this._datasetId, this._where);
   }
 
   /** @param {Message | null} message over the map */

@@ -2,11 +2,15 @@
 
 import io
 import math
+import re
 import uuid
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw
+
+from serve_app.store.regions import inside
 
 AWKWARD_NAMES = [
     'two words/a "quoted" name.png',
@@ -20,6 +24,14 @@ LABELS = [
     "anemone", "barn owl", "chestnut", "dahlia", "egret", "fern", "gannet", "heather", "iris", "jay", "kelp",
     "lichen", "maple", "<b>nettle</b>", "oriole", "poppy", "quince", "rook", "sorrel", "thistle", "ulmus", "vetch",
 ]  # fmt: skip
+
+
+def stream(table):
+    """A table as an Arrow IPC stream."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
 
 
 class Album:
@@ -41,6 +53,8 @@ class Album:
         self.file_names = [f"{LABELS[c].strip('</b>')}/{i:06}.jpg" for i, c in enumerate(cluster)]
         self.file_names[: len(AWKWARD_NAMES)] = AWKWARD_NAMES[:n]
         self.rows = {name: row for row, name in enumerate(self.file_names)}
+        self.widths = random.integers(100, 2000, n)
+        self.tags = {}
         self.has_vectors = False
         self.has_map = False
         self.skips = []
@@ -55,10 +69,52 @@ class Album:
         item = {"sample_id": self.file_names[row], "file_name": self.file_names[row], "label": self.labels[row]}
         return item if score is None else {**item, "score": score}
 
-    def near(self, place, limit, but=-1):
+    def chosen(self, where):
+        """The rows that a filter chooses, all without one; raises `ValueError` for what DuckDB cannot read."""
+        if not where:
+            return list(range(self.n))
+        table = pa.table({"row": range(self.n), **self.columns()})
+        where = re.sub(r"inside\(([^()]*)\)", lambda match: self._inside(match[1]), where)
+        where = re.sub(r"\btag (=|<>) '([^']*)'", lambda match: self._tagged(*match.groups()), where)
+        with duckdb.connect() as connection:
+            connection.register("images", table)
+            try:
+                return [
+                    row
+                    for (row,) in connection.execute(f"SELECT row FROM images WHERE {where} ORDER BY row").fetchall()
+                ]
+            except duckdb.Error as error:
+                raise ValueError(str(error)) from None
+
+    def columns(self):
+        """The columns by name."""
+        return {
+            "sample_id": self.file_names,
+            "file_name": self.file_names,
+            "label": pa.array(self.labels, pa.string()),
+            "width": pa.array(self.widths, pa.float64()),
+            "tag": [
+                ", ".join(sorted(tag for tag, ids in self.tags.items() if name in ids)) or None
+                for name in self.file_names
+            ],
+        }
+
+    def _tags_of(self, name):
+        return ", ".join(sorted(tag for tag, ids in self.tags.items() if name in ids)) or None
+
+    def _inside(self, numbers):
+        corners = np.array([float(number) for number in numbers.split(",")]).reshape(-1, 2)
+        return f"row IN ({', '.join(map(str, np.flatnonzero(inside(self.points, corners)))) or -1})"
+
+    def _tagged(self, sign, tag):
+        ids = ", ".join("'" + name.replace("'", "''") + "'" for name in self.tags.get(tag, ())) or "NULL"
+        return f"coalesce({'NOT ' if sign == '<>' else ''}sample_id IN ({ids}), {sign == '<>'})"
+
+    def near(self, place, limit, but=-1, where=None):
         """The samples nearest to a place, best first."""
         distances = np.linalg.norm(self.points - place, axis=1)
-        order = [int(row) for row in np.argsort(distances, kind="stable")[: limit + 1] if row != but]
+        rows = {*self.chosen(where)} - {but}
+        order = [int(row) for row in np.argsort(distances, kind="stable") if int(row) in rows]
         return [self.item(row, math.exp(-float(distances[row]))) for row in order[:limit]]
 
     def duplicates(self, threshold):
@@ -74,7 +130,7 @@ class Album:
         distances = np.linalg.norm(self.points - self.points.mean(axis=0), axis=1)
         return [self.item(int(row), 0.1 + i / 1000) for i, row in enumerate(np.argsort(-distances)[:limit])]
 
-    def arrow(self):
+    def arrow(self, where=None):
         """The map as an Arrow stream, empty before there is one."""
         table = pa.table(
             {
@@ -85,10 +141,7 @@ class Album:
                 "label": pa.array(self.labels, pa.string()),
             }
         )
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table if self.has_map else table.slice(0, 0))
-        return sink.getvalue()
+        return stream(table.take(self.chosen(where)) if self.has_map else table.slice(0, 0))
 
     def picture(self, row, size_px):
         """A JPEG whose colours follow the label, a little different for each image."""

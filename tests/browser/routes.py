@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import io
 import json
+import math
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from fastapi import APIRouter, Header, UploadFile
 from PIL import Image
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from tests.browser.album import Album
+from serve_app.images.sheet import sheet
+from tests.browser.album import Album, stream
 
 ARROW = "application/vnd.apache.arrow.stream"
 MODELS = ("dinov2-base", "dinov2-small")
@@ -43,11 +47,12 @@ def datasets(service):
         return {"added": 0, "changed": 0, "removed": 0}
 
     @router.get("/{id}/samples")
-    async def samples(id: str, limit: int = 1000, cursor: int = 0):
+    async def samples(id: str, limit: int = 1000, cursor: int = 0, where: str = ""):
         album = service.albums[id]
-        rows = range(cursor, min(cursor + limit, album.n))
+        rows = album.chosen(where)[cursor : cursor + limit]
         items = [{"id": album.file_names[i], "file_name": album.file_names[i], "label": album.labels[i]} for i in rows]
-        return {"items": items, "next_cursor": str(rows.stop) if rows.stop < album.n else None}
+        more = cursor + limit < len(album.chosen(where))
+        return {"items": items, "next_cursor": str(cursor + limit) if more else None}
 
     @router.get("/{id}/samples/{sid:path}/image")
     async def image(id: str, sid: str):
@@ -121,8 +126,8 @@ def embeddings(service):
         return {"items": service.albums[id].skips, "next_cursor": None}
 
     @router.get("/coordinates")
-    async def coordinates(id: str):
-        return Response(service.albums[id].arrow(), media_type=ARROW)
+    async def coordinates(id: str, where: str = ""):
+        return Response(service.albums[id].arrow(where), media_type=ARROW)
 
     @router.get("/export")
     async def export(id: str, format: str):
@@ -168,10 +173,10 @@ def search(service):
     router = APIRouter(prefix="/datasets/{id}")
 
     @router.get("/similarity/{sid:path}")
-    async def similar(id: str, sid: str, limit: int = 10):
+    async def similar(id: str, sid: str, limit: int = 10, where: str = ""):
         album = service.albums[id]
         row = album.rows[sid]
-        return {"items": album.near(album.points[row], limit, but=row)}
+        return {"items": album.near(album.points[row], limit, but=row, where=where)}
 
     @router.post("/search")
     async def by_image(id: str, file: UploadFile, limit: int = 10):
@@ -186,8 +191,10 @@ def search(service):
         return {"threshold": threshold, "groups": service.albums[id].duplicates(threshold)}
 
     @router.get("/outliers")
-    async def outliers(id: str, k: int = 10, limit: int = 50):
-        return {"items": service.albums[id].outliers(limit)}
+    async def outliers(id: str, k: int = 10, limit: int = 50, where: str = ""):
+        album = service.albums[id]
+        chosen = {album.file_names[row] for row in album.chosen(where)}
+        return {"items": [item for item in album.outliers(album.n) if item["sample_id"] in chosen][:limit]}
 
     @router.get("/diverse")
     async def diverse(id: str, n: int = 50):
@@ -198,4 +205,54 @@ def search(service):
     return router
 
 
-ROUTERS = (datasets, jobs, embeddings, progress, search)
+def columns(service):
+    """Columns, tags and pictures in bulk."""
+    router = APIRouter(prefix="/datasets/{id}")
+
+    @router.get("/columns")
+    async def listed(id: str):
+        columns = {name: pa.array(values) for name, values in service.albums[id].columns().items()}
+        return [_described(name, values) for name, values in columns.items()]
+
+    @router.get("/columns/{name}")
+    async def values(id: str, name: str):
+        album = service.albums[id]
+        table = pa.table({"sample_id": album.file_names, "value": album.columns()[name]})
+        return Response(stream(table.filter(table["value"].is_valid())), media_type=ARROW)
+
+    @router.get("/tags")
+    async def tags(id: str):
+        return [{"value": tag, "count": len(ids)} for tag, ids in sorted(service.albums[id].tags.items()) if ids]
+
+    @router.post("/tags/{tag}")
+    async def add(id: str, tag: str, body: dict):
+        service.albums[id].tags.setdefault(tag, set()).update(body["sample_ids"])
+        return {"changed": len(body["sample_ids"]), "selected": len(body["sample_ids"])}
+
+    @router.delete("/tags/{tag}")
+    async def remove(id: str, tag: str, body: dict):
+        service.albums[id].tags.get(tag, set()).difference_update(body["sample_ids"])
+        return {"changed": len(body["sample_ids"]), "selected": len(body["sample_ids"])}
+
+    @router.post("/sprites")
+    async def sprites(id: str, body: dict):
+        album = service.albums[id]
+        pictures = [album.picture(album.rows[name], body["size_px"]) for name in body["sample_ids"]]
+        drawn = sheet(pictures, columns=math.isqrt(len(pictures) - 1) + 1, size_px=body["size_px"])
+        return Response(drawn, media_type="image/webp")
+
+    return router
+
+
+def _described(name, values):
+    kind = "number" if pa.types.is_floating(values.type) else "text"
+    counts = sorted(values.drop_null().value_counts().to_pylist(), key=lambda one: -one["counts"])
+    least, most = (pc.min(values).as_py(), pc.max(values).as_py()) if kind == "number" else (None, None)
+    top = [{"value": one["values"], "count": one["counts"]} for one in counts[:100]]
+    return {
+        "name": name, "type": kind, "count": len(values) - values.null_count, "distinct": len(counts),
+        "values": top if kind == "text" else [], "min": least, "max": most,
+    }  # fmt: skip
+
+
+ROUTERS = (datasets, columns, jobs, embeddings, progress, search)

@@ -109,6 +109,12 @@ def build(service):
         page.status_code = 401  # a browser shows the body all the same
         return page
 
+    @app.exception_handler(ValueError)
+    async def refuse(request: Request, error: ValueError):
+        where = request.query_params.get("where", "")
+        detail = f"{error} (invalid filter)"
+        return routes.problem(422, detail, code="invalid_filter", position=len(where) - len(where.rsplit(" ", 1)[-1]))
+
     for router in routes.ROUTERS:
         app.include_router(router(service))
     app.include_router(pages.router)

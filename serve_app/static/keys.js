@@ -1,0 +1,48 @@
+/**
+ * Keys of the page, and the list of them under `?`.
+ * @module
+ */
+
+import { el } from "./dom.js";
+
+const KEYS = [
+  ["/", "write a filter"],
+  ["?", "this list"],
+  ["Escape", "back, close"],
+  ["arrows", "move the map, or the focus in a grid"],
+  ["+ − 0", "zoom in, out, show all"],
+  ["L", "draw a lasso (or Shift + drag)"],
+  ["P", "pictures on the map, on and off"],
+  ["Enter", "open the image in the middle of the map, or in focus"],
+  ["X", "select the image in focus (or Ctrl + click; Shift + click for a range)"],
+  ["C", "two selected images side by side"],
+  ["T", "tag the selected images, or all of the collection"],
+  ["1 … 9", "the tags used last"],
+  ["Z", "undo the last tag"],
+];
+
+/** Show the list of keys. */
+export function showKeys() {
+  if (document.querySelector("dialog[open]")) return;
+  const close = el("button", { class: "button main", type: "button", onclick: () => dialog.close() }, "Close");
+  const rows = KEYS.flatMap(([key, does]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, does)]);
+  const dialog = el("dialog", { "aria-label": "Keys" }, el("h2", {}, "Keys"), el("dl", { class: "keys" }, ...rows), el("div", { class: "row end" }, close));
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+/**
+ * Call what a key means, unless somebody is writing or a dialog is open.
+ * @param {Record<string, () => void>} actions by key
+ */
+export function onKeys(actions) {
+  addEventListener("keydown", (event) => {
+    const writes = event.target instanceof HTMLElement && event.target.closest("input, textarea, select");
+    if (writes || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    const action = actions[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+}
