@@ -1,13 +1,14 @@
 """The OpenAPI document: FastAPI derives it from the routes, and this module adds what FastAPI cannot know.
 
-It adds the API key, the answers of the guards in front of the routes, an example of each operation, and summaries.
+It adds the API key, the answers of the guards in front of the routes, examples of ids and records, and summaries.
 A status that an operation does not list also has the shape of a problem.
 """
 
 from typing import Any
 
-from serve_app.api import problems
-from serve_app.api.examples import EXAMPLES
+from pydantic import TypeAdapter
+
+from serve_app.api import problems, schemas
 
 KEYLESS = frozenset({"/healthz"})
 STORELESS = frozenset({"/healthz"})
@@ -23,6 +24,14 @@ _TAGS = {
     "OpenAI": "Embeddings as OpenAI's clients ask for them.",
     "health": "For whoever watches the service.",
 }
+_IN_PATHS = {
+    "dataset_id": schemas.DATASET_ID,
+    "sample_id": schemas.SAMPLE_ID,
+    "job_id": schemas.JOB_ID,
+    "tag": "keep",
+    "name": "width",
+}
+"""Examples of what paths name."""
 _TEXT = {"schema": {"type": "string"}}
 _RETRY_AFTER = {
     "Retry-After": {"description": "seconds", "required": True, "schema": {"type": "integer", "minimum": 1}}
@@ -53,10 +62,12 @@ def complete(document: dict[str, Any], *, needs_key: bool) -> None:
         needs_key: whether the service has an API key; if not, the header is optional.
     """
     components = document.setdefault("components", {})
-    schemas = components.setdefault("schemas", {})
+    known = components.setdefault("schemas", {})
     problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(problem.pop("$defs", {}))
-    schemas["Problem"] = problem
+    known.update(problem.pop("$defs", {}))
+    known["Problem"] = problem
+    for record in schemas.RECORDS:
+        known[type(record).__name__]["examples"] = [TypeAdapter(type(record)).dump_python(record, mode="json")]
     components["securitySchemes"] = {
         "ApiKey": {"type": "http", "scheme": "bearer", "description": "`CONSTELLATE_API_KEY`, where one is set"}
     }
@@ -67,7 +78,9 @@ def complete(document: dict[str, Any], *, needs_key: bool) -> None:
             if path not in KEYLESS:
                 operation["security"] = [{"ApiKey": []}] if needs_key else [{"ApiKey": []}, {}]
             _add_answers(operation, _answers_of_guards(path, method, operation))
-            _add_example(operation)
+            for parameter in operation.get("parameters", []):
+                if parameter["in"] == "path":
+                    parameter["example"] = _IN_PATHS[parameter["name"]]
 
 
 def _answers_of_guards(path: str, method: str, operation: dict[str, Any]) -> dict[int, str]:
@@ -95,19 +108,3 @@ def _add_answers(operation: dict[str, Any], answers: dict[int, str]) -> None:
         if code in responses:
             responses[code]["headers"] = headers
     operation["responses"] = dict(sorted(responses.items()))
-
-
-def _add_example(operation: dict[str, Any]) -> None:
-    """Put the operation's example into the places where documentation tools and clients look."""
-    example = EXAMPLES.get(operation["operationId"])
-    if example is None:
-        return
-    for parameter in operation.get("parameters", []):
-        if parameter["name"] in example.parameters:
-            parameter["example"] = example.parameters[parameter["name"]]
-    if example.body is not None:
-        for content in operation["requestBody"]["content"].values():
-            content.setdefault("example", example.body)
-    for status, answer in example.answers.items():
-        media_type, value = answer
-        operation["responses"][str(status)]["content"][media_type]["example"] = value

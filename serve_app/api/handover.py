@@ -54,7 +54,9 @@ ROWS_AT_ONCE = 500
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT: dict[str, Any] = {
     "text/csv": _BINARY,
-    "application/json": {"schema": {"type": "object"}},
+    "application/json": {
+        "schema": {"type": "object", "examples": [{"images": [], "annotations": [], "categories": []}]}
+    },
     "text/plain": _BINARY,
 }
 

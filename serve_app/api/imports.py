@@ -39,12 +39,14 @@ SpaceKey = Annotated[
     Query(
         description="which space the vectors are of: equal keys mean that they may be compared. "
         "Not needed where the file's schema metadata has a `space_key`, as exports do",
+        examples=["clip-vit-b-32/openai"],
     ),
 ]
 ModelName = Annotated[
     Annotated[str, _Text] | SkipJsonSchema[None],
     Query(
         description="what made the vectors. Not needed where the file has a column or schema metadata `model_name`",
+        examples=["clip-vit-b-32"],
     ),
 ]
 NotifyUrlQuery = Annotated[

@@ -70,15 +70,15 @@ class LabelOptions(Body):
 class PhraseCount(BaseModel):
     """How many samples a phrase fits best."""
 
-    phrase: str
-    count: int
+    phrase: str = Field(examples=["tulip"])
+    count: int = Field(examples=[3])
 
 
 class Labelled(BaseModel):
     """What was written: the columns, and how often each phrase was the best."""
 
-    columns: list[str]
-    samples: int
+    columns: list[str] = Field(examples=[["zero_shot", "zero_shot_score"]])
+    samples: int = Field(examples=[5])
     phrases: list[PhraseCount] = Field(description="in the order of the request")
 
 

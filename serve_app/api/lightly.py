@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.guards import LIGHTLY_LIMIT_BYTES
-from serve_app.api.schemas import Body
+from serve_app.api.schemas import SPACE, Body
 from serve_app.api.vector_text import as_numbers, json_array
 from serve_app.errors import InvalidRequest, ModelUnavailable, NotFound, Saturated, TooLarge, Unavailable
 from serve_app.records import ModelCard, Skip
@@ -24,28 +24,34 @@ router = APIRouter(prefix="/v1", tags=["LightlyStudio"])
 class Limits(BaseModel):
     """The limits of one request."""
 
-    max_batch_size: int = Field(description="images; what a machine without GPU answers within two minutes")
-    max_request_bytes: int
+    max_batch_size: int = Field(
+        description="images; what a machine without GPU answers within two minutes", examples=[999]
+    )
+    max_request_bytes: int = Field(examples=[LIGHTLY_LIMIT_BYTES])
 
 
 class Description(BaseModel):
     """This embedder's vector space, state and limits."""
 
     protocol_version: Literal["1.0"] = "1.0"
-    space_key: str = Field(description="vectors of different keys are never comparable")
-    dimension: int
-    ready: bool = Field(description="whether the model is loaded")
-    capabilities: list[Literal["image_bytes", "text"]]
+    space_key: str = Field(description="vectors of different keys are never comparable", examples=[SPACE])
+    dimension: int = Field(examples=[768])
+    ready: bool = Field(description="whether the model is loaded", examples=[True])
+    capabilities: list[Literal["image_bytes", "text"]] = Field(examples=[["image_bytes"]])
     limits: Limits
 
 
 class Embeddings(BaseModel):
     """The vectors of the images that could be decoded."""
 
-    space_key: str
-    dimension: int
-    kept_indices: list[int] = Field(description="positions of the embedded images in the request, ascending")
-    embeddings: list[list[float]] = Field(description="one vector a kept index, not normalised")
+    space_key: str = Field(examples=[SPACE])
+    dimension: int = Field(examples=[3])
+    kept_indices: list[int] = Field(
+        description="positions of the embedded images in the request, ascending", examples=[[0]]
+    )
+    embeddings: list[list[float]] = Field(
+        description="one vector a kept index, not normalised", examples=[[[0.5, -1.25, 2.0]]]
+    )
 
 
 @router.get("/describe", responses=problems.documented(ModelUnavailable))
@@ -92,7 +98,7 @@ async def embed_images(
 class Texts(Body):
     """The texts to embed."""
 
-    texts: list[str] = Field(min_length=1, description="in the order of the answer")
+    texts: list[str] = Field(min_length=1, description="in the order of the answer", examples=[["a dog on a beach"]])
 
 
 @router.post(

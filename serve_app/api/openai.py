@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from serve_app.api import data_uris, problems
 from serve_app.api.context import ContextNow
-from serve_app.api.schemas import Body, Text, WholeNumber
+from serve_app.api.schemas import SPACE, Body, Text, WholeNumber
 from serve_app.api.served_model import names_of, plain_names
 from serve_app.api.vector_text import as_base64, as_numbers, json_array
 from serve_app.embedding.text import check as check_texts
@@ -24,6 +24,10 @@ router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
 
 _INPUT = {"type": "string", "description": "data:image/…;base64,…, or a text where the model takes text"}
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGM4IScHAAK2AQU0pnWqAAAAAElFTkSuQmCC"
+)
+"""A PNG of one pixel."""
 
 
 def _only_texts(value: object) -> object:
@@ -49,7 +53,7 @@ class EmbeddingRequest(Body):
         "vectors of any other space",
         examples=["dinov2-base"],
     )
-    input: Input = Field(description="one or many images, as data URIs, or texts")
+    input: Input = Field(description="one or many images, as data URIs, or texts", examples=[[_PIXEL]])
     modality: Literal["image", "text"] | None = Field(
         None, description="what the inputs are; when absent, what begins like a data URI or a URL is an image"
     )
@@ -66,22 +70,25 @@ class Embedding(BaseModel):
     """The vector of one image or text."""
 
     object: Literal["embedding"] = "embedding"
-    index: int
-    embedding: list[float] | str
+    index: int = Field(examples=[0])
+    embedding: list[float] | str = Field(examples=[[0.5, -1.25, 2.0]])
 
 
 class Usage(BaseModel):
     """The number of tokens; each input counts as one, and nobody is billed."""
 
-    prompt_tokens: int
-    total_tokens: int
+    prompt_tokens: int = Field(examples=[1])
+    total_tokens: int = Field(examples=[1])
 
 
 class EmbeddingList(BaseModel):
     """The vectors, in input order."""
 
     object: Literal["list"] = "list"
-    model: str = Field(description="name@space of the vectors; valid as `model` of the next request")
+    model: str = Field(
+        description="name@space of the vectors; valid as `model` of the next request",
+        examples=[f"dinov2-base@{SPACE}"],
+    )
     data: list[Embedding]
     usage: Usage
     notices: list[str] = Field([], description="there only where texts were cut to the model's length: which")
@@ -90,7 +97,7 @@ class EmbeddingList(BaseModel):
 class Model(BaseModel):
     """A model that `model` may name."""
 
-    id: str
+    id: str = Field(examples=["dinov2-base"])
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "constellate"

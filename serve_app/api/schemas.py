@@ -1,10 +1,11 @@
-"""The schemas of requests, and of those answers that are not records.
+"""The schemas of requests, and of those answers that are not records, with examples.
 
 Bodies are strict: unknown keys are refused, and so is text in place of a number. An answer is the record itself
-(`serve_app.records`) if clients see all its fields.
+(`serve_app.records`) if clients see all its fields. The examples are of one folder of flowers.
 """
 
 import re
+from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import Query
@@ -12,13 +13,79 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
-from serve_app.records import Neighbour, Sample, Skip
+from serve_app.records import (
+    ColumnInfo,
+    ColumnsChange,
+    Dataset,
+    EmbeddingStatus,
+    Job,
+    Neighbour,
+    RefusedRows,
+    Sample,
+    ScanChange,
+    Skip,
+    TagChange,
+    ValueCount,
+)
 from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.filtering import MAX_CHARACTERS
 
 MAX_PAGE = 10_000
 MAX_NEIGHBOURS = 1000
+
+DATASET_ID = "0f8fad5bd9cb469fa165708867288c16"
+JOB_ID = "7c9e6679f5194e0a9c1b3d2a5e8f4b60"
+SAMPLE_ID = "rose/a.png"
+ROOT = "/data/flowers"
+SPACE = "9b1c4d0e5a6f7788"
+_CREATED = datetime(2026, 3, 1, 9, 30)
+
+RECORDS = (
+    Dataset(DATASET_ID, "flowers", ROOT, "folder", annotations=None, sample_count=5, created_at=_CREATED),
+    ScanChange(added=2, changed=1, removed=0),
+    Sample(SAMPLE_ID, SAMPLE_ID, "rose"),
+    Job(
+        id=JOB_ID,
+        dataset_id=DATASET_ID,
+        kind="embed",
+        status="complete",
+        phase="complete",
+        processed=5,
+        skipped=1,
+        reused=0,
+        total=5,
+        message="4 images embedded, 1 skipped",
+        model_name="dinov2-base",
+        attempt=1,
+        seq=7,
+        rate=None,
+        eta_s=None,
+        created_at=_CREATED,
+        finished_at=datetime(2026, 3, 1, 9, 30, 4),
+    ),
+    Skip("tulip/broken.png", "tulip/broken.png", "unidentified", "not an image of a known format"),
+    EmbeddingStatus(
+        dataset_id=DATASET_ID,
+        has_embeddings=True,
+        embedding_count=4,
+        model_name="dinov2-base",
+        dimension=768,
+        space_key=SPACE,
+        job_id=JOB_ID,
+        has_reduction=True,
+        sample_count=5,
+    ),
+    Neighbour("rose/b.png", "rose/b.png", "rose", score=0.93),
+    ValueCount("rose", 2),
+    ColumnInfo(
+        "label", "text", False, "listing", 5, 2, [ValueCount("tulip", 3), ValueCount("rose", 2)], min=None, max=None
+    ),
+    RefusedRows("unknown_sample", 1, ["rose/z.png"]),
+    ColumnsChange(["width"], rows=6, matched=5, refused=[RefusedRows("unknown_sample", 1, ["rose/z.png"])]),
+    TagChange(changed=2, selected=2),
+)
+"""An example of each record that is an answer or a part of one; the OpenAPI document has it in the record's schema."""
 
 
 def _digits(value: object) -> object:
@@ -65,7 +132,10 @@ Cursor = Annotated[
 WhereText = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 Where = Annotated[
     WhereText | SkipJsonSchema[None],
-    Query(description="a boolean SQL expression over the dataset's columns: `label = 'cat' AND tag = 'keep'`"),
+    Query(
+        description="a boolean SQL expression over the dataset's columns: `label = 'cat' AND tag = 'keep'`",
+        examples=["label = 'tulip'"],
+    ),
 ]
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -85,7 +155,7 @@ class NewDataset(Body):
     root: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] = Field(
         description="folder, URL (s3://, gs://, az://, hf://, a manifest at https://), tar or Parquet file under one "
         "of the service's dataset roots",
-        examples=["/data/flowers"],
+        examples=[ROOT],
     )
     format: WantedFormat = "auto"
     annotations: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
@@ -130,33 +200,33 @@ class GraphOptions(Body):
 class JobStarted(BaseModel):
     """An accepted job, which is on disk."""
 
-    dataset_id: str
+    dataset_id: str = Field(examples=[DATASET_ID])
     status: Literal["started"] = "started"
-    message: str
-    job_id: str
+    message: str = Field(examples=["Embedding 5 images with dinov2-base."])
+    job_id: str = Field(examples=[JOB_ID])
 
 
 class JobCancelled(BaseModel):
     """A cancelled job; the dataset's vectors have not changed."""
 
-    dataset_id: str
+    dataset_id: str = Field(examples=[DATASET_ID])
     status: Literal["cancelled"] = "cancelled"
-    message: str
-    job_id: str
+    message: str = Field(examples=["Cancelled by request"])
+    job_id: str = Field(examples=[JOB_ID])
 
 
 class SamplePage(BaseModel):
     """A page of samples in listing order."""
 
     items: list[Sample]
-    next_cursor: str | None
+    next_cursor: str | None = Field(examples=["1000", None])
 
 
 class SkipPage(BaseModel):
     """A page of the images or rows that the last embed or import job skipped."""
 
     items: list[Skip]
-    next_cursor: str | None
+    next_cursor: str | None = Field(examples=["1000", None])
 
 
 class NeighbourList(BaseModel):
@@ -180,7 +250,7 @@ class TextNeighbours(NeighbourList):
 class DuplicateGroups(BaseModel):
     """Groups of near-duplicates; each group has two or more samples."""
 
-    threshold: float
+    threshold: float = Field(examples=[0.95])
     groups: list[list[Neighbour]]
     incomplete: int = Field(
         0,
@@ -192,25 +262,25 @@ class DuplicateGroups(BaseModel):
 class Point(BaseModel):
     """One sample on the map; the keys are camel case, because map components read them unchanged."""
 
-    sampleId: str
-    x: float
-    y: float
-    fileName: str
-    label: str | None
-    thumbnailPath: str
+    sampleId: str = Field(examples=[SAMPLE_ID])
+    x: float = Field(examples=[4.25])
+    y: float = Field(examples=[-1.5])
+    fileName: str = Field(examples=[SAMPLE_ID])
+    label: str | None = Field(examples=["rose"])
+    thumbnailPath: str = Field(examples=[f"/datasets/{DATASET_ID}/samples/{SAMPLE_ID}/thumbnail"])
 
 
 class ProgressEvent(BaseModel):
     """The data of a progress event: the state of a job, or `idle` if there is no job."""
 
-    status: Literal["idle", "running", "fitting", "complete", "error", "cancelled"]
-    processed: int = Field(description="committed samples, skipped and reused ones included")
-    total: int
-    message: str
-    job_id: str | None
-    skipped: int
-    rate: float | None = Field(description="samples a second")
-    eta_s: float | None
+    status: Literal["idle", "running", "fitting", "complete", "error", "cancelled"] = Field(examples=["running"])
+    processed: int = Field(description="committed samples, skipped and reused ones included", examples=[3])
+    total: int = Field(examples=[5])
+    message: str = Field(examples=["Embedding images"])
+    job_id: str | None = Field(examples=[JOB_ID])
+    skipped: int = Field(examples=[1])
+    rate: float | None = Field(description="samples a second", examples=[8.2])
+    eta_s: float | None = Field(examples=[0.2])
 
 
 class Alive(BaseModel):
@@ -224,5 +294,5 @@ class Ready(BaseModel):
     """The service can embed and write."""
 
     status: Literal["ready"] = "ready"
-    model: str = Field(description="the model that embedded the probe image")
-    warnings: list[str] = Field(description="what the database's check at opening found amiss")
+    model: str = Field(description="the model that embedded the probe image", examples=["dinov2-base"])
+    warnings: list[str] = Field(description="what the database's check at opening found amiss", examples=[[]])

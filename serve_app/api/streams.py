@@ -15,7 +15,7 @@ from serve_app.api import problems
 from serve_app.api.context import Context, ContextNow, ServicesNow
 from serve_app.api.departures import until_gone
 from serve_app.api.progress_hub import Watch, has_seen_end, progress_events
-from serve_app.api.schemas import ProgressEvent
+from serve_app.api.schemas import JOB_ID, ProgressEvent
 from serve_app.errors import DatasetNotFound, Overloaded
 from serve_app.records import JobKind
 from serve_app.services import Services
@@ -39,6 +39,14 @@ _EVENT = {
             "contentSchema": ProgressEvent.model_json_schema(),
         },
     },
+    "examples": [
+        {
+            "event": "progress",
+            "id": f"{JOB_ID}:7",
+            "data": '{"status": "complete", "processed": 5, "total": 5, "message": "4 images embedded, 1 skipped", '
+            f'"job_id": "{JOB_ID}", "skipped": 1, "rate": null, "eta_s": null}}',
+        }
+    ],
 }
 """The schema of one event. OpenAPI 3.1 cannot describe streams; readers of 3.1 and 3.2 look for the schema here."""
 

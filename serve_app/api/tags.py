@@ -29,7 +29,9 @@ _Corner = Annotated[list[_Number], Field(min_length=2, max_length=2)]
 class Choice(Body):
     """Which samples: those that all given parts choose."""
 
-    where: WhereText | None = Field(None, description="a boolean SQL expression over the dataset's columns")
+    where: WhereText | None = Field(
+        None, description="a boolean SQL expression over the dataset's columns", examples=["label = 'rose'"]
+    )
     sample_ids: Annotated[list[str], Field(max_length=MAX_IDS)] | None = None
     polygon: Annotated[list[_Corner], Field(min_length=3, max_length=MAX_CORNERS)] | None = Field(
         None, description="`[[x, y], …]` in the map's coordinates"

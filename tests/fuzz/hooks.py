@@ -10,7 +10,7 @@ from pathlib import Path
 
 import schemathesis
 
-from serve_app.api import examples
+from serve_app.api import schemas
 from tests.unit.api.conftest import png
 
 SEEDS = json.loads(Path(os.environ["FUZZ_SEEDS"]).read_text())
@@ -35,10 +35,10 @@ def before_load_schema(context, raw_schema):
         for operation in methods.values():
             operation["responses"].pop("default")
     real = {
-        examples.DATASET_ID: SEEDS["datasets"][0],
-        examples.SAMPLE_ID: SEEDS["samples"][0],
-        examples.JOB_ID: SEEDS["jobs"][0],
-        examples.ROOT: SEEDS["folders"][0],
+        schemas.DATASET_ID: SEEDS["datasets"][0],
+        schemas.SAMPLE_ID: SEEDS["samples"][0],
+        schemas.JOB_ID: SEEDS["jobs"][0],
+        schemas.ROOT: SEEDS["folders"][0],
     }
     text = json.dumps(raw_schema)
     for example, stand_in in real.items():
