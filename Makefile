@@ -45,7 +45,8 @@ demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of y
 # Each kind has its own cluster, which others on the machine do not find.
 WAITING := kind-ray check kind-browser kind-e2e kind-faults
 # The files that take longest come first: by itself xdist starts those with the fewest tests last, and one core waits.
-LONGEST := tests/fuzz tests/unit/store/test_crash_points.py tests/unit/cli/test_interrupts.py
+# In a new environment the first of them compiles umap for the others.
+LONGEST := tests/unit/projection/test_reduction.py tests/fuzz tests/unit/store/test_crash_points.py tests/unit/cli/test_interrupts.py
 UNIT := --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests/unit
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
 

@@ -32,13 +32,18 @@ def environment(url):
 
 
 def fill(url, bucket, objects):
-    """Create a bucket with these objects, by key."""
+    """Create a bucket with these objects, by key.
+
+    By itself AWS's client gives up after three seconds, in which a busy machine may not answer.
+    """
     system = pafs.S3FileSystem(
         access_key="testing",
         secret_key="testing",
         endpoint_override=url,
         region="us-east-1",
         allow_bucket_creation=True,
+        request_timeout=120,
+        connect_timeout=120,
     )
     system.create_dir(bucket)
     for key, data in objects.items():

@@ -22,7 +22,7 @@ from serve_app.errors import (
     UnsupportedMediaType,
 )
 from serve_app.jobs import column_file
-from serve_app.records import ColumnInfo, ColumnsChange
+from serve_app.store.column_records import ColumnInfo, ColumnsChange
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 

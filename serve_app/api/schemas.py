@@ -13,22 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
-from serve_app.records import (
-    ColumnInfo,
-    ColumnsChange,
-    Dataset,
-    EmbeddingStatus,
-    Job,
-    Neighbour,
-    RefusedRows,
-    Sample,
-    ScanChange,
-    Skip,
-    TagChange,
-    ValueCount,
-)
+from serve_app.records import Dataset, EmbeddingStatus, Job, Neighbour, Sample, ScanChange, Skip
 from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
+from serve_app.store.column_records import ColumnInfo, ColumnsChange, RefusedRows, TagChange, ValueCount
 from serve_app.store.filtering import MAX_CHARACTERS
 
 MAX_PAGE = 10_000

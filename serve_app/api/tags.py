@@ -9,7 +9,7 @@ from serve_app.api import problems
 from serve_app.api.context import ServicesNow
 from serve_app.api.schemas import Body, WhereText
 from serve_app.errors import DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
-from serve_app.records import TagChange, ValueCount
+from serve_app.store.column_records import TagChange, ValueCount
 from serve_app.store.tags import SampleChoice, Tags
 
 router = APIRouter(prefix="/datasets/{dataset_id}/tags", tags=["columns"])

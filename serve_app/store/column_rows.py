@@ -10,8 +10,9 @@ from typing import Literal
 import pyarrow as pa
 
 from serve_app.errors import InvalidRequest
-from serve_app.records import FileStamp, RefusedRows
+from serve_app.records import FileStamp
 from serve_app.store import filtering
+from serve_app.store.column_records import RefusedRows
 from serve_app.store.filtering import LISTED, TAG, Stored
 from serve_app.store.session import Session
 

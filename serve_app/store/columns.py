@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from serve_app.errors import Conflict, InvalidRequest, NotFound
-from serve_app.records import ColumnInfo, ColumnsChange, ValueCount
 from serve_app.store import column_rows, filtering, readout
+from serve_app.store.column_records import ColumnInfo, ColumnsChange, ValueCount
 from serve_app.store.column_rows import GivenColumns
 from serve_app.store.datasets import require_dataset
 from serve_app.store.filtering import LISTED, TAG, Stored

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from serve_app.errors import InvalidRequest
-from serve_app.records import TagChange, ValueCount
 from serve_app.store import filtering, regions
+from serve_app.store.column_records import TagChange, ValueCount
 from serve_app.store.datasets import require_dataset
 from serve_app.store.methods import write
 from serve_app.store.session import Session
