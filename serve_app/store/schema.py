@@ -181,7 +181,7 @@ def _notifications(session: Session) -> None:
 
 
 def _sets_by_job(session: Session) -> None:
-    """Leave rows where they were staged, and name the current sets in one table (decision 0016)."""
+    """Leave rows where they were staged, and name the current sets in one table (decision 0018)."""
     session.q(
         "CREATE TABLE sets (dataset_id VARCHAR NOT NULL, model_name VARCHAR NOT NULL, job_id VARCHAR NOT NULL, "
         "map_job_id VARCHAR, vector_count BIGINT NOT NULL, placed_count BIGINT NOT NULL)"
