@@ -185,7 +185,8 @@ class GraphNeeded(Conflict):
     @property
     def k(self) -> int:
         """How many neighbours the graph must have that would do."""
-        return int(str(self).partition(": ")[0])
+        k = str(self).partition(": ")[0]
+        return int(k) if k.isdecimal() else 0
 
     @property
     def detail(self) -> str:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections import Counter
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
@@ -41,8 +42,10 @@ CHUNK_TEXTS = 32
 class LabelOptions(Body):
     """The phrases, and sentences to put them into; CLIP's users average over many."""
 
-    phrases: list[str] = Field(min_length=2, max_length=500, examples=[["cat", "dog"]])
-    templates: list[str] = Field(
+    phrases: list[str] = Field(
+        min_length=2, max_length=500, examples=[["cat", "dog"]], json_schema_extra={"uniqueItems": True}
+    )
+    templates: list[Annotated[str, StringConstraints(pattern=r"^[^{}]*\{\}[^{}]*$")]] = Field(
         ["a photo of a {}."],
         min_length=1,
         max_length=100,
@@ -58,13 +61,6 @@ class LabelOptions(Body):
         if len(set(phrases)) < len(phrases):
             raise ValueError("a phrase is there twice")
         return phrases
-
-    @field_validator("templates")
-    @classmethod
-    def _with_place(cls, templates: list[str]) -> list[str]:
-        if any(template.count("{}") != 1 for template in templates):
-            raise ValueError("each template needs {} once, where the phrase goes")
-        return templates
 
 
 class PhraseCount(BaseModel):

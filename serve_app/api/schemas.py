@@ -180,7 +180,7 @@ class ReduceOptions(Projection):
 class GraphOptions(Body):
     """How many neighbours the graph has."""
 
-    k: Annotated[WholeNumber, Field(ge=1, le=MAX_K)] = Field(
+    k: Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)] = Field(
         DEFAULT_K, description="neighbours of each image, without itself"
     )
 

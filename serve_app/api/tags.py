@@ -20,7 +20,7 @@ MAX_IDS = 10_000
 Tag = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]+$"), Path(description="the tag")
 ]
-_Number = Annotated[float, Field(allow_inf_nan=False, strict=False)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 _Corner = Annotated[list[_Number], Field(min_length=2, max_length=2)]

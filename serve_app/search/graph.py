@@ -3,7 +3,7 @@
 Letters for shapes: N rows, D dimension, k neighbours, B rows of a block, C candidates. Up to `MAX_EXACT_ROWS` all pairs
 are compared. Above, faiss compares a row with the lists of rows whose centres are nearest to it (an inverted file), by
 codes of one byte a number, and the best candidates are compared again by their vectors. So similarities are exact, and
-some neighbours are missed (docs/decisions/0016-neighbour-graph.md has the measured recall).
+some neighbours are missed (docs/decisions/0017-neighbour-graph.md has the measured recall).
 """
 
 import math

@@ -9,13 +9,15 @@
  * @property {string[]} where filters that all hold
  * @property {string} colour the column that colours the points, empty for the label
  * @property {string} image sample id of the open image, empty for none
+ * @property {string} words that are searched for, empty for none
  */
 
 /** @returns {Place} */
 export function placed() {
   const { searchParams } = new URL(location.href);
   const one = (/** @type {string} */ name) => searchParams.get(name) ?? "";
-  return { dataset: one("dataset"), where: searchParams.getAll("where"), colour: one("colour"), image: one("image") };
+  const where = searchParams.getAll("where");
+  return { dataset: one("dataset"), where, colour: one("colour"), image: one("image"), words: one("words") };
 }
 
 /**

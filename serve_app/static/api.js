@@ -313,6 +313,19 @@ export async function searchByImage(id, file, limit, where) {
 
 /**
  * @param {string} id
+ * @param {string} text
+ * @param {number} limit
+ * @param {string} where
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{items: Item[], notices: string[]}>}
+ */
+export async function searchByText(id, text, limit, where, signal) {
+  const init = { method: "POST", body: JSON.stringify({ text }), headers: { "Content-Type": "application/json" }, signal };
+  return (await request(`${dataset(id)}/search?limit=${limit}${filtered(where)}`, init)).json();
+}
+
+/**
+ * @param {string} id
  * @param {number} threshold
  * @param {string} where
  * @param {AbortSignal} [signal]

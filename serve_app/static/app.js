@@ -34,8 +34,9 @@ class App {
     this._status = null;
     /** @type {Progress | null} */
     this._ended = null;
-    /** The image that the address names and that is not open yet. */
+    /** The image that the address names, and whether it was opened. */
     this._wanted = "";
+    this._isResumed = false;
     this._loading = new AbortController();
     /** @type {Promise<unknown>} */
     this._starting = Promise.resolve();
@@ -119,6 +120,7 @@ class App {
     this._status = null;
     this._ended = null;
     this._wanted = placed().dataset === dataset?.id ? placed().image : "";
+    this._isResumed = false;
     this.lens.choose(dataset?.id ?? "");
     place({ dataset: dataset?.id ?? "" });
     this.panel.reset(dataset?.id ?? "");
@@ -165,17 +167,19 @@ class App {
     this.stage.load(this._id, points, colouring);
     this.legend.show(colouring);
     this.panel.highlight();
-    this._openWanted(points);
+    this._resume(points);
   }
 
   /**
-   * Open the image that the address names, once.
+   * Open the image that the address names, or ask again for its words, once there is a map.
    * @param {Points | null} points
    */
-  _openWanted(points) {
-    const row = points && this._wanted ? points.rowOf(this._wanted) : -1;
-    if (points && row >= 0) this.panel.open(points.item(row));
-    if (points) this._wanted = "";
+  _resume(points) {
+    if (!points || this._isResumed) return;
+    this._isResumed = true;
+    const row = this._wanted ? points.rowOf(this._wanted) : -1;
+    if (row >= 0) this.panel.open(points.item(row));
+    else this.find.again();
   }
 
   /**

@@ -1,8 +1,9 @@
 /**
- * Questions about the whole dataset: twins, strangers, a sample that covers it, and images like a file.
+ * Questions about the whole dataset: twins, strangers, a sample that covers it, and images like a file or like words.
  * @module
  */
 
+import { place, placed } from "./address.js";
 import * as api from "./api.js";
 import { save } from "./clipboard.js";
 import { byId, el, fill } from "./dom.js";
@@ -45,6 +46,11 @@ export class Find {
       this._file.value = "";
     });
     byId("search-open").addEventListener("click", () => this._file.click());
+    this._words = /** @type {HTMLInputElement} */ (byId("search-words"));
+    byId("search").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.byWords(this._words.value.trim());
+    });
     this.enable(null, false);
   }
 
@@ -53,9 +59,33 @@ export class Find {
    * @param {boolean} hasVectors
    */
   enable(dataset, hasVectors) {
+    if (dataset?.id !== this._dataset?.id) this._words.value = placed().words;
     this._dataset = dataset;
     const search = /** @type {HTMLButtonElement} */ (byId("search-open"));
-    for (const button of [...this._buttons, this._download, search]) button.disabled = !hasVectors;
+    for (const button of [...this._buttons, this._download, search, this._words]) button.disabled = !hasVectors;
+  }
+
+  /** Ask again for the words of the address, which a colleague has sent. */
+  again() {
+    const { words } = placed();
+    if (words) this.byWords(words);
+  }
+
+  /** @param {string} words empty to look for nothing */
+  byWords(words) {
+    const dataset = this._dataset;
+    place({ words });
+    if (!dataset || !words) return;
+    this._panel.find(`“${words}”`, async (signal) => {
+      const { items, notices } = await api.searchByText(dataset.id, words, SEARCH_RESULTS, this._where(), signal);
+      return {
+        title: `“${words}”`,
+        note: ["Best first; the number is the cosine similarity.", ...notices].join(" "),
+        items,
+        fileName: `${dataset.name} ${words}`,
+        empty: "The dataset has no vectors to compare with.",
+      };
+    });
   }
 
   /** @param {File} file */

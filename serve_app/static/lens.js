@@ -45,7 +45,7 @@ export class Lens {
   choose(datasetId) {
     const { dataset, where, colour } = placed();
     const isSame = dataset === datasetId;
-    if (!isSame) place({ where: [], colour: "", image: "" });
+    if (!isSame) place({ where: [], colour: "", image: "", words: "" });
     this._id = datasetId;
     this._points = null;
     this._wanted = isSame ? colour : "";

@@ -55,6 +55,7 @@ class Album:
         self.rows = {name: row for row, name in enumerate(self.file_names)}
         self.widths = random.integers(100, 2000, n)
         self.tags = {}
+        self.takes_text = False
         self.has_vectors = False
         self.has_map = False
         self.skips = []

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from fastapi import APIRouter, Header, UploadFile
+from fastapi import APIRouter, Header, Request
 from PIL import Image
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -179,12 +179,21 @@ def search(service):
         return {"items": album.near(album.points[row], limit, but=row, where=where)}
 
     @router.post("/search")
-    async def by_image(id: str, file: UploadFile, limit: int = 10):
+    async def by_image_or_words(id: str, request: Request, limit: int = 10, where: str = ""):
+        if "json" in request.headers["content-type"]:
+            return by_words(service.albums[id], (await request.json())["text"], limit, where)
+        file = (await request.form())["file"]
         with contextlib.suppress(OSError):
             image = Image.open(io.BytesIO(await file.read()))
             album = service.albums[id]
             return {"items": album.near(album.points[image.width % album.n], limit)}
         return problem(422, "The image cannot be used: not an image of a known format (unidentified).")
+
+    def by_words(album, text, limit, where):
+        if not album.takes_text:
+            return problem(409, "dinov2-base takes no text: it embeds images only.", code="no_text_tower")
+        row = album.labels.index(text)
+        return {"items": album.near(album.points[row], limit, where=where), "notices": []}
 
     @router.get("/duplicates")
     async def duplicates(id: str, threshold: float = 0.95):

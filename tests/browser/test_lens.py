@@ -144,6 +144,32 @@ def test_tags_go_on_the_selected_images_and_come_off_again(visit, album):
     assert {row["sample_id"] for row in rows} == {*names}
 
 
+def search_words(visit, words):
+    box = visit.page.get_by_role("searchbox", name="Search by words")
+    box.fill(words)
+    box.press("Enter")
+
+
+def test_words_find_images_within_the_filter_and_the_address_asks_again(visit, album, page):
+    album.takes_text = True
+    write_filter(visit, "width > 500")
+    expect(visit.page.locator("#map-count")).to_contain_text(" of 600 points")
+    search_words(visit, "fern")
+    expect(visit.panel.get_by_role("heading", name="“fern”")).to_be_visible()
+    expect(visit.tiles).to_have_count(60)
+    names = {album.file_names[row] for row in album.chosen("width > 500")}
+    assert {*visit.tiles.evaluate_all("tiles => tiles.map((tile) => tile.title.split(' · ')[0])")} <= names
+    page.goto(visit.page.url)
+    expect(visit.panel.get_by_role("heading", name="“fern”")).to_be_visible()
+    expect(visit.page.get_by_role("searchbox", name="Search by words")).to_have_value("fern")
+
+
+def test_words_for_a_model_without_a_text_tower_are_answered_in_the_services_words(visit, forgiven):
+    forgiven.append("Failed to load resource")
+    search_words(visit, "fern")
+    expect(visit.panel.get_by_role("alert")).to_contain_text("takes no text")
+
+
 def test_two_selected_images_are_shown_side_by_side(visit):
     visit.button("Outliers").click()
     visit.tiles.nth(0).click(modifiers=["Control"])

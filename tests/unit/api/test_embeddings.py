@@ -236,7 +236,8 @@ async def test_an_export_holds_every_vector_bit_for_bit(
     assert answer.headers["content-type"].startswith("application/vnd.apache.")
     assert answer.headers["content-disposition"].startswith(f'attachment; filename="flowers.{format}";')
     table = read(answer.content)
-    assert table.column_names == ["sample_id", "file_name", "label", "model_name", "vector", "x", "y"]
+    kept = ["sample_id", "file_name", "label", "model_name", "vector", "x", "y"]
+    assert table.column_names == [*kept, "width", "height", "format"]
     assert table["sample_id"].to_pylist() == ["rose/a.png", "rose/b.png", "tulip/c.png", "tulip/d e+é.png"]
     assert set(table["model_name"].to_pylist()) == {"dinov2-base"}
     for file_name, vector in zip(table["file_name"].to_pylist(), table["vector"].to_pylist(), strict=True):

@@ -150,8 +150,8 @@ async def test_only_json_is_taken_where_json_belongs(content_type):
     assert_problem(await ask("POST", headers=headers, content=b"{}"), 415, "unsupported_media_type")
 
 
-async def test_an_upload_must_be_multipart():
-    headers = {"Content-Type": "application/json"}
+async def test_a_search_takes_a_form_or_json():
+    headers = {"Content-Type": "text/plain"}
     answer = await ask("POST", "/datasets/d/search", headers=headers, content=b"{}")
     assert_problem(answer, 415, "unsupported_media_type")
 

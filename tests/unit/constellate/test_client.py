@@ -174,7 +174,7 @@ def sent_by_every_method(tmp_path):
         "name": "n", "root": tmp_path, "image": file, "file": file, "target": tmp_path / "out", "kind": "embed",
         "limit": 3, "threshold": 0.5, "k": 2, "n": 2, "model_name": "m", "force": True, "space_key": "s",
         "dataset_id": "d", "sample_id": "a/b", "job_id": "j", "format": "arrow", "last_event": "e",
-        "where": "label = 'cat'", "tag": "keep", "choice": "label = 'cat'", "column": "width",
+        "where": "label = 'cat'", "tag": "keep", "choice": "label = 'cat'", "column": "width", "with_vectors": True,
     }  # fmt: skip
     for name, method in inspect.getmembers(Routes, inspect.isfunction):
         if name.startswith("_") or name == "close":

@@ -30,7 +30,7 @@ def fill(path, sets):
             )
             session.q(
                 "INSERT INTO jobs SELECT ?, ?, ?, 'import', 'complete', 'complete', NULL, 1, 0, 1, ?, ?, 0, 0, '', "
-                "'synthetic', 'space', ?, false, '{}', NULL, 1, now()::TIMESTAMP, now()::TIMESTAMP",
+                "'synthetic', 'space', ?, false, '{}', NULL, 1, now()::TIMESTAMP, now()::TIMESTAMP, NULL, NULL, NULL",
                 *(f"job-of-{name}", number, f"id-of-{name}", rows, rows, dimension),
             )
             session.q(

@@ -54,7 +54,7 @@ async def test_methods_are_called_by_name(store):
     dataset = await register(store)
     assert await store.ask_named("Datasets.get", (dataset.id,), {}) == dataset
     page = await store.ask_named("Datasets.samples", [dataset.id], {"limit": 1, "cursor": None})
-    assert page[1] == "0"
+    assert page[1] == "1-0"
 
 
 @pytest.mark.parametrize(
