@@ -109,6 +109,7 @@ class AsyncConstellate:
     columns = _awaited(Constellate.columns)
     put_columns = _awaited(Constellate.put_columns)
     delete_column = _awaited(Constellate.delete_column)
+    label = _awaited(Constellate.label)
     tag = _awaited(Constellate.tag)
     untag = _awaited(Constellate.untag)
     tags = _awaited(Constellate.tags)

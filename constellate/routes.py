@@ -5,7 +5,7 @@ and does not resume dropped streams.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, cast
@@ -118,6 +118,26 @@ class Routes:
     def delete_column(self, dataset_id: str, column: str) -> None:
         """Delete a column; its samples keep everything else."""
         self._request("DELETE", f"/datasets/{dataset_id}/columns/{quote(column, safe='')}")
+
+    def label(
+        self,
+        dataset_id: str,
+        phrases: Sequence[str],
+        *,
+        templates: Sequence[str] | None = None,
+        column: str = "zero_shot",
+        where: str | None = None,
+    ) -> dict[str, int]:
+        """Give each sample the phrase that fits it best and its score, as columns; return how often each was the best.
+
+        `templates` are sentences with {} in the phrase's place. Raises `Refused` (409) for a model that takes no text.
+        """
+        body: dict[str, object] = {"phrases": list(phrases), "column": column}
+        if templates is not None:
+            body["templates"] = list(templates)
+        path = f"/datasets/{dataset_id}/labels"
+        answer = self._request("POST", path, params=_given(where=where), body=body, timeout_s=LONG_ANSWER_S)
+        return {found["phrase"]: found["count"] for found in answer.json()["phrases"]}
 
     def tag(self, /, dataset_id: str, tag: str, **choice: object) -> int:
         """Put a tag on samples and return how many did not have it.
@@ -269,7 +289,7 @@ class Routes:
         entries of the COCO file or labels as categories, "yolo" a path in each line, "list" a name below the root.
         """
         params = {"format": str(format), **_given(where=where)}
-        if with_vectors and format == "csv":
+        if with_vectors and format not in ("parquet", "arrow"):  # these always have them
             params["with_vectors"] = "true"
         part = "embeddings/export" if format in ("parquet", "arrow") else "export"
         self._wire.download(f"/datasets/{dataset_id}/{part}", Path(target), params)

@@ -172,7 +172,7 @@ class DinoV2:
             try:
                 # One thread computes images and texts, so that they do not fight over the cores.
                 vectors, cut = await asyncio.get_running_loop().run_in_executor(
-                    self._compute, lambda: model.text().vectors(texts)
+                    self._compute, self._pulse.texts, model, texts
                 )
             except ServiceError as error:
                 return error

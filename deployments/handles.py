@@ -55,6 +55,8 @@ BULK_METHODS: frozenset[str] = frozenset(
         Datasets.delete,
         Datasets.samples,
         Columns.put,
+        Columns.remove,
+        Columns.values,
         Columns.all,
         Columns.rows,
         Columns.unlistable,

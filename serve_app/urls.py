@@ -4,6 +4,7 @@
 """
 
 import re
+import string
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
@@ -95,7 +96,8 @@ def parse(text: str, *, with_query: bool = False) -> Url:
     for part in map(unquote, parts) if web else parts:
         if part in ("", ".", "..") or not {"/", "\\", "\0"}.isdisjoint(part):
             raise InvalidRequest("the path of a URL has no empty, '.' or '..' part and no encoded slash")
-    return Url(scheme, host, tuple(quote(part, safe=_SAFE) for part in parts) if web else parts, query)
+    parts = tuple(quote(part, safe=_SAFE) for part in parts) if web else parts
+    return Url(scheme, host, parts, quote(query, safe=string.punctuation))  # what is ASCII stays as it is
 
 
 def _split_web(text: str) -> tuple[str, str, str]:

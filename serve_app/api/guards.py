@@ -180,7 +180,7 @@ class BodyGuard:
         limit_s = BODY_TIMEOUT_S + int(headers.get("content-length", rule.limit_bytes)) / SLOWEST_BYTES_PER_S
         with arrivals.counting(most) as count:
             body = _counted(receive, rule.limit_bytes, limit_s, count)
-            if rule.media_types == JSON:
+            if _media_type(headers) in JSON:
                 content = await _read(body)
                 if len(content) > CHECKED_AT_ONCE_BYTES:
                     await asyncio.to_thread(strict_json.check, content)
@@ -233,8 +233,12 @@ def _check_declared(headers: Headers, rule: BodyRule) -> None:
         raise HTTPException(400, "The Content-Length header is malformed.")
     if int(length) > rule.limit_bytes:
         raise _too_large(rule.limit_bytes)
-    if headers.get("content-type", "").partition(";")[0].strip().lower() not in rule.media_types:
+    if _media_type(headers) not in rule.media_types:
         raise UnsupportedMediaType(f"This route takes a body of Content-Type {' or '.join(rule.media_types)}.")
+
+
+def _media_type(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

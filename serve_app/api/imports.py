@@ -120,7 +120,7 @@ async def import_vectors(
 async def _require_idle(writer: Writer, dataset_id: str) -> None:
     """Refuse the import before its large body arrives. Raises `DatasetNotFound`, `JobRunning`."""
     await writer.ask(Datasets.get, dataset_id)
-    for job in await writer.ask(Jobs.latest, [(dataset_id, "embed"), (dataset_id, "reduce")]):
+    for job in await writer.ask(Jobs.latest, [(dataset_id, kind) for kind in ("embed", "reduce", "graph")]):
         if job is not None and job.status == "running":
             raise JobRunning(job.id)
 

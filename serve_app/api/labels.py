@@ -42,7 +42,7 @@ CHUNK_TEXTS = 32
 class LabelOptions(Body):
     """The phrases, and sentences to put them into; CLIP's users average over many."""
 
-    phrases: list[str] = Field(
+    phrases: list[Annotated[str, StringConstraints(pattern=r"[^\s\x00-\x1f]")]] = Field(
         min_length=2, max_length=500, examples=[["cat", "dog"]], json_schema_extra={"uniqueItems": True}
     )
     templates: list[Annotated[str, StringConstraints(pattern=r"^[^{}]*\{\}[^{}]*$")]] = Field(
@@ -56,8 +56,6 @@ class LabelOptions(Body):
     @field_validator("phrases")
     @classmethod
     def _distinct(cls, phrases: list[str]) -> list[str]:
-        if not all(phrase.strip() for phrase in phrases):
-            raise ValueError("a phrase is empty")
         if len(set(phrases)) < len(phrases):
             raise ValueError("a phrase is there twice")
         return phrases
@@ -95,11 +93,15 @@ async def label_by_phrases(
     if len(options.phrases) * len(options.templates) > MAX_TEXTS:
         raise InvalidRequest(f"phrases times templates are more than {MAX_TEXTS:,}")
     names = [options.column, f"{options.column}_score"]
+    if not all(map(column_file.is_name, names)):
+        raise InvalidRequest("a column has a name of at most 94 printable characters")
     if taken := FIXED & {name.casefold() for name in names}:
         raise InvalidRequest(f"the name {min(taken)!r} is taken by the listing, tags or vectors")
     model = await model_of_set(dataset_id, services)
     phrases, space_key = await _phrase_vectors(services, model, options)
     ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where)
+    if not len(ids):
+        raise InvalidRequest("the filter chooses no image that has a vector")
     chosen = pa.array(options.phrases).take(pa.array(best))
     table = pa.table({"sample_id": ids, names[0]: chosen, names[1]: pa.array(scores.astype(np.float64))})
     found = await asyncio.to_thread(column_file.of_table, table)

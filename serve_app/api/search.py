@@ -141,7 +141,7 @@ async def model_of_set(dataset_id: str, services: Services) -> str:
     except UnknownModel:
         raise Conflict(
             f"The vectors were imported and come from {status.model_name!r}, which this service cannot run: "
-            "it can compare the dataset's own images, not an upload."
+            "it can compare the dataset's own images, not uploads or words."
         ) from None
     return status.model_name
 

@@ -15,7 +15,7 @@ from serve_app.store.tags import SampleChoice, Tags
 router = APIRouter(prefix="/datasets/{dataset_id}/tags", tags=["columns"])
 
 MAX_CORNERS = 1000
-MAX_IDS = 10_000
+MAX_IDS = 4_000
 
 Tag = Annotated[
     str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f/]+$"), Path(description="the tag")

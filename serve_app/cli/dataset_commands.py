@@ -100,7 +100,7 @@ def search(
         constellate search photos query.jpg --limit 3 --json
         constellate search photos "a red chair"
     """
-    is_file = Path(query).is_file()
+    is_file = os.path.isfile(query)  # Path refuses long words
     if not is_file and _names_a_file(query):
         raise UsageError(f"no such file: {query}")
     with connect(settings) as client:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from serve_app.errors import Unavailable
-from serve_app.services import Embedded
+from serve_app.services import Embedded, Outcomes
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,4 +50,9 @@ def joined(parts: Sequence[Embedded]) -> Embedded:
     """
     if len({part.card.space_key for part in parts}) > 1:
         raise Unavailable("The model was replaced while it embedded these images; try again.")
-    return Embedded(parts[0].card, [outcome for part in parts for outcome in part.outcomes])
+    outcomes: Outcomes = []
+    cut: list[int] = []
+    for part in parts:
+        cut += [len(outcomes) + place for place in part.cut]
+        outcomes += part.outcomes
+    return Embedded(parts[0].card, outcomes, tuple(cut))

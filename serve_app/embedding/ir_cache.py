@@ -64,7 +64,8 @@ class IRCache:
                     if not _hold(folder):
                         self._convert(wanted, folder)
                         _hold(folder)
-                        self._sweep()
+                        with suppress(OSError):  # another process may sweep at the same time
+                            self._sweep()
             except OSError as error:
                 raise ModelUnavailable(
                     f"{wanted.name} cannot be converted for this machine's CPU: CONSTELLATE_CACHE_DIR "

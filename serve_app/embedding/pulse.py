@@ -10,13 +10,15 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.embedding.model import VisionModel
-from serve_app.errors import ModelUnavailable, Unavailable
+from serve_app.embedding.model import VisionModel, blank
+from serve_app.errors import ModelUnavailable, ServiceError, Unavailable
 from serve_app.records import VectorArray
+
+R = TypeVar("R")
 
 log = logging.getLogger("constellate.embedder")
 
@@ -51,7 +53,7 @@ class Pulse:
         self._proved_at = clock()
         self._is_broken = False
 
-    def vectors(self, model: VisionModel, images: NDArray[np.uint8]) -> VectorArray:
+    def vectors(self, model: VisionModel, images: NDArray[Any]) -> VectorArray:
         """(B, D) vectors of (B, S, S, 3) pixels; call it in the thread.
 
         Raises:
@@ -59,10 +61,23 @@ class Pulse:
             ModelUnavailable: the GPU has too little memory for a single image.
             Exception: what the model raised at these images, while it computes a blank one.
         """
+        return self._watched(model, lambda: model.vectors(images))
+
+    def texts(self, model: VisionModel, texts: list[str]) -> tuple[VectorArray, list[int]]:
+        """(B, D) vectors of texts, and the places of those that were cut; call it in the thread.
+
+        Raises:
+            NoTextTower: the model takes no text.
+            InvalidRequest: a text cannot be embedded.
+            Unavailable, ModelUnavailable, Exception: as `vectors`.
+        """
+        return self._watched(model, lambda: model.text().vectors(texts))
+
+    def _watched(self, model: VisionModel, work: Callable[[], R]) -> R:
         self._is_computing = True
         try:
-            return self._passed(model, images)
-        except ModelUnavailable:
+            return self._passed(work)
+        except ServiceError:
             raise
         except Exception as error:
             if not is_out_of_memory(error):
@@ -85,9 +100,8 @@ class Pulse:
 
     def _prove(self, model: VisionModel) -> None:
         """Compute a blank image. Raises `Unavailable` if that fails."""
-        side_px = model.preprocessing.crop_px
         try:
-            self._passed(model, np.zeros((1, side_px, side_px, 3), np.uint8))
+            self._passed(lambda: model.vectors(blank(model.preprocessing, 1)))
         except Exception as error:
             if isinstance(error, ModelUnavailable) or is_out_of_memory(error):
                 raise
@@ -95,8 +109,8 @@ class Pulse:
             self._is_broken = True
             raise Unavailable(BROKEN) from error
 
-    def _passed(self, model: VisionModel, images: NDArray[np.uint8]) -> VectorArray:
-        vectors = model.vectors(images)
+    def _passed(self, work: Callable[[], R]) -> R:
+        result = work()
         self._proved_at = self._clock()
         self._is_broken = False
-        return vectors
+        return result

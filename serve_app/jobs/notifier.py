@@ -94,6 +94,9 @@ class Notifier:
         except ServiceError as error:
             log.warning("job %s: the webhook was not delivered: %s", job.id, error.detail)
             await self._settle(job, "failed", error.detail)
+        except Exception:
+            log.exception("job %s: the webhook was not delivered", job.id)
+            await self._settle(job, "failed", "internal error; the log of the service has the details")
         else:
             await self._settle(job, "delivered", None)
 

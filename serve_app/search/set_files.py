@@ -97,6 +97,7 @@ class SetFiles:
         if found is not None and found.version == described.version:
             return found
         folder = self._folder / described.dataset_id / described.version
+        self._graphs.pop(described.dataset_id, None)  # its map would keep a removed file on disk
         found = await asyncio.to_thread(SetFile.open, folder)
         await self._sweep(described)  # before the set is written, because the others' room may be needed
         if found is None or found.version != described.version:

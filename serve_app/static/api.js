@@ -242,6 +242,16 @@ export const generate = (id, body) => post(`${dataset(id)}/embeddings/generate`,
  */
 export const reduce = (id, body) => post(`${dataset(id)}/embeddings/reduce`, body);
 
+/**
+ * @param {string} id
+ * @param {number} k neighbours of each image
+ * @returns {Promise<{job_id: string}>}
+ */
+export const makeGraph = (id, k) => post(`${dataset(id)}/graph`, { k });
+
+/** @param {string} id */
+export const graphProgressPath = (id) => `${dataset(id)}/graph/progress`;
+
 /** @param {string} id */
 export const cancel = (id) => post(`${dataset(id)}/embeddings/cancel`);
 
@@ -329,7 +339,7 @@ export async function searchByText(id, text, limit, where, signal) {
  * @param {number} threshold
  * @param {string} where
  * @param {AbortSignal} [signal]
- * @returns {Promise<{threshold: number, groups: Item[][]}>}
+ * @returns {Promise<{threshold: number, groups: Item[][], incomplete?: number}>}
  */
 export const duplicates = (id, threshold, where, signal) => get(`${dataset(id)}/duplicates?threshold=${threshold}${filtered(where)}`, signal);
 

@@ -164,21 +164,21 @@ class App {
   /** @param {Points | null} points */
   _show(points) {
     const colouring = this.lens.take(points);
-    this.stage.load(this._id, points, colouring);
+    this.stage.load(this._id, points, colouring, this.lens.where);
     this.legend.show(colouring);
     this.panel.highlight();
     this._resume(points);
   }
 
   /**
-   * Open the image that the address names, or ask again for its words, once there is a map.
+   * Open the image that the address names, or ask again for its words, once there are vectors.
    * @param {Points | null} points
    */
   _resume(points) {
-    if (!points || this._isResumed) return;
+    if (this._isResumed || !this._status?.has_embeddings) return;
     this._isResumed = true;
-    const row = this._wanted ? points.rowOf(this._wanted) : -1;
-    if (row >= 0) this.panel.open(points.item(row));
+    const row = points && this._wanted ? points.rowOf(this._wanted) : -1;
+    if (points && row >= 0) this.panel.open(points.item(row));
     else this.find.again();
   }
 

@@ -5,7 +5,6 @@
 
 import { el } from "./dom.js";
 import { fullImage } from "./images.js";
-import { similarity } from "./words.js";
 
 /** @typedef {import("./api.js").Item} Item */
 
@@ -16,13 +15,12 @@ import { similarity } from "./words.js";
  * @param {Item} right
  */
 export function compare(datasetId, left, right) {
-  const score = right.score ?? left.score;
   const close = el("button", { class: "button", type: "button", onclick: () => dialog.close() }, "Close");
   const dialog = el(
     "dialog",
     { class: "compare", "aria-label": "Two images side by side" },
     el("div", { class: "sides" }, side(datasetId, left), side(datasetId, right)),
-    el("div", { class: "row end" }, score !== undefined && el("span", { class: "note" }, `similarity ${similarity(score)}`), close),
+    el("div", { class: "row end" }, close),
   );
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);

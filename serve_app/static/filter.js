@@ -58,15 +58,20 @@ export class FilterBar {
     this._input.focus();
   }
 
+  /** @param {string} message empty when all is well */
+  complain(message) {
+    this._problem.textContent = message;
+    this._input.setAttribute("aria-invalid", String(Boolean(message)));
+  }
+
   /**
    * Say what is wrong with the newest expression, which goes back into the box.
    * @param {string} message
    * @param {number} [position] of the mistake in `where`
    */
-  complain(message, position) {
-    this._problem.textContent = message;
-    this._input.setAttribute("aria-invalid", String(Boolean(message)));
-    const newest = message ? this.expressions.at(-1) : undefined;
+  refuse(message, position) {
+    this.complain(message);
+    const newest = this.expressions.at(-1);
     if (newest === undefined) return;
     const start = this.where.length - newest.length - Number(this.expressions.length > 1);
     this.expressions = this.expressions.slice(0, -1);
@@ -162,14 +167,14 @@ class SuggestionList {
    * @returns {boolean} whether the list took the key
    */
   key(event) {
-    const { items } = this._shown;
+    const { from, items } = this._shown;
     if (!items.length) return false;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       const step = event.key === "ArrowDown" ? 1 : -1;
       this._chosen = (this._chosen + step + items.length + Number(this._chosen < 0 && step < 0)) % items.length;
       this._render();
     } else if ((event.key === "Enter" || event.key === "Tab") && this._chosen >= 0) this._take(this._chosen);
-    else if (event.key === "Tab" && !event.shiftKey && this._input.value) this._take(0);
+    else if (event.key === "Tab" && !event.shiftKey && from < (this._input.selectionStart ?? 0)) this._take(0);
     else if (event.key === "Escape") this.close();
     else return false;
     event.preventDefault();

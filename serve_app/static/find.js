@@ -7,13 +7,13 @@ import { place, placed } from "./address.js";
 import * as api from "./api.js";
 import { save } from "./clipboard.js";
 import { byId, el, fill } from "./dom.js";
-import { plural } from "./words.js";
+import { follow } from "./events.js";
+import { TERMINAL } from "./watch.js";
+import { count, plural } from "./words.js";
 
 const SEARCH_RESULTS = 60;
 const OUTLIERS = 60;
 const DIVERSE = 60;
-/** From here on, all pairs are more than a few seconds' work. */
-const LARGE = 30_000;
 const FIRST_THRESHOLD = 0.95;
 
 /** @typedef {import("./panel.js").Panel} Panel */
@@ -92,6 +92,7 @@ export class Find {
   byImage(file) {
     const dataset = this._dataset;
     if (!dataset) return;
+    place({ words: "" });
     const preview = el("img", { class: "query", alt: "The image searched for", src: URL.createObjectURL(file) });
     preview.addEventListener("load", () => URL.revokeObjectURL(preview.src), { once: true });
     preview.addEventListener("error", () => preview.remove(), { once: true });
@@ -110,13 +111,16 @@ export class Find {
 
   _duplicates() {
     const dataset = /** @type {Dataset} */ (this._dataset);
+    place({ words: "" });
     const controls = this._slider();
-    const find = async (/** @type {AbortSignal} */ signal) => {
-      const { groups } = await api.duplicates(dataset.id, this._threshold, this._where(), signal);
+    /** @type {Parameters<Panel["find"]>[1]} */
+    const find = async (signal, say) => {
+      const ask = () => api.duplicates(dataset.id, this._threshold, this._where(), signal);
+      const { groups, incomplete } = await withGraph(dataset.id, ask, signal, say);
       const items = groups.flatMap((group, i) => group.map((item) => ({ ...item, group: i + 1 })));
       return {
         title: plural(groups.length, "group of near-duplicates", "groups of near-duplicates"),
-        note: `${plural(items.length, "image")} in groups.`,
+        note: [`${plural(items.length, "image")} in groups.`, incomplete && `${plural(incomplete, "image")} may have more.`].filter(Boolean).join(" "),
         items,
         groups,
         fileName: `${dataset.name} near-duplicates`,
@@ -124,9 +128,7 @@ export class Find {
         empty: "No two images are that much alike. Lower the threshold to see the closest ones.",
       };
     };
-    const isLarge = dataset.sample_count >= LARGE;
-    const waiting = `Comparing all pairs of ${plural(dataset.sample_count, "image")} may take minutes…`;
-    this._panel.find("Near-duplicates", find, controls, isLarge ? waiting : undefined);
+    this._panel.find("Near-duplicates", find, controls);
   }
 
   /** @returns {HTMLElement} the threshold, which starts the question anew */
@@ -143,8 +145,10 @@ export class Find {
 
   _outliers() {
     const dataset = /** @type {Dataset} */ (this._dataset);
-    this._panel.find("Outliers", async (signal) => {
-      const { items } = await api.outliers(dataset.id, OUTLIERS, this._where(), signal);
+    place({ words: "" });
+    this._panel.find("Outliers", async (signal, say) => {
+      const ask = () => api.outliers(dataset.id, OUTLIERS, this._where(), signal);
+      const { items } = await withGraph(dataset.id, ask, signal, say);
       return {
         title: "Outliers",
         note: "The images least like their ten nearest neighbours; the number is that mean similarity.",
@@ -157,6 +161,7 @@ export class Find {
 
   _diverse() {
     const dataset = /** @type {Dataset} */ (this._dataset);
+    place({ words: "" });
     this._panel.find("Diverse sample", async (signal) => {
       const { items } = await api.diverse(dataset.id, DIVERSE, this._where(), signal);
       return {
@@ -184,6 +189,37 @@ export class Find {
       this._problem.textContent = /** @type {Error} */ (error).message;
     }
   }
+}
+
+/**
+ * Ask; where the set is too large to compare all pairs, make its neighbour graph first, which later questions use, too.
+ * @template T
+ * @param {string} datasetId
+ * @param {() => Promise<T>} ask
+ * @param {AbortSignal} signal
+ * @param {(text: string) => void} say
+ * @returns {Promise<T>}
+ */
+async function withGraph(datasetId, ask, signal, say) {
+  try {
+    return await ask();
+  } catch (error) {
+    if (!(error instanceof api.Problem) || error.body.code !== "graph_needed") throw error;
+    await api.makeGraph(datasetId, Number(error.body.k));
+  }
+  let last = "";
+  await follow(api.graphProgressPath(datasetId), {
+    signal,
+    isLast: ({ data }) => TERMINAL.has(JSON.parse(data).status),
+    onBreak: () => say("The service does not answer. Trying again…"),
+    onEvent: ({ data }) => {
+      const { status, processed, total, message } = JSON.parse(data);
+      say(`Finding the neighbours of every image, once: ${count(processed)} of ${count(total)}…`);
+      last = status === "complete" ? "" : message;
+    },
+  });
+  if (last && !signal.aborted) throw new Error(`The neighbour graph could not be made: ${last}`);
+  return ask();
 }
 
 /**

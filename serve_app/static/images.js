@@ -27,7 +27,12 @@ export function thumbnail(datasetId, item, sizePx) {
  * @param {import("./api.js").Item} item
  * @returns {HTMLImageElement}
  */
-export const fullImage = (datasetId, item) => picture(imagePath(datasetId, item.sample_id), item.file_name);
+export function fullImage(datasetId, item) {
+  const image = picture(imagePath(datasetId, item.sample_id), item.file_name);
+  // A browser may not show HEIC or TIFF.
+  image.addEventListener("error", () => image.replaceWith(thumbnail(datasetId, item, 512)), { once: true });
+  return image;
+}
 
 /**
  * @param {string} path

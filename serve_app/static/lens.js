@@ -46,6 +46,8 @@ export class Lens {
     const { dataset, where, colour } = placed();
     const isSame = dataset === datasetId;
     if (!isSame) place({ where: [], colour: "", image: "", words: "" });
+    this._filtering.abort();
+    this._colouring.abort();
     this._id = datasetId;
     this._points = null;
     this._wanted = isSame ? colour : "";
@@ -113,10 +115,12 @@ export class Lens {
     return passing;
   }
 
-  /** @param {Error} error */
+  /** @param {Error} error of the filter, or of the way to the service */
   _refuse(error) {
-    const position = error instanceof api.Problem ? error.body.position : undefined;
-    this.bar.complain(error.message, typeof position === "number" ? position : undefined);
+    const isTheFilters = error instanceof api.Problem && error.status >= 400 && error.status < 500;
+    if (!isTheFilters) return this.bar.complain(error.message);
+    const { position } = error.body;
+    this.bar.refuse(error.message, typeof position === "number" ? position : undefined);
     place({ where: this.bar.expressions });
   }
 

@@ -29,8 +29,10 @@ export class Panel {
     this._datasetId = "";
     /** @type {Collection | null} */
     this._collection = null;
-    /** @type {CollectionView | null} */
+    /** @type {CollectionView | null} that is shown now, and takes keys */
     this._view = null;
+    /** @type {CollectionView | null} of the collection, also while one of its images is open */
+    this._found = null;
     /** @type {Item | null} */
     this._active = null;
     this._loading = new AbortController();
@@ -59,17 +61,16 @@ export class Panel {
   /**
    * Show a collection once it is there, or why it is not.
    * @param {string} title shown while waiting
-   * @param {(signal: AbortSignal) => Promise<Collection>} find
+   * @param {(signal: AbortSignal, say: (text: string) => void) => Promise<Collection>} find which may say what it does
    * @param {HTMLElement} [controls] shown while waiting, too
-   * @param {string} [waiting]
    */
-  async find(title, find, controls, waiting = "Looking…") {
+  async find(title, find, controls) {
     const signal = this._abort();
     this._active = null;
-    const note = el("p", { class: "note waiting", role: "status" }, waiting);
+    const note = el("p", { class: "note waiting", role: "status" }, "Looking…");
     this._show("found", [el("h2", { tabindex: "-1" }, title), ...(controls ? [controls] : []), note]);
     try {
-      const collection = await find(signal);
+      const collection = await find(signal, (text) => (note.textContent = text));
       if (!signal.aborted) this.collect(collection);
     } catch (error) {
       if (!signal.aborted) this._fail(title, /** @type {Error} */ (error));
@@ -81,9 +82,7 @@ export class Panel {
     this._abort();
     this._collection = collection;
     this._active = null;
-    this._view = new CollectionView(this._datasetId, collection, this._tiles, this._events);
-    this._show("found", this._view.elements);
-    this.highlight({ mark: collection.items, active: null });
+    this._present(new CollectionView(this._datasetId, collection, this._tiles, this._events));
   }
 
   /**
@@ -116,8 +115,20 @@ export class Panel {
 
   /** From the image to what was found, from there to the start. */
   back() {
-    if (this._active && this._collection) this.collect(this._collection);
-    else this.reset(this._datasetId);
+    if (!this._active || !this._collection || !this._found) return this.reset(this._datasetId);
+    this._abort();
+    this._active = null;
+    this._present(this._found);
+  }
+
+  /**
+   * Show a collection, perhaps again, as it was left.
+   * @param {CollectionView} view
+   */
+  _present(view) {
+    this._show("found", view.elements);
+    this._view = this._found = view;
+    this.highlight({ mark: this._collection?.items ?? null, active: null });
   }
 
   /**
@@ -146,7 +157,7 @@ export class Panel {
    * @param {HTMLElement[]} elements
    */
   _show(view, elements) {
-    if (view !== "found") this._view = null;
+    this._view = null;
     this._events.onOpened(view === "image" ? this._active : null);
     const hadFocus = this._root.contains(document.activeElement);
     this._root.dataset.view = view;

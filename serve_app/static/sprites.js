@@ -1,5 +1,5 @@
 /**
- * Small pictures in sheets, a hundred in one request; the sheets used longest ago are forgotten.
+ * Small pictures in sheets, 128 in one request; the sheets that were loaded longest ago are forgotten.
  * @module
  */
 
@@ -7,6 +7,7 @@ const SIDE_PX = 64;
 const AT_ONCE = 128;
 const MOST_SHEETS = 48;
 const AFTER_MS = 60;
+const AGAIN_MS = 2000;
 
 /** @typedef {{sheet: ImageBitmap, x: number, y: number, side: number}} Sprite */
 /** @typedef {(ids: string[], sizePx: number, signal: AbortSignal) => Promise<Blob>} Fetch */
@@ -73,9 +74,12 @@ export class SpriteStore {
       const sheet = rows.length && !signal.aborted ? await createImageBitmap(await fetch(rows.map(this._idOf), SIDE_PX, signal)) : null;
       if (signal.aborted) return;
       if (sheet) this._keep(sheet, rows);
-    } catch {
+    } catch (error) {
       if (signal.aborted) return;
-      for (const row of rows) this._sprites.set(row, null);
+      const { status = 0 } = /** @type {{status?: number}} */ (error);
+      if (status >= 400 && status < 500) for (const row of rows) this._sprites.set(row, null);
+      else await new Promise((resolve) => setTimeout(resolve, AGAIN_MS));
+      if (signal.aborted) return;
     }
     this._isLoading = false;
     this._onLoaded();

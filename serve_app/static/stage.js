@@ -97,10 +97,12 @@ export class Stage {
    * @param {string} datasetId empty for none
    * @param {Points | null} points
    * @param {Colouring | null} colouring of the points
+   * @param {string} where the filter of the list, empty for none
    */
-  load(datasetId, points, colouring) {
+  load(datasetId, points, colouring, where) {
     if (datasetId !== this._datasetId) this.map?.camera.fit();
     this._datasetId = datasetId;
+    this._where = where;
     this._passing = null;
     this._active = -1;
     this.hover(-1, false);

@@ -10,9 +10,11 @@ import { plural } from "./words.js";
 
 /** @typedef {import("./api.js").Item} Item */
 /** @typedef {"POST" | "DELETE"} Method */
-/** @typedef {{tag: string, ids: string[], method: Method}} Step what was done to which images */
+/** @typedef {{datasetId: string, tag: string, ids: string[], method: Method}} Step what was done to which images */
 
 const AT_ONCE = 10_000;
+/** A request takes 4,000 ids, and a body has 1 MiB. */
+const CHANGED_AT_ONCE = 2_000;
 const RECENT = 9;
 
 /** The steps of this tab that can be undone, the newest last. @type {Step[]} */
@@ -36,6 +38,11 @@ export class Tagging {
     this._known = el("datalist", { id: "tags" });
     const put = el("button", { class: "button", type: "submit", title: "Put the tag on (key T, then Enter)" }, "Tag");
     const take = el("button", { class: "button quiet", type: "button", onclick: () => this.apply(this._typed, "DELETE") }, "Untag");
+    this._tag.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation(); // it would close the collection
+      this._tag.blur();
+    });
     const form = el("form", { class: "row tagging" }, this._tag, put, take, this._known);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -62,11 +69,13 @@ export class Tagging {
    */
   async apply(tag, method) {
     if (!tag) return this.focus();
+    const chosen = this._chosen().map(({ sample_id }) => sample_id); // now: the selection may change while we ask
     try {
       const had = await tagged(this._id, tag);
-      const ids = this._chosen().map(({ sample_id }) => sample_id).filter((id) => had.has(id) === (method === "DELETE"));
-      await change(this._id, { tag, ids, method });
-      steps.push({ tag, ids, method });
+      const step = { datasetId: this._id, tag, ids: chosen.filter((id) => had.has(id) === (method === "DELETE")), method };
+      const { ids } = step;
+      await change(step);
+      if (ids.length) steps.push(step);
       recent.splice(0, recent.length, ...[tag, ...recent.filter((other) => other !== tag)].slice(0, RECENT));
       this._tell(`${plural(ids.length, "image")} ${method === "POST" ? "tagged" : "untagged"} “${tag}”.`, ids.length > 0);
     } catch (error) {
@@ -76,10 +85,11 @@ export class Tagging {
 
   /** Undo the newest step of this tab. */
   async undo() {
-    const step = steps.pop();
-    if (!step) return this._tell("There is nothing to undo.", false);
+    const at = steps.findLastIndex(({ datasetId }) => datasetId === this._id);
+    if (at < 0) return this._tell("There is nothing to undo.", false);
+    const [step] = steps.splice(at, 1);
     try {
-      await change(this._id, { ...step, method: step.method === "POST" ? "DELETE" : "POST" });
+      await change({ ...step, method: step.method === "POST" ? "DELETE" : "POST" });
       this._tell(`“${step.tag}” is as it was on ${plural(step.ids.length, "image")}.`, false);
     } catch (error) {
       steps.push(step);
@@ -133,12 +143,9 @@ async function tagged(datasetId, tag) {
   return had;
 }
 
-/**
- * @param {string} datasetId
- * @param {Step} step
- */
-async function change(datasetId, { tag, ids, method }) {
-  for (let start = 0; start < ids.length; start += AT_ONCE) {
-    await api.changeTag(datasetId, tag, { sample_ids: ids.slice(start, start + AT_ONCE) }, method);
+/** @param {Step} step */
+async function change({ datasetId, tag, ids, method }) {
+  for (let start = 0; start < ids.length; start += CHANGED_AT_ONCE) {
+    await api.changeTag(datasetId, tag, { sample_ids: ids.slice(start, start + CHANGED_AT_ONCE) }, method);
   }
 }

@@ -10,7 +10,7 @@ import { follow, pause } from "./events.js";
 const POLL_MS = 4000;
 const FIRST_RETRY_MS = 1000;
 const MAX_RETRY_MS = 15_000;
-const TERMINAL = new Set(["complete", "error", "cancelled"]);
+export const TERMINAL = new Set(["complete", "error", "cancelled"]);
 
 /**
  * @typedef {object} Progress

@@ -6,7 +6,7 @@
 import { el, fill } from "./dom.js";
 import { count, duration, modelName, plural } from "./words.js";
 
-const MODELS = ["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-giant"];
+const MODELS = ["dinov2-small", "dinov2-base", "dinov2-large", "dinov2-giant", "dinov3-base", "siglip2-base", "clip-base"];
 
 /** @typedef {import("./watch.js").Progress} Progress */
 /** @typedef {import("./watch.js").Kind} Kind */

@@ -188,6 +188,10 @@ def _sets_by_job(session: Session) -> None:
     )
     session.q("CREATE TABLE retired (relation VARCHAR NOT NULL, id VARCHAR NOT NULL)")
     session.q("ALTER TABLE import_points RENAME TO points")
+    session.q(  # a running import counts its points in its row from now on
+        "UPDATE jobs SET params = '{\"placed\": ' || p.n || '}' FROM (SELECT job_id, count(*) AS n FROM points "
+        "GROUP BY job_id) p WHERE p.job_id = jobs.id AND jobs.status = 'running' AND jobs.kind = 'import'"
+    )
     found = session.q(
         "SELECT CASE table_name WHEN 'embeddings' THEN 768 ELSE split_part(table_name, '_', 2)::INTEGER END "
         "FROM duckdb_tables() WHERE database_name = current_database() AND regexp_full_match(table_name, "

@@ -56,6 +56,7 @@ class Album:
         self.widths = random.integers(100, 2000, n)
         self.tags = {}
         self.takes_text = False
+        self.needs_graph = False
         self.has_vectors = False
         self.has_map = False
         self.skips = []

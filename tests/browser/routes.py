@@ -94,6 +94,11 @@ def jobs(service):
     async def reduce(id: str, body: dict):
         return begin(id, "reduce")
 
+    @router.post("/datasets/{id}/graph")
+    async def make_graph(id: str, body: dict):
+        assert body == {"k": 15}
+        return begin(id, "graph")
+
     @router.post("/datasets/{id}/embeddings/cancel", status_code=202)
     async def cancel(id: str):
         job = service.running_job(id)
@@ -138,19 +143,23 @@ def embeddings(service):
 
 def progress(service):
     """The progress streams."""
-    router = APIRouter(prefix="/datasets/{id}/embeddings")
+    router = APIRouter(prefix="/datasets/{id}")
 
     def stream(id, kind, last_event_id):
         service.last_event_ids.append(last_event_id)
         return StreamingResponse(_events(service, id, kind), media_type="text/event-stream")
 
-    @router.get("/progress")
+    @router.get("/embeddings/progress")
     async def of_embedding(id: str, last_event_id: str | None = Header(None)):
         return stream(id, "embed", last_event_id)
 
-    @router.get("/reduce/progress")
+    @router.get("/embeddings/reduce/progress")
     async def of_reduction(id: str, last_event_id: str | None = Header(None)):
         return stream(id, "reduce", last_event_id)
+
+    @router.get("/graph/progress")
+    async def of_graph(id: str, last_event_id: str | None = Header(None)):
+        return stream(id, "graph", last_event_id)
 
     return router
 
@@ -197,7 +206,10 @@ def search(service):
 
     @router.get("/duplicates")
     async def duplicates(id: str, threshold: float = 0.95):
-        return {"threshold": threshold, "groups": service.albums[id].duplicates(threshold)}
+        album = service.albums[id]
+        if album.needs_graph:
+            return problem(409, "Make the graph first.", code="graph_needed", k=15)
+        return {"threshold": threshold, "groups": album.duplicates(threshold), "incomplete": 2}
 
     @router.get("/outliers")
     async def outliers(id: str, k: int = 10, limit: int = 50, where: str = ""):

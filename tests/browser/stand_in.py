@@ -81,6 +81,9 @@ class StandIn:
 
     def _complete(self, job, album):
         job.update(status="complete", processed=job["total"], message="Done", eta_s=0)
+        if job["kind"] == "graph":
+            album.needs_graph = False
+            return
         if job["kind"] == "reduce":
             album.has_map = True
             return

@@ -170,6 +170,15 @@ def test_words_for_a_model_without_a_text_tower_are_answered_in_the_services_wor
     expect(visit.panel.get_by_role("alert")).to_contain_text("takes no text")
 
 
+def test_a_question_that_needs_the_graph_of_a_large_set_makes_it_and_goes_on(visit, album, forgiven):
+    forgiven.append("Failed to load resource")
+    album.needs_graph = True
+    visit.button("Near-duplicates").click()
+    expect(visit.panel).to_contain_text("Finding the neighbours of every image")
+    expect(visit.panel.locator(".group")).not_to_have_count(0)
+    expect(visit.panel).to_contain_text("2 images may have more")
+
+
 def test_two_selected_images_are_shown_side_by_side(visit):
     visit.button("Outliers").click()
     visit.tiles.nth(0).click(modifiers=["Control"])

@@ -129,3 +129,7 @@ def test_without_a_folder_among_the_roots_no_path_is_allowed():
 @pytest.mark.parametrize(("text", "known"), [(" s3://x", True), ("https://x", True), ("s3:/x", False), ("/a", False)])
 def test_a_text_with_a_scheme_is_a_url(text, known):
     assert is_url(text) is known
+
+
+def test_a_query_beyond_ascii_is_one_that_http_can_carry():
+    assert str(parse("https://h/hook?who=é&sign=%2F+a", with_query=True)) == "https://h/hook?who=%C3%A9&sign=%2F+a"

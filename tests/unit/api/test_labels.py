@@ -66,6 +66,7 @@ async def test_only_the_samples_that_a_filter_chooses_are_labelled(client, embed
         {"phrases": ["rose", "tulip"], "templates": ["{} and {}"]},
         {"phrases": [f"p{n}" for n in range(500)], "templates": ["{}", "a {}", "one {}"]},
         {"phrases": ["rose", "tulip"], "column": "label"},
+        {"phrases": ["rose", "tulip"], "column": "c" * 95},
     ],
     ids=str,
 )

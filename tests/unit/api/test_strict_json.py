@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serve_app.api import strict_json
-from serve_app.errors import MalformedJson
+from serve_app.errors import InvalidRequest, MalformedJson
 
 REFUSED = {
     "NaN": b'{"a": NaN}',
@@ -66,3 +66,10 @@ def test_any_bytes_are_accepted_or_refused_as_malformed(body):
     except MalformedJson:
         return
     json.loads(body)
+
+
+def test_a_comma_in_a_text_is_no_value():
+    words = "red, green, blue, " * 1000
+    strict_json.check(json.dumps({"texts": [words] * 10, "escaped": 'a \\" , b'}).encode())
+    with pytest.raises(InvalidRequest, match="more than"):
+        strict_json.check(json.dumps({"texts": ["a"] * (strict_json.MAX_VALUES + 2)}).encode())

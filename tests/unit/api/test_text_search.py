@@ -76,3 +76,11 @@ async def test_words_find_the_images_that_transformers_finds(tmp_path, root, ser
     assert len(found) == labelled.json()["samples"] == 4
     assert [item["score"] for item in found] == pytest.approx(scores, abs=1e-4)
     assert np.ptp(scores) > 1e-3, "the tiny model must tell the images apart for this test to mean anything"
+
+
+async def test_json_to_search_is_checked_as_all_json_is(client, embedded):
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    answer = await client.post(
+        f"/datasets/{embedded['id']}/search", content=b'{"text": "a", "text": "b"}', headers=headers
+    )
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")

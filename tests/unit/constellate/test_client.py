@@ -16,10 +16,18 @@ from constellate import AsyncConstellate, Constellate, JobFailed, Progress, Refu
 from constellate.routes import Routes
 from serve_app.api import create_app
 
-PROTOCOLS_OF_OTHERS = {"GET /v1/describe", "POST /v1/embed/images/bytes", "POST /v1/embeddings"}
+PROTOCOLS_OF_OTHERS = {
+    "GET /v1/describe",
+    "GET /v1/models",
+    "POST /v1/embed/images/bytes",
+    "POST /v1/embed/texts",
+    "POST /v1/embeddings",
+}
 FOR_BROWSERS = {
     "GET /",
     "GET /favicon.ico",
+    "GET /datasets/{dataset_id}/columns/{name}",
+    "POST /datasets/{dataset_id}/sprites",
     "GET /datasets/{dataset_id}/samples/{sample_id}/image",
     "GET /datasets/{dataset_id}/samples/{sample_id}/thumbnail",
     "POST /datasets/{dataset_id}/graph/cancel",  # `cancel` ends a job of any kind
@@ -164,7 +172,7 @@ def sent_by_every_method(tmp_path):
     def answer(request):
         request.read()
         requests.append(request)
-        body = {"items": [], "groups": [], "job_id": "j", "service": "constellate", "changed": 0}
+        body = {"items": [], "groups": [], "phrases": [], "job_id": "j", "service": "constellate", "changed": 0}
         return httpx.Response(200, json=[] if request.url.path.endswith("/tags") else body)
 
     client = Routes("http://127.0.0.1:8000", transport=httpx.MockTransport(answer))
@@ -175,6 +183,7 @@ def sent_by_every_method(tmp_path):
         "limit": 3, "threshold": 0.5, "k": 2, "n": 2, "model_name": "m", "force": True, "space_key": "s",
         "dataset_id": "d", "sample_id": "a/b", "job_id": "j", "format": "arrow", "last_event": "e",
         "where": "label = 'cat'", "tag": "keep", "choice": "label = 'cat'", "column": "width", "with_vectors": True,
+        "notify_url": "https://h/hook", "phrases": ["cat", "dog"], "templates": ["a {}"], "text": None, "query": file,
     }  # fmt: skip
     for name, method in inspect.getmembers(Routes, inspect.isfunction):
         if name.startswith("_") or name == "close":

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from serve_app.embedding.model import require_pixels
 from serve_app.embedding.pulse import PROOF_S, Pulse
 from serve_app.errors import ModelUnavailable, Unavailable
 
@@ -14,19 +15,23 @@ WHITE = np.full((2, 4, 4, 3), 255, np.uint8)
 class Model:
     """Fails stickily from its first pass after `breaks`, as a GPU does after an illegal access."""
 
-    def __init__(self):
-        self.preprocessing = SimpleNamespace(crop_px=4)
+    def __init__(self, dtype=np.uint8):
+        self.preprocessing = SimpleNamespace(crop_px=4, dtype=np.dtype(dtype))
         self.sizes = []
         self.fault = None
         self.is_broken = False
         self.begun, self.may_end = threading.Event(), threading.Event()
         self.may_end.set()
 
+    def text(self):
+        return SimpleNamespace(vectors=lambda texts: (self.vectors(WHITE), []))
+
     def breaks(self):
         self.is_broken = True
         self.fault = RuntimeError("CUDA error: an illegal memory access was encountered")
 
     def vectors(self, images):
+        require_pixels(images, self.preprocessing)
         self.sizes.append(len(images))
         self.begun.set()
         assert self.may_end.wait(60)
@@ -82,6 +87,26 @@ async def test_an_idle_device_that_breaks_is_found_by_a_blank_image(pulse, model
         with pytest.raises(Unavailable):
             await pulse.check(model)
     assert model.sizes == [1]
+
+
+async def test_a_model_that_takes_other_pixels_than_bytes_is_proved_with_its_own(pulse, clock):
+    """DINOv3 keeps its pixels in float32, and an idle replica of it was taken for broken."""
+    model = Model(np.float32)
+    clock.now_s += PROOF_S + 1
+    await pulse.check(model)
+    assert model.sizes == [1]
+
+
+async def test_texts_prove_a_device_and_find_a_broken_one_as_images_do(pulse, model, clock):
+    clock.now_s += PROOF_S + 1
+    assert len(pulse.texts(model, ["a", "b"])[0]) == 2
+    await pulse.check(model)
+    assert model.sizes == [2]
+    model.breaks()
+    with pytest.raises(Unavailable):
+        pulse.texts(model, ["a", "b"])
+    with pytest.raises(Unavailable):
+        await pulse.check(model)
 
 
 async def test_a_check_costs_nothing_after_a_pass_and_one_image_a_minute_without(pulse, model, clock):

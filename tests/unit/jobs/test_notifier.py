@@ -182,3 +182,13 @@ async def test_a_running_job_is_not_told_yet(store):
         await settled(store, Notifier(store, web(server.url), SECRET), ended)
         assert (await store.ask(Jobs.get, running.id)).notified == "pending"
     assert len(server.messages) == 1
+
+
+async def test_an_error_that_nobody_foresaw_ends_the_webhook(store):
+    class Broken:
+        def post(self, url, body, headers):
+            raise TypeError("a bug")
+
+    job = await ended_job(store, "http://127.0.0.1:1/hook")
+    found = await settled(store, Notifier(store, Broken(), SECRET, retry=AT_ONCE), job)
+    assert (found.notified, found.notify_detail.partition(";")[0]) == ("failed", "internal error")

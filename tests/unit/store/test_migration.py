@@ -1,5 +1,6 @@
 """A database from before sets were rows where they were staged: opened, it has lost nothing."""
 
+import json
 from pathlib import Path
 
 import duckdb
@@ -60,6 +61,8 @@ def test_jobs_that_were_running_go_on_from_what_they_had_staged(path, old):
     bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(files[2:]))
     assert bench.vectors.commit(claim.job.id, claim.attempt).status == "complete"
     imported = bench.jobs.claim("runner", holding=["j-going-on"], lease_s=30)
+    with bench.database.read() as session:
+        assert json.loads(session.value("SELECT params FROM jobs WHERE id = 'j-import'")) == {"placed": 1}
     assert bench.vectors.commit(imported.job.id, imported.attempt).status == "error"  # half of its rows came
     bench.delete_retired()
     bench.database.close()
