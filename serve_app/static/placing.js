@@ -5,7 +5,7 @@
 
 /** Where a cell of a picture's size has more points than this, pictures are rarer and the points show between them. */
 const CROWDED = 4;
-const RARE = 2.2;
+const RARE = 1.6;
 
 /**
  * Where there is room, each point; where points are crowded, the middle one of each dense place, the densest first.

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import itertools
 import pickle
 import re
 import threading
@@ -190,9 +191,12 @@ def sent_by_every_method(tmp_path):
             continue
         wanted = list(inspect.signature(method).parameters)[1:]
         kinds = ("embed", "reduce", "graph") if "kind" in wanted else ("embed",)
-        for kind in kinds:
+        formats = ("arrow", "csv") if "format" in wanted else ("",)
+        for kind, format in itertools.product(kinds, formats):
             before = len(requests)
-            given = {p: kind if p == "kind" else arguments[p] for p in wanted}
+            given = {p: arguments[p] for p in wanted} | {
+                p: v for p, v in (("kind", kind), ("format", format)) if p in wanted
+            }
             if "choice" in given:  # which samples, by one of several names
                 given["where"] = given.pop("choice")
             result = method(client, **given)
