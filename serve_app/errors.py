@@ -51,7 +51,7 @@ class InvalidRequest(ServiceError):
 
 
 class MalformedJson(InvalidRequest):
-    """The body is not strict JSON: it has a syntax error, `NaN`, `1e400`, a lone surrogate or a duplicate key."""
+    """The body is not strict JSON: it has a syntax error, `NaN`, `1e400` or a duplicate key."""
 
     status = 400
     code = "malformed_json"

@@ -23,7 +23,8 @@ def check(body: bytes) -> None:
 
     Raises:
         MalformedJson: the body is not strict JSON; the message says why.
-        InvalidRequest: the body may hold more than `MAX_VALUES` values; it is not parsed.
+        InvalidRequest: the body may hold more than `MAX_VALUES` values, and is not parsed; or a text spells a lone
+            surrogate, which JSON's grammar allows.
     """
     if body.count(b",") > MAX_VALUES and _STRING.sub(b"", body).count(b",") > MAX_VALUES:
         raise InvalidRequest(f"The body holds more than {MAX_VALUES} values.")
@@ -40,7 +41,7 @@ def check(body: bytes) -> None:
     except RecursionError:
         raise MalformedJson("The body is nested too deeply.") from None
     except UnicodeEncodeError:
-        raise MalformedJson("The body holds a lone surrogate.") from None
+        raise InvalidRequest("A text holds a lone surrogate, which is no character.") from None
     except json.JSONDecodeError as error:
         raise MalformedJson(f"The body is not JSON: {error.msg} (character {error.pos}).") from None
     except ValueError:

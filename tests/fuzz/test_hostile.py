@@ -207,7 +207,7 @@ def chunked(n_bytes):
         ({}, b'{"name": "a", "name": "b"}', 400),
         ({}, b"\xef\xbb\xbf{}", 400),
         ({}, b'{"name": "\xff"}', 400),
-        ({}, rb'{"name": "\ud800", "root": "x"}', 400),
+        ({}, rb'{"name": "\ud800", "root": "x"}', 422),
         ({}, b'{"name": 1e400}', 400),
         ({}, b'{"name": NaN}', 400),
         ({"Content-Type": "text/plain"}, b"{}", 415),
