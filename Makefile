@@ -39,11 +39,10 @@ $(RECIPES_STAMP): docs/recipes/requirements.txt $(STAMP)
 demo: setup ## embed real photographs end to end; IMAGES=/path for a folder of your own
 	$(BIN)/python -m demo $(if $(IMAGES),--images '$(IMAGES)')
 
-# The unit tests keep both cores busy by themselves. The other kinds leave a third of two cores idle, because they wait for
-# processes to start and for what Serve does once a second: make runs two of them at a time, in this order. The fault
-# tests come last, so that most of them have the machine to themselves.
-# Each kind has its own cluster, which others on the machine do not find.
-WAITING := kind-ray check kind-browser kind-e2e kind-faults
+# Most kinds keep both cores busy or need a quiet machine for their nodes, so they run one after another. Only what is
+# short and mostly waits runs two at a time. Each kind has its own cluster, which others on the machine do not find.
+ALONE := kind-unit kind-ray kind-faults
+WAITING := check kind-browser kind-e2e
 # The files that take longest come first: by itself xdist starts those with the fewest tests last, and one core waits.
 # In a new environment the first of them compiles umap for the others.
 LONGEST := tests/unit/projection/test_reduction.py tests/fuzz tests/unit/store/test_crash_points.py tests/unit/cli/test_interrupts.py
@@ -51,7 +50,7 @@ UNIT := --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(LONGEST) tests
 run = echo '$(1)'; RAY_TMPDIR=$$(mktemp -d) $(BIN)/pytest -q --durations=10 $(1)
 
 test: setup ## the whole suite; what CI runs
-	@$(MAKE) --no-print-directory --keep-going kind-unit two-at-a-time
+	@$(MAKE) --no-print-directory --keep-going $(ALONE) two-at-a-time
 
 two-at-a-time: setup
 	@$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=target $(WAITING)
