@@ -171,7 +171,8 @@ def test_arrow_export_equals_parquet(service: Service):
     answer = service.http.get(f"/datasets/{dataset_id}/embeddings/export", params={"format": "arrow"})
     arrow = ipc.open_stream(io.BytesIO(answer.content)).read_all()
     parquet = export_table(service.http, dataset_id)
-    assert arrow.column_names == ["sample_id", "file_name", "label", "model_name", "vector", "x", "y"]
+    kept = ["sample_id", "file_name", "label", "model_name", "vector", "x", "y"]
+    assert arrow.column_names == [*kept, "width", "height", "format"]
     assert arrow.to_pylist() == parquet.to_pylist()
 
 

@@ -51,7 +51,7 @@ def test_one_image_may_stand_alone_and_the_answer_names_the_space(client: openai
     [
         ({"model": "text-embedding-3-small"}, "not the model served here; that is 'tiny-dinov2@"),
         ({"model": "tiny-dinov2@000000000000"}, "not the model served here"),
-        ({"input": "a red car"}, "this model sees images only"),
+        ({"input": "a red car"}, "DINOv2 models embed images only"),
         ({"input": "https://example.org/a.png"}, "URLs are not fetched here"),
         ({"input": uri(b"text")}, r"input\[0\]: .*unidentified"),
         ({"dimensions": 256}, "have 768 numbers and are not shortened"),
