@@ -84,13 +84,7 @@ class Constellate(Routes):
             Refused: the service refused the call and says why, for example because the folder is outside its roots.
             Unreachable: the service does not answer.
         """
-
-        def watch(states: Iterator[Progress], kind: JobKind) -> Progress:
-            return last_state(states, on_progress)
-
-        def wait(job: JobInfo) -> None:
-            watch(self.follow(job["dataset_id"], job["id"], job["kind"]), job["kind"])
-
+        wait, watch = self._steps(on_progress)
         dataset, _ = open_folder(self, absolute(str(path)), name, wait)
         finish_job(self, dataset["id"], "embed", lambda: self.generate(dataset["id"], model_name=model), wait, watch)
         if with_map:
@@ -105,6 +99,11 @@ class Constellate(Routes):
         Raises:
             JobFailed: the job ended without a graph.
         """
+        wait, watch = self._steps(on_progress)
+        return finish_job(self, dataset_id, "graph", lambda: self.graph(dataset_id, k=k), wait, watch)
+
+    def _steps(self, on_progress: OnProgress | None) -> tuple[Wait, Watch]:
+        """What `finish_job` needs to wait for a job, and to tell of its states."""
 
         def watch(states: Iterator[Progress], kind: JobKind) -> Progress:
             return last_state(states, on_progress)
@@ -112,7 +111,7 @@ class Constellate(Routes):
         def wait(job: JobInfo) -> None:
             watch(self.follow(job["dataset_id"], job["id"], job["kind"]), job["kind"])
 
-        return finish_job(self, dataset_id, "graph", lambda: self.graph(dataset_id, k=k), wait, watch)
+        return wait, watch
 
     def follow(self, dataset_id: str, job_id: str, kind: JobKind) -> Iterator[Progress]:
         """The states of a job up to the last one, even if connections drop; see `following.follow`."""

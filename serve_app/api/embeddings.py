@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -32,6 +33,7 @@ from serve_app.errors import (
     UnknownModel,
 )
 from serve_app.records import EmbeddingStatus
+from serve_app.services import Services
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
@@ -171,16 +173,21 @@ async def export_embeddings(
     The change is a newer set of vectors, or a rescan that found other images.
     """
     dataset = await services.writer.ask(Datasets.get, dataset_id)
+    stream = export.arrow_stream(await vector_pages(services, dataset_id, where, EXPORT_PAGE_ROWS), format)
+    headers = {"Content-Disposition": attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}
+    return StreamingResponse(stream, headers=headers, media_type=export.MEDIA_TYPES[format])
+
+
+async def vector_pages(services: Services, dataset_id: str, where: str | None, limit: int) -> AsyncIterator[bytes]:
+    """Pages of `Vectors.export` of one version, the first one read already. Raises as `Vectors.export` does."""
     version = (await services.writer.ask(Vectors.current, dataset_id)).version
 
     async def read(after: int) -> export.Page[int]:
         return await services.writer.ask(
-            Vectors.export, dataset_id, version=version, after=after, limit=EXPORT_PAGE_ROWS, where=where
+            Vectors.export, dataset_id, version=version, after=after, limit=limit, where=where
         )
 
-    stream = export.arrow_stream(export.pages(await read(-1), read), format)
-    headers = {"Content-Disposition": attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}
-    return StreamingResponse(stream, headers=headers, media_type=export.MEDIA_TYPES[format])
+    return export.pages(await read(-1), read)
 
 
 def attachment(file_name: str) -> str:

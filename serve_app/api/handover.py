@@ -19,7 +19,7 @@ from starlette.responses import StreamingResponse
 
 from serve_app.api import export, problems
 from serve_app.api.context import ContextNow, ServicesNow
-from serve_app.api.embeddings import EXPORT_PAGE_ROWS, attachment
+from serve_app.api.embeddings import EXPORT_PAGE_ROWS, attachment, vector_pages
 from serve_app.api.schemas import Where
 from serve_app.config import Settings
 from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
@@ -33,7 +33,6 @@ from serve_app.sources.roots import check_annotations
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 from serve_app.store.filtering import TAG
-from serve_app.store.vectors import Vectors
 from serve_app.urls import is_url, parse
 
 router = APIRouter(prefix="/datasets/{dataset_id}/export", tags=["columns"])
@@ -101,7 +100,7 @@ async def _body(
     if with_vectors:
         if format != "csv":
             raise InvalidRequest("only CSV can have vectors here; embeddings/export has Parquet and Arrow")
-        return _csv(await _with_vectors(services, dataset.id, where))
+        return _csv(await vector_pages(services, dataset.id, where, EXPORT_PAGE_ROWS))
     if format in ("yolo", "list"):
         await _require_listable(services, dataset, where)
     pages = await _pages(services, dataset.id, where)
@@ -118,17 +117,6 @@ async def _pages(services: Services, dataset_id: str, where: str | None) -> Page
 
     first = await read(None)
     return lambda: export.pages(first, read)
-
-
-async def _with_vectors(services: Services, dataset_id: str, where: str | None) -> AsyncIterator[bytes]:
-    version = (await services.writer.ask(Vectors.current, dataset_id)).version
-
-    async def read(after: int) -> export.Page[int]:
-        return await services.writer.ask(
-            Vectors.export, dataset_id, version=version, after=after, limit=EXPORT_PAGE_ROWS, where=where
-        )
-
-    return export.pages(await read(-1), read)
 
 
 async def _require_listable(services: Services, dataset: Dataset, where: str | None) -> None:

@@ -1,16 +1,11 @@
 """One attempt at a graph job: find the nearest neighbours of every vector, in a process that can be killed."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
-from serve_app.errors import ServiceError
+from serve_app.jobs.telling import telling
 from serve_app.projection.fit_process import FitProcess
 from serve_app.records import Claim
 from serve_app.search.set_files import SetFiles
 from serve_app.services import Writer
 from serve_app.store.jobs import Jobs
-
-TELL_S = 1.0
 
 
 async def graph_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitProcess) -> None:
@@ -40,11 +35,8 @@ async def graph_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitPr
     async def advance(n_rows: int) -> None:
         await writer.ask(Jobs.advance, job_id, attempt, done=n_rows, message=message)
 
-    telling = asyncio.create_task(_tell(done, advance))
-    try:
+    async with telling(lambda: done.n_rows, advance):
         k = await process.graph(found.folder, k, done.note)
-    finally:
-        telling.cancel()
     message = f"Found {k} neighbours of each of {len(found.matrix):,} images"
     await writer.ask(Jobs.complete, job_id, attempt, message)
 
@@ -57,16 +49,3 @@ class _Done:
 
     def note(self, phase: str, done: int, total: int) -> None:
         self.n_rows = done
-
-
-async def _tell(done: _Done, advance: Callable[[int], Awaitable[None]]) -> None:
-    """Tell the writer whenever more rows are done; stop silently when it refuses."""
-    told = 0
-    while True:
-        await asyncio.sleep(TELL_S)
-        if done.n_rows != told:
-            told = done.n_rows
-            try:
-                await advance(told)
-            except ServiceError:  # the end of the job will raise for a lost job or an outage
-                return

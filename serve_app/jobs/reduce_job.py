@@ -1,9 +1,6 @@
 """One attempt at a reduce job: read the vectors, fit UMAP, write the points to exactly those vectors."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
-from serve_app.errors import ServiceError
+from serve_app.jobs.telling import telling
 from serve_app.projection.fit_process import FitProcess
 from serve_app.projection.reduction import Projection
 from serve_app.records import Claim
@@ -11,8 +8,6 @@ from serve_app.search.set_files import SetFiles
 from serve_app.services import Writer
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
-
-TELL_S = 1.0
 
 PHASES = {"neighbours": "neighbours", "layout": "epoch"}
 """Readable words for the units that `reduction.OnProgress` counts."""
@@ -27,19 +22,6 @@ class Progress:
     def note(self, phase: str, done: int, total: int) -> None:
         """Keep what `reduction.OnProgress` is told, in words."""
         self.text = f"{PHASES[phase]} {done:,} of {total:,}"
-
-
-async def _tell(progress: Progress, announce: Callable[[str], Awaitable[None]]) -> None:
-    """Announce the progress of the fit whenever it changes; stop silently when the writer refuses."""
-    told = ""
-    while True:
-        await asyncio.sleep(TELL_S)
-        if progress.text != told:
-            told = progress.text
-            try:
-                await announce(told)
-            except ServiceError:  # writing the points will raise for a lost job or an outage
-                return
 
 
 async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitProcess) -> None:
@@ -68,9 +50,6 @@ async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitP
     async def announce(text: str) -> None:
         await writer.ask(Jobs.announce, job_id, attempt, phase="fitting", message=f"{message}: {text}")
 
-    telling = asyncio.create_task(_tell(progress, announce))
-    try:
+    async with telling(lambda: progress.text, announce):
         points = await process.fit(found.folder, projection, progress.note)
-    finally:
-        telling.cancel()
     await writer.ask(Vectors.put_points, job_id, attempt, found.job_id, points)

@@ -6,9 +6,6 @@ for each sample that has one. They are kept by sample id, so they survive rescan
 
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute
-
 from serve_app.errors import Conflict, InvalidRequest, NotFound
 from serve_app.store import column_rows, filtering, readout
 from serve_app.store.column_records import ColumnInfo, ColumnsChange, ValueCount
@@ -148,19 +145,9 @@ class Columns:
             found = filtering.valued(session, dataset_id, name)
             if found is None:
                 raise NotFound(f"the dataset has no column {name!r}")
-            kind, value, joins = found
-            rows = session.arrow(
-                f"SELECT s.ordinal, s.sample_id, {value} AS value FROM samples s{joins} WHERE s.dataset_id = ? "
-                "AND s.ordinal > ? AND s.ordinal <= ?",
-                *(dataset_id, after, after + limit),
-            ).sort_by("ordinal")
+            page = readout.column_page(session, dataset_id, *found, after=after, limit=limit)
             last = int(session.value("SELECT coalesce(max(ordinal), -1) FROM samples WHERE dataset_id = ?", dataset_id))
-        schema = pa.schema([("sample_id", pa.string()), ("value", filtering.ARROW_TYPES[kind])])
-        table = rows.drop_columns(["ordinal"]).cast(schema)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, schema) as stream:
-            stream.write_table(table.filter(pa.compute.is_valid(table["value"])))
-        return sink.getvalue().to_pybytes(), after + limit if after + limit < last else None
+        return page, after + limit if after + limit < last else None
 
 
 def _of(session: Session, column: Stored, dataset_id: str) -> ColumnInfo:

@@ -120,10 +120,7 @@ def exported(session: Session, dataset_id: str) -> Exported:
     select = "".join(f", v{column.column_id}.value" for column in columns)
     fields = [(column.name, ARROW_TYPES[column.type]) for column in columns]
     if session.row("SELECT 1 FROM tags WHERE dataset_id = ? LIMIT 1", dataset_id):
-        joins += (
-            " LEFT JOIN (SELECT sample_id, list(tag ORDER BY tag) AS value FROM tags WHERE dataset_id = "
-            f"{quoted(dataset_id)} GROUP BY sample_id) t ON t.sample_id = s.sample_id"
-        )
+        joins += _join_tags(dataset_id, "list(tag ORDER BY tag)")
         select += ", t.value"
         fields.append((TAG, pa.list_(pa.string())))
     return Exported(select, joins, fields)
@@ -138,11 +135,7 @@ def valued(session: Session, dataset_id: str, name: str) -> tuple[str, str, str]
     if column is not None:
         return column.type, f"v{column.column_id}.value", _join(column)
     if name.casefold() == TAG:
-        tags = (
-            " LEFT JOIN (SELECT sample_id, string_agg(tag, ', ' ORDER BY tag) AS value FROM tags WHERE dataset_id = "
-            f"{quoted(dataset_id)} GROUP BY sample_id) t ON t.sample_id = s.sample_id"
-        )
-        return "text", "t.value", tags
+        return "text", "t.value", _join_tags(dataset_id, "string_agg(tag, ', ' ORDER BY tag)")
     listed = LISTED.get(name.casefold())
     return None if listed is None else (*listed, "")
 
@@ -152,6 +145,13 @@ def _join(column: Stored) -> str:
     return (
         f" LEFT JOIN {column.table} {alias} ON {alias}.column_id = {column.column_id} "
         f"AND {alias}.sample_id = s.sample_id"
+    )
+
+
+def _join_tags(dataset_id: str, aggregate: str) -> str:
+    return (
+        f" LEFT JOIN (SELECT sample_id, {aggregate} AS value FROM tags WHERE dataset_id = {quoted(dataset_id)} "
+        "GROUP BY sample_id) t ON t.sample_id = s.sample_id"
     )
 
 

@@ -155,6 +155,23 @@ def sample_page(session: Session, dataset_id: str, after: int, limit: int, only:
     return _ipc(rows.drop_columns(["ordinal"]).rename_columns(schema.names).cast(schema))
 
 
+def column_page(
+    session: Session, dataset_id: str, kind: str, value: str, joins: str, *, after: int, limit: int
+) -> bytes:
+    """`sample_id` and `value` of the samples in (after, after + limit] that have one, as an Arrow IPC stream.
+
+    `kind`, `value` and `joins` are those of `filtering.valued`.
+    """
+    rows = session.arrow(
+        f"SELECT s.ordinal, s.sample_id, {value} AS value FROM samples s{joins} WHERE s.dataset_id = ? "
+        "AND s.ordinal > ? AND s.ordinal <= ? "
+        f"AND ({value}) IS NOT NULL",
+        *(dataset_id, after, after + limit),
+    ).sort_by("ordinal")
+    schema = pa.schema([("sample_id", pa.string()), ("value", filtering.ARROW_TYPES[kind])])
+    return _ipc(rows.drop_columns(["ordinal"]).cast(schema))
+
+
 def _next(now: Current, after: int, limit: int) -> int | None:
     """The ordinal after which the next page begins; None after the last sample."""
     return after + limit if after + limit < now.sample_count - 1 else None

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from tests.browser.album import Album
+from tests.browser.map_page import MapPage
 from tests.browser.stand_in import Server, StandIn, build
 
 SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
@@ -123,3 +125,17 @@ def shoot(page):
         page.screenshot(path=SCREENSHOTS / f"{name}.png")
 
     return shoot
+
+
+@pytest.fixture
+def album(service):
+    """A dataset of 600 images with a map."""
+    return service.add(Album("meadow", 600))
+
+
+@pytest.fixture
+def visit(page, base_url, album):
+    """The page with the map of the album."""
+    visit = MapPage(page, base_url)
+    visit.open_map()
+    return visit

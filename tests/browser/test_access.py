@@ -4,7 +4,6 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.album import Album
-from tests.browser.map_page import MapPage
 
 # Contrast of each text with the first opaque ground below it (WCAG 2.2, 1.4.3), disabled controls excepted.
 POOR_TEXTS = """() => {
@@ -45,13 +44,6 @@ COLUMNS = "getComputedStyle(document.querySelector('.panel .grid')).gridTemplate
 @pytest.fixture
 def album(service):
     return service.add(Album("meadow", 400))
-
-
-@pytest.fixture
-def visit(page, base_url, album):
-    visit = MapPage(page, base_url)
-    visit.open_map()
-    return visit
 
 
 def focused(visit):

@@ -4,24 +4,10 @@ import csv
 import io
 
 import numpy as np
-import pytest
 from playwright.sync_api import expect
 
 from serve_app.store.regions import inside
-from tests.browser.album import Album
 from tests.browser.map_page import MapPage
-
-
-@pytest.fixture
-def album(service):
-    return service.add(Album("meadow", 600))
-
-
-@pytest.fixture
-def visit(page, base_url, album):
-    visit = MapPage(page, base_url)
-    visit.open_map()
-    return visit
 
 
 def write_filter(visit, text):

@@ -10,18 +10,6 @@ from tests.browser.album import AWKWARD_NAMES, Album
 from tests.browser.map_page import MapPage
 
 
-@pytest.fixture
-def album(service):
-    return service.add(Album("meadow", 600))
-
-
-@pytest.fixture
-def visit(page, base_url, album):
-    visit = MapPage(page, base_url)
-    visit.open_map()
-    return visit
-
-
 def test_a_click_on_each_point_opens_the_image_that_lies_there(visit, album):
     for row in (0, 77, 599):
         visit.click(row)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from serve_app.errors import StoreUnavailable
-from serve_app.jobs import reduce_job
+from serve_app.jobs import reduce_job, telling
 from serve_app.projection.reduction import Projection
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
@@ -54,7 +54,7 @@ class Slow:
 @pytest.mark.parametrize("away", [False, True])
 async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothing(monkeypatch, away):
     writer = Writer(away)
-    monkeypatch.setattr(reduce_job, "TELL_S", 0.01)
+    monkeypatch.setattr(telling, "TELL_S", 0.01)
     claim = SimpleNamespace(
         job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
     )
