@@ -92,11 +92,10 @@ export class Find {
   byImage(file) {
     const dataset = this._dataset;
     if (!dataset) return;
-    place({ words: "" });
     const preview = el("img", { class: "query", alt: "The image searched for", src: URL.createObjectURL(file) });
     preview.addEventListener("load", () => URL.revokeObjectURL(preview.src), { once: true });
     preview.addEventListener("error", () => preview.remove(), { once: true });
-    this._panel.find(`Like ${file.name}`, async () => {
+    this._ask(`Like ${file.name}`, async () => {
       const { items } = await api.searchByImage(dataset.id, file, SEARCH_RESULTS, this._where());
       return {
         title: `Like ${file.name}`,
@@ -111,7 +110,6 @@ export class Find {
 
   _duplicates() {
     const dataset = /** @type {Dataset} */ (this._dataset);
-    place({ words: "" });
     const controls = this._slider();
     /** @type {Parameters<Panel["find"]>[1]} */
     const find = async (signal, say) => {
@@ -128,7 +126,16 @@ export class Find {
         empty: "No two images are that much alike. Lower the threshold to see the closest ones.",
       };
     };
-    this._panel.find("Near-duplicates", find, controls);
+    this._ask("Near-duplicates", find, controls);
+  }
+
+  /**
+   * Ask for something else than words, which then leave the address.
+   * @param {Parameters<Panel["find"]>} question
+   */
+  _ask(...question) {
+    place({ words: "" });
+    this._panel.find(...question);
   }
 
   /** @returns {HTMLElement} the threshold, which starts the question anew */
@@ -145,8 +152,7 @@ export class Find {
 
   _outliers() {
     const dataset = /** @type {Dataset} */ (this._dataset);
-    place({ words: "" });
-    this._panel.find("Outliers", async (signal, say) => {
+    this._ask("Outliers", async (signal, say) => {
       const ask = () => api.outliers(dataset.id, OUTLIERS, this._where(), signal);
       const { items } = await withGraph(dataset.id, ask, signal, say);
       return {
@@ -161,8 +167,7 @@ export class Find {
 
   _diverse() {
     const dataset = /** @type {Dataset} */ (this._dataset);
-    place({ words: "" });
-    this._panel.find("Diverse sample", async (signal) => {
+    this._ask("Diverse sample", async (signal) => {
       const { items } = await api.diverse(dataset.id, DIVERSE, this._where(), signal);
       return {
         title: "Diverse sample",
