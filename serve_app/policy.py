@@ -72,29 +72,36 @@ class Policy:
             n_gpus: the GPUs on which Ray schedules.
             n_nodes: the machines of the cluster.
         """
-        cores = max(1, math.floor(n_cpus))
         # Both settings together ask for GPUs, even those of nodes that the cluster starts only on a replica's demand.
         may_use_gpus = settings.device in ("auto", "cuda") and settings.gpus_per_replica != 0
         expects_gpus = settings.device == "cuda" and bool(settings.gpus_per_replica)
+        cores = max(1, math.floor(n_cpus))
         if expects_gpus or (n_gpus >= 1 and may_use_gpus):
-            share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
-            replicas = settings.max_replicas or max(1, math.floor(n_gpus / share))
-            stay = min(replicas, settings.min_replicas or 1)
-            decode_threads = max(2, cores // replicas)
-            return cls(
-                max_replicas=replicas,
-                min_replicas=stay,
-                initial_replicas=stay,
-                cpus_per_replica=_share_of_cores(cores, replicas, stay),
-                gpus_per_replica=share,
-                compute_threads=1,
-                decode_threads=decode_threads,
-                chunk_images=32,
-                batch_images=128,
-                target_ongoing=6,
-                max_ongoing=MAX_ONGOING_CALLS,
-                request_images=MAX_REQUEST_IMAGES,
-            )
+            return cls._on_gpus(settings, cores, n_gpus)
+        return cls._on_cpus(settings, cores, n_nodes)
+
+    @classmethod
+    def _on_gpus(cls, settings: Settings, cores: int, n_gpus: float) -> "Policy":
+        share = 1.0 if settings.gpus_per_replica is None else settings.gpus_per_replica
+        replicas = settings.max_replicas or max(1, math.floor(n_gpus / share))
+        stay = min(replicas, settings.min_replicas or 1)
+        return cls(
+            max_replicas=replicas,
+            min_replicas=stay,
+            initial_replicas=stay,
+            cpus_per_replica=_share_of_cores(cores, replicas, stay),
+            gpus_per_replica=share,
+            compute_threads=1,
+            decode_threads=max(2, cores // replicas),
+            chunk_images=32,
+            batch_images=128,
+            target_ongoing=6,
+            max_ongoing=MAX_ONGOING_CALLS,
+            request_images=MAX_REQUEST_IMAGES,
+        )
+
+    @classmethod
+    def _on_cpus(cls, settings: Settings, cores: int, n_nodes: int) -> "Policy":
         replicas = settings.max_replicas or cores
         stay = min(replicas, settings.min_replicas or (replicas if n_nodes == 1 else 1))
         return cls(
