@@ -70,7 +70,7 @@ def parts(*, full: bool, images: Path) -> dict[str, list[str]]:
         }
     precisions = ["--precisions", "fp32", "int8", "bf16"]
     return {
-        "throughput dinov2-small": ["throughput", *folder, *precisions],
+        "throughput dinov2-small": ["throughput", *folder, *precisions, "--most", "480", "--idle-s", "300"],
         "throughput dinov2-base": ["throughput", *folder, *precisions[:3], "--model", "dinov2-base", "--most", "96"],
         "parity": ["parity", *folder],
         "writer": ["writer"],

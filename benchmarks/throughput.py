@@ -1,9 +1,10 @@
 """The service over the loop and over the bare forward pass, and all it does for single images, in one call.
 
-    python -m benchmarks.throughput --model dinov2-small --images FOLDER --rounds 3
+    python -m benchmarks.throughput --model dinov2-small --images FOLDER --rounds 3 --idle-s 300
 
 Every round runs each contender once, in turn, on an otherwise idle machine; the service of a precision stays up
-between rounds with its replicas warm, and sleeps while the others run. Ratios are taken round by round.
+between rounds with its replicas warm, and sleeps while the others run. Ratios are taken round by round. With
+`--idle-s`, a job of 120 images comes first, after the service has been idle for so long.
 """
 
 import argparse
@@ -38,6 +39,7 @@ PLAIN = {
 }
 """The model of transformers alone: one process with all cores, and one process of one thread a core."""
 QUICK_PLAIN = {name: PLAIN[name] for name in ("forward processes batch 4",)}
+AFTER_IDLE_IMAGES = 120
 SINGLE = {"processes": 1, "threads": CORES, "batch": 1}
 FORWARD_S = 6.0
 THREAD_LIMITS = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}
@@ -131,17 +133,29 @@ class Contest:
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
 
-    def run(self, rounds: int, folder: Path) -> dict[str, list[float]]:
-        """Start a service, warm it up, run the rounds."""
+    def run(self, rounds: int, folder: Path, idle_s: float) -> dict[str, list[float]]:
+        """Start a service, warm it up, let it be idle, run the rounds."""
         begin = time.perf_counter()
         with running_service(self._checkpoint, self._images, self._precision, folder) as client:
             self._note(start_s=time.perf_counter() - begin)
             dataset_id = client.register("benchmark", self._images)["id"]
             self._note(first_map_extra_s=first_map_extra_s(client, dataset_id))
+            if idle_s:
+                self._after_idleness(client, folder, idle_s)
             requests = callers.bodies(self._checkpoint.name, self._images)
             for _ in range(rounds):
                 self._round(client, dataset_id, requests)
         return self.figures
+
+    def _after_idleness(self, client: Constellate, folder: Path, idle_s: float) -> None:
+        few = some_images(self._images, AFTER_IDLE_IMAGES, self._images / "few")
+        dataset_id = client.register("few", few)["id"]
+        time.sleep(idle_s)
+        rate, first_s = service_job(client, dataset_id)
+        plain = contender("loop", self._checkpoint, few)["rate"]
+        own = self._forward(processes=CORES, threads=1, batch=4, own=self._precision)["rate"]
+        self._note(idle_over_loop=rate / plain, idle_over_own_forward=rate / own, idle_first_batch_s=first_s)
+        shutil.rmtree(few)
 
     def _round(self, client: Constellate, dataset_id: str, requests: list[dict[str, str]]) -> None:
         rate, first_s = service_job(client, dataset_id)
@@ -176,6 +190,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="a folder of JPEG photographs")
     parser.add_argument("--most", type=int, default=240, help="images of a run")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--idle-s", type=float, default=0.0, help="idleness before the first round")
     parser.add_argument("--precisions", nargs="+", default=["fp32"])
     parser.add_argument("--quick", action="store_true", help="one kind of plain forward pass")
     parser.add_argument("--checkpoints", type=Path, default=Path("out/benchmarks"))
@@ -190,7 +205,7 @@ def main() -> None:
                 measured[precision] = f"this CPU cannot compute in {precision}"
                 continue
             contest = Contest(checkpoint, images, precision, QUICK_PLAIN if options.quick else PLAIN)
-            rounds = contest.run(options.rounds, Path(name))
+            rounds = contest.run(options.rounds, Path(name), options.idle_s)
             medians = {figure: round(statistics.median(values), 3) for figure, values in rounds.items()}
             listed = {figure: [round(value, 3) for value in values] for figure, values in rounds.items()}
             measured[precision] = medians | {"rounds": listed}
