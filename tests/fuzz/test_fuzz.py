@@ -5,7 +5,7 @@ import pytest
 from tests.fuzz.run import fuzz
 from tests.fuzz.service import FuzzedService, seed
 
-MAX_EXAMPLES = 6
+MAX_EXAMPLES = 4
 SEED = 20260301
 
 

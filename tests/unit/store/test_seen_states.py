@@ -39,7 +39,7 @@ threading.Event().wait()
 """
 
 
-@pytest.mark.parametrize("late_s", [0.4, 1.2])
+@pytest.mark.parametrize("late_s", [0.4, pytest.param(1.2, marks=pytest.mark.every)])
 def test_a_large_transaction_that_was_seen_survives_a_kill(tmp_path, late_s):
     path = tmp_path / "data" / "constellate.duckdb"
     ended = subprocess.run([sys.executable, "-c", REGISTER, str(path), str(late_s)])
