@@ -37,6 +37,9 @@ MANIFEST_NAMES = (
     "metadata.jsonl",
     "metadata.parquet",
 )
+OTHER_COCO_NAMES = ("*.json", "annotations/*.json")
+"""Where COCO files of any other name lie; they are not read unless they are named, but they are told of."""
+BEGINNING_BYTES = 1 << 20
 MAX_CANDIDATES = 20
 MAX_TABLES = 20
 MANY_IMAGES = 1000
@@ -80,9 +83,13 @@ def detect(
     if wanted in ("auto", "manifest") and (manifest_file := _well_known_manifest(root, web, aside)):
         return _noticed("manifest", manifest_file, aside, notices)
     if wanted == "auto":
-        return _noticed(_contents(root, aside), None, aside, notices)
+        contents = _contents(root, aside)
+        if isinstance(root, Path):
+            aside += _perhaps_coco(root)
+        return _noticed(contents, None, aside, notices)
     names = ", ".join(COCO_NAMES if wanted == "coco" else MANIFEST_NAMES)
-    found = "".join(f"; {sentence}" for sentence in aside)
+    others = _perhaps_coco(root) if wanted == "coco" and isinstance(root, Path) else []
+    found = "".join(f"; {sentence}" for sentence in (*aside, *others))
     raise InvalidRequest(f"no {wanted} file in the folder (looked for {names}){found}; name it in 'annotations'")
 
 
@@ -209,6 +216,28 @@ def _well_known_coco(root: Path, aside: list[str]) -> Path | None:
         elif found:
             return found[0]
     return None
+
+
+def _perhaps_coco(root: Path) -> list[str]:
+    """A sentence for each file of another name that begins like COCO."""
+    paths = [path for pattern in OTHER_COCO_NAMES for path in sorted(islice(root.glob(pattern), MAX_CANDIDATES))]
+    known = [path for pattern in COCO_NAMES for path in islice(root.glob(pattern), MAX_CANDIDATES)]
+    return [
+        f"{str(path.relative_to(root))!r} begins like COCO and was not read; name it in 'annotations' for its labels"
+        for path in paths
+        if path not in known and _is_file(path) and _begins_like_coco(path)
+    ]
+
+
+def _begins_like_coco(path: Path) -> bool:
+    try:
+        with open_listing(path) as file:
+            beginning = file.read(BEGINNING_BYTES)
+    except InvalidRequest:
+        return False
+    arrays = any(f'"{name}"'.encode() in beginning for name in coco.KNOWN_BY)
+    entries = b'"file_name"' in beginning or b'"image_id"' in beginning
+    return beginning.lstrip().startswith(b"{") and arrays and entries
 
 
 def _well_known_manifest(root: Path | Url, web: Web, aside: list[str]) -> Path | Url | None:

@@ -145,6 +145,12 @@ def a_column_of_another_name(folder):
     put(folder, "manifest.csv", data=b"colour;label\na.png;cat\n")
 
 
+def coco_of_another_name(folder):
+    put(folder, "images/a.png")
+    coco(folder, "annotations/parent.json", "../images/a.png")
+    put(folder, "annotations/settings.json", data=b'{"images": 3}')
+
+
 def linked_class(folder):
     links_alone(folder)
     put(folder, "dogs/b.png")
@@ -156,6 +162,7 @@ def linked_class(folder):
         (most_are_absent, 12, "10 of the 12 named files are not there"),
         (a_column_of_another_name, 1, "manifest.csv"),
         (linked_class, 1, "cats/"),
+        (coco_of_another_name, 1, "'annotations/parent.json' begins like COCO and was not read"),
     ],
 )
 async def test_what_is_left_out_is_told_and_stays_told(client, root, lay, count, said):
