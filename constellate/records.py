@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
 
 TERMINAL = frozenset({"complete", "error", "cancelled"})
-JobKind = Literal["embed", "reduce", "import", "graph"]
+JobKind = Literal["embed", "reduce", "import", "graph", "register", "rescan"]
 
 
 class DatasetInfo(TypedDict):

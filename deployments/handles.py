@@ -37,6 +37,7 @@ from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Embedded
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
+from serve_app.store.listings import Listings
 from serve_app.store.tags import Tags
 from serve_app.store.vectors import Vectors
 
@@ -54,6 +55,9 @@ BULK_METHODS: frozenset[str] = frozenset(
         Datasets.rescan,
         Datasets.delete,
         Datasets.samples,
+        Listings.begin,
+        Listings.put,
+        Listings.commit,
         Columns.put,
         Columns.remove,
         Columns.values,

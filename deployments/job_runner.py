@@ -11,6 +11,7 @@ from deployments.handles import EmbedderHandle, ReducerHandle, WriterHandle
 from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.config import Settings
+from serve_app.jobs.listing import Lister
 from serve_app.jobs.loop import JobLoop
 from serve_app.jobs.notifier import Notifier
 from serve_app.policy import Policy
@@ -34,6 +35,7 @@ class JobRunner:
             EmbedderHandle(settings),
             ReducerHandle(reducer),
             reader=Reader(settings),
+            lister=Lister(settings),
             window=policy.window,
             chunk_images=policy.chunk_images,
         )

@@ -100,7 +100,7 @@ class WriterMetrics:
         """
         self._write_s.observe(seconds, {"method": method})
         job = result.job if isinstance(result, Claim) else result
-        if not isinstance(job, Job) or job.kind in ("reduce", "graph"):
+        if not isinstance(job, Job) or job.kind not in ("embed", "import"):
             return
         now = {
             "embedded": job.processed - job.reused - job.skipped,

@@ -14,7 +14,7 @@
     │   ├── DatasetNotFound · SampleNotFound · JobNotFound
     ├── Conflict 409
     │   ├── NameTaken · JobRunning · NothingRunning · StaleAttempt · ModelReplaced
-    │   └── GraphNeeded · NoTextTower
+    │   └── GraphNeeded · NoTextTower · AsyncNeeded
     ├── TooLarge 413
     ├── UnsupportedMediaType 415
     ├── Unavailable 503 (+ Retry-After)
@@ -204,6 +204,12 @@ class NoTextTower(Conflict):
     """The model has no text tower, or its tokenizer is missing, so that words cannot be compared with its vectors."""
 
     code = "no_text_tower"
+
+
+class AsyncNeeded(Conflict):
+    """There is more to list than a client may wait for; a job does it."""
+
+    code = "async_needed"
 
 
 class TooLarge(ServiceError):

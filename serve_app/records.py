@@ -17,7 +17,7 @@ VectorArray = NDArray[np.float32]
 """(N, D) float32; the rows are in the order of the ids that come with it."""
 
 DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
-JobKind = Literal["embed", "reduce", "import", "graph"]
+JobKind = Literal["embed", "reduce", "import", "graph", "register", "rescan"]
 JobStatus = Literal["running", "complete", "error", "cancelled"]
 NotifyState = Literal["pending", "delivered", "failed"]
 
@@ -119,7 +119,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that was given to a runner. The store refuses calls with an older `attempt`."""
+    """A job that was given to a runner. The store refuses calls with an older `attempt`.
+
+    The `dataset` of a registration is the one that it is to make: nothing is counted, and `params` has the format.
+    """
 
     job: Job
     dataset: Dataset

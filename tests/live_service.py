@@ -19,6 +19,7 @@ from serve_app.cli.service_commands import stop_at_eof
 from serve_app.config import Settings
 from serve_app.errors import RefusedImage
 from serve_app.jobs.graph_job import graph_job
+from serve_app.jobs.listing import Lister
 from serve_app.jobs.loop import JobLoop
 from serve_app.policy import MAX_PAIRWISE_ROWS, Policy
 from serve_app.projection.fit_process import graph_of_set
@@ -132,6 +133,7 @@ class LiveService:
             self.embedder,
             LineProjector(store, self.settings.sets_path),
             reader=Reader(self.settings),
+            lister=Lister(self.settings),
             window=4,
             chunk_images=2,
         )

@@ -5,14 +5,29 @@ from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
 
-from serve_app.api import problems, registration
+from serve_app.api import problems, registration, webhook
 from serve_app.api.context import ContextNow, ServicesNow
-from serve_app.api.schemas import Cursor, Limit, NewDataset, SamplePage, Where
-from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, JobRunning, NameTaken, OutsideRoots, ServiceError
-from serve_app.records import Dataset, ScanChange
+from serve_app.api.preference import APPLIED, RespondAsync
+from serve_app.api.schemas import Cursor, JobStarted, Limit, NewDataset, RescanOptions, SamplePage, Where
+from serve_app.errors import (
+    AsyncNeeded,
+    Conflict,
+    DatasetNotFound,
+    InvalidFilter,
+    InvalidRequest,
+    JobRunning,
+    NameTaken,
+    OutsideRoots,
+    ServiceError,
+)
+from serve_app.jobs.listing import Lister
+from serve_app.records import Dataset, Job, ScanChange
 from serve_app.search.neighbours import Neighbours
+from serve_app.services import Services
 from serve_app.store.datasets import Datasets
+from serve_app.store.listings import Listings
 
 FORGET_S = 1.0
 """How long a deletion waits for the searcher to remove the dataset's files."""
@@ -20,20 +35,51 @@ FORGET_S = 1.0
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
 
-_LOCATION: dict[int | str, dict[str, Any]] = {
-    201: {
-        "description": "the folder is listed",
-        "headers": {"Location": {"description": "the dataset", "required": True, "schema": {"type": "string"}}},
+def _located(what: str) -> dict[str, Any]:
+    return {"Location": {"description": what, "required": True, "schema": {"type": "string"}}}
+
+
+_APPLIED = {"Preference-Applied": {"required": True, "schema": {"type": "string"}}}
+_CREATED: dict[int | str, dict[str, Any]] = {
+    201: {"description": "the folder is listed", "headers": _located("the dataset")}
+}
+_STARTED: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "with `Prefer: respond-async`: the job is on disk and will run",
+        "model": JobStarted,
+        "headers": _located("the job") | _APPLIED,
     }
 }
 
 
-@router.post("", status_code=201, responses=_LOCATION | problems.documented(NameTaken, OutsideRoots))
-async def register_dataset(body: NewDataset, services: ServicesNow, context: ContextNow, response: Response) -> Dataset:
-    """Register a folder of images, or a COCO or manifest file, as a dataset."""
+@router.post(
+    "",
+    status_code=201,
+    response_model=Dataset,
+    responses=_CREATED | _STARTED | problems.documented(NameTaken, JobRunning, AsyncNeeded, OutsideRoots),
+)
+async def register_dataset(
+    body: NewDataset, services: ServicesNow, context: ContextNow, response: Response, is_async: RespondAsync
+) -> Dataset | Response:
+    """Register a folder of images, or a COCO or manifest file, as a dataset.
+
+    With `Prefer: respond-async` a job lists the files; the dataset appears when the job is complete.
+    """
     taken = await services.writer.ask(Datasets.by_name, body.name)
     if taken is not None:  # a check before the listing spares the client a long wait
         raise NameTaken(taken.id)
+    notify_url = webhook.checked(_for_jobs(body.notify_url, is_async), context.settings)
+    if is_async:
+        folder, file = await asyncio.to_thread(Lister(context.settings).place, body.root, body.annotations)
+        job = await services.writer.ask(
+            Listings.create,
+            name=body.name,
+            root=str(folder),
+            format=body.format,
+            annotations=None if file is None else str(file),
+            notify_url=notify_url,
+        )
+        return await _started(services, job, f"Listing the images of {body.name}.")
     dataset = await registration.register(
         services.writer,
         context.settings,
@@ -44,6 +90,20 @@ async def register_dataset(body: NewDataset, services: ServicesNow, context: Con
     )
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
+
+
+async def _started(services: Services, job: Job, message: str) -> Response:
+    """The answer 202 to a job that is on disk."""
+    await services.runner.nudge()
+    body = JobStarted(dataset_id=job.dataset_id, message=message, job_id=job.id)
+    return JSONResponse(body.model_dump(), 202, {"Location": f"/jobs/{job.id}", **APPLIED})
+
+
+def _for_jobs(notify_url: str | None, is_async: bool) -> str | None:
+    """The URL to tell of a job's end. Raises `InvalidRequest` where there will be no job."""
+    if notify_url is not None and not is_async:
+        raise InvalidRequest("notify_url tells of a job's end: send the header 'Prefer: respond-async' with it")
+    return notify_url
 
 
 @router.get("")
@@ -68,12 +128,28 @@ async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
 
 @router.post(
     "/{dataset_id}/rescan",
+    response_model=ScanChange,
     response_model_exclude_defaults=True,
-    responses=problems.documented(DatasetNotFound, JobRunning, OutsideRoots),
+    responses=_STARTED | problems.documented(DatasetNotFound, JobRunning, AsyncNeeded, OutsideRoots),
 )
-async def rescan_dataset(dataset_id: str, services: ServicesNow, context: ContextNow) -> ScanChange:
-    """List the dataset's files again; its vectors stay until the next embed job."""
+async def rescan_dataset(
+    dataset_id: str,
+    services: ServicesNow,
+    context: ContextNow,
+    is_async: RespondAsync,
+    options: RescanOptions | None = None,
+) -> ScanChange | Response:
+    """List the dataset's files again; its vectors stay until the next embed job.
+
+    With `Prefer: respond-async` a job does it, and its last message has the numbers.
+    """
+    notify_url = None if options is None else options.notify_url
+    notify_url = webhook.checked(_for_jobs(notify_url, is_async), context.settings)
     dataset = await services.writer.ask(Datasets.get, dataset_id)
+    if is_async:
+        await asyncio.to_thread(Lister(context.settings).place_of, dataset)
+        job = await services.writer.ask(Listings.create_rescan, dataset_id, notify_url=notify_url)
+        return await _started(services, job, f"Listing the images of {dataset.name} again.")
     return await registration.rescan(services.writer, context.settings, dataset)
 
 

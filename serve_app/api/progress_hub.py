@@ -48,11 +48,14 @@ class Watch:
     """One stream's place at the hub.
 
     It follows one job from the first state it sees to the terminal state. Without a job it waits for the first one.
+    A `job` that it is given is the one that it follows, even if a newer one has begun before the first state.
     """
 
-    def __init__(self, dataset_id: str, kind: JobKind, on_close: "Callable[[Watch], None]") -> None:
+    def __init__(
+        self, dataset_id: str, kind: JobKind, on_close: "Callable[[Watch], None]", job: Job | None = None
+    ) -> None:
         self.key: tuple[str, JobKind] = (dataset_id, kind)
-        self.job: Job | None = None
+        self.job = job
         self.told_at = 0.0
         self._has_state = False
         self._is_closed = False
@@ -116,17 +119,17 @@ class ProgressHub:
         """The number of open streams."""
         return len(self._watches)
 
-    def watch(self, dataset_id: str, kind: JobKind) -> Watch:
+    def watch(self, dataset_id: str, kind: JobKind, job: Job | None = None) -> Watch:
         """Open a stream; its first state is read after this call and so shows a job created before the call.
 
-        The stream occupies its place until `Watch.close`.
+        It follows `job`, or the newest of this dataset and kind. The stream occupies its place until `Watch.close`.
 
         Raises:
             Overloaded: too many streams are open.
         """
         if len(self._watches) >= self._max_streams:
             raise Overloaded(f"{self._max_streams} progress streams are open; poll GET /jobs/{{id}} instead.")
-        watch = Watch(dataset_id, kind, self._watches.discard)
+        watch = Watch(dataset_id, kind, self._watches.discard, job)
         self._watches.add(watch)
         self._woken.set()
         if self._task is None or self._task.done():

@@ -1,32 +1,19 @@
-"""Lists a dataset's folder into the store, page by page; the listing takes effect as a whole or not at all."""
+"""Lists a dataset's source while the client waits; the listing takes effect as a whole or not at all."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
-from typing import NamedTuple
 
-from serve_app import sources
 from serve_app.config import Settings
-from serve_app.errors import InvalidRequest, ServiceError
-from serve_app.jobs.source_columns import SourceColumns
-from serve_app.records import Dataset, DatasetFormat, ScanChange
+from serve_app.errors import AsyncNeeded, ServiceError
+from serve_app.jobs.listing import Lister, Listing
+from serve_app.records import Dataset, ScanChange
 from serve_app.services import Writer
-from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
-from serve_app.sources.roots import check_annotations, check_root
-from serve_app.sources.web import Web
-from serve_app.store.column_rows import GivenColumns
-from serve_app.store.datasets import MAX_NOTICES, Datasets
-from serve_app.urls import Url, is_url
+from serve_app.sources.detection import WantedFormat
+from serve_app.store.datasets import Datasets
 
-
-class Scan(NamedTuple):
-    """A finished listing in the store: its id there, the number of files that it lists, and the source's columns."""
-
-    id: str
-    n_files: int
-    columns: GivenColumns | None
+MAX_WAITED_FILES = 100_000
+"""The files that a client may wait for: some ten seconds of listing. A job lists more."""
 
 
 async def register(
@@ -40,27 +27,23 @@ async def register(
         NameTaken: a dataset has this name; the message is its id.
         OutsideRoots: the folder or the annotation file is not below a configured root.
         InvalidRequest: the folder or the annotation file cannot be used, or everything in it was left out.
+        AsyncNeeded: there are more than `MAX_WAITED_FILES` files.
     """
-    if annotations is None:
-        root, annotations = _split_file(root)
-    web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
-    folder, file = await asyncio.to_thread(_checked, settings, root, annotations)
-    notices: list[str] = []
-    found, file = await asyncio.to_thread(sources.detect, folder, file, format, web, notices)
-    async with _scanned(writer, folder, found, file, web, notices) as scan:
-        if notices and not scan.n_files:
-            raise InvalidRequest(f"no images were found; {'; '.join(notices[:MAX_NOTICES])}")
-        dataset = await writer.ask(
+    lister = Lister(settings)
+    folder, file = await asyncio.to_thread(lister.place, root, annotations)
+    listing = await asyncio.to_thread(lister.new, str(folder), None if file is None else str(file), format)
+    async with _scanned(writer, listing) as scan_id:
+        found = await asyncio.to_thread(listing.found)
+        return await writer.ask(
             Datasets.register,
-            scan.id,
+            scan_id,
             name=name,
-            root=str(folder),
-            format=found,
-            annotations=str(file) if file is not None else None,
-            columns=scan.columns,
-            notices=notices,
+            root=found.root,
+            format=found.format,
+            annotations=found.annotations,
+            columns=found.columns,
+            notices=found.notices,
         )
-    return dataset
 
 
 async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanChange:
@@ -70,53 +53,30 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
         JobRunning: a job is running; the message is its id.
         OutsideRoots: the folder was moved out of the roots, or the roots were changed.
         InvalidRequest: the folder or the annotation file cannot be used.
+        AsyncNeeded: there are more than `MAX_WAITED_FILES` files.
     """
-    folder, file = await asyncio.to_thread(_checked, settings, dataset.root, dataset.annotations)
-    web = Web(settings.dataset_roots, allow_private=settings.allow_private_urls)
-    notices: list[str] = []
-    if file is None:
-        with suppress(InvalidRequest):  # the format stays; only what is set aside is of interest
-            await asyncio.to_thread(sources.detect, folder, None, "auto", web, notices)
-    async with _scanned(writer, folder, dataset.format, file, web, notices) as scan:
-        return await writer.ask(Datasets.rescan, scan.id, dataset.id, scan.columns, notices)
-
-
-def _split_file(root: str) -> tuple[str, str | None]:
-    """Split a root that is a manifest, tar or Parquet file into its folder and the file's name."""
-    folder, _, name = root.rstrip("/").rpartition("/")
-    if os.path.splitext(name)[1].lower() not in FILE_SUFFIXES or (not is_url(root) and os.path.isdir(root)):
-        return root, None
-    return (folder or ("/" if root.startswith("/") else ".")), name
-
-
-def _checked(settings: Settings, root: str, annotations: str | None) -> tuple[Path | Url, Path | Url | None]:
-    roots = settings.dataset_roots
-    folder = check_root(root, roots)
-    return folder, check_annotations(annotations, folder, roots) if annotations is not None else None
+    listing = await asyncio.to_thread(Lister(settings).again, dataset)
+    async with _scanned(writer, listing) as scan_id:
+        found = await asyncio.to_thread(listing.found)
+        return await writer.ask(Datasets.rescan, scan_id, dataset.id, found.columns, found.notices)
 
 
 @asynccontextmanager
-async def _scanned(
-    writer: Writer,
-    root: Path | Url,
-    format: DatasetFormat,
-    annotations: Path | Url | None,
-    web: Web,
-    notices: list[str],
-) -> AsyncIterator[Scan]:
-    """Scan the folder for the block; the scan is dropped if the block fails."""
+async def _scanned(writer: Writer, listing: Listing) -> AsyncIterator[str]:
+    """The id of a scan of the listing for the block; the scan is dropped if the block fails."""
     scan_id = await writer.ask(Datasets.begin_scan)
     try:
-        pages = sources.scan(root, format, annotations, web=web, notices=notices)
-        columns = SourceColumns()
-        number = n_files = 0
+        pages = listing.pages()
+        number = 0
         while page := await asyncio.to_thread(next, pages, None):
-            await writer.ask(Datasets.put_scan, scan_id, number, await asyncio.to_thread(columns.take, page))
+            if listing.n_files > MAX_WAITED_FILES:
+                raise AsyncNeeded(
+                    f"there are more than {MAX_WAITED_FILES:,} files: send the header 'Prefer: respond-async', and a "
+                    "job lists them"
+                )
+            await writer.ask(Datasets.put_scan, scan_id, number, page)
             number += 1
-            n_files += len(page)
-        gathered = await asyncio.to_thread(columns.gathered)
-        notices.extend(columns.notices())
-        yield Scan(scan_id, n_files, gathered)
+        yield scan_id
     except BaseException:
         # A client that leaves cancels this task, but its scan must still be dropped. If the store is away, the next
         # writer drops the scan.

@@ -136,6 +136,12 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+NotifyUrl = Annotated[
+    Annotated[Text, StringConstraints(min_length=1, max_length=2048)] | SkipJsonSchema[None],
+    Field(description="http(s) URL below a dataset root that is told, signed, when the job ends"),
+]
+
+
 class NewDataset(Body):
     """A folder to register."""
 
@@ -149,12 +155,13 @@ class NewDataset(Body):
     annotations: Annotated[Text, StringConstraints(min_length=1, max_length=4096)] | None = Field(
         None, description="COCO or manifest file under the same roots"
     )
+    notify_url: NotifyUrl = None
 
 
-NotifyUrl = Annotated[
-    Annotated[Text, StringConstraints(min_length=1, max_length=2048)] | SkipJsonSchema[None],
-    Field(description="http(s) URL below a dataset root that is told, signed, when the job ends"),
-]
+class RescanOptions(Body):
+    """Whom to tell when a rescan that is a job ends."""
+
+    notify_url: NotifyUrl = None
 
 
 class GenerateOptions(Body):

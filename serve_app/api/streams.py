@@ -16,7 +16,7 @@ from serve_app.api.context import Context, ContextNow, ServicesNow
 from serve_app.api.departures import until_gone
 from serve_app.api.progress_hub import Watch, has_seen_end, progress_events
 from serve_app.api.schemas import JOB_ID, ProgressEvent
-from serve_app.errors import DatasetNotFound, Overloaded
+from serve_app.errors import DatasetNotFound, NotFound, Overloaded
 from serve_app.records import JobKind
 from serve_app.services import Services
 from serve_app.store.datasets import Datasets
@@ -50,14 +50,20 @@ _EVENT = {
 }
 """The schema of one event. OpenAPI 3.1 cannot describe streams; readers of 3.1 and 3.2 look for the schema here."""
 
-DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    200: {
-        "description": "`event: progress`, `id: <job_id>:<seq>`, ends after the terminal status",
-        "content": {"text/event-stream": {"schema": _EVENT}},
-    },
-    204: {"description": "the terminal event named by `Last-Event-ID` is the newest: stop reconnecting"},
-    **problems.documented(DatasetNotFound, Overloaded),
-}
+
+def documented(not_found: type[NotFound]) -> dict[int | str, dict[str, Any]]:
+    """The answers of a route that streams, for the OpenAPI document."""
+    return {
+        200: {
+            "description": "`event: progress`, `id: <job_id>:<seq>`, ends after the terminal status",
+            "content": {"text/event-stream": {"schema": _EVENT}},
+        },
+        204: {"description": "the terminal event named by `Last-Event-ID` is the newest: stop reconnecting"},
+        **problems.documented(not_found, Overloaded),
+    }
+
+
+DOCUMENTED = documented(DatasetNotFound)
 
 
 class ProgressStream(Response):

@@ -18,7 +18,14 @@ from serve_app.cli.service import raise_if_model_unavailable
 
 T = TypeVar("T")
 
-TITLES: dict[JobKind, str] = {"embed": "Embedding", "reduce": "Mapping", "import": "Importing", "graph": "Comparing"}
+TITLES: dict[JobKind, str] = {
+    "embed": "Embedding",
+    "reduce": "Mapping",
+    "import": "Importing",
+    "graph": "Comparing",
+    "register": "Listing",
+    "rescan": "Listing",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from aiorwlock import RWLock
 from serve_app import logs
 from serve_app.errors import ServiceError, StaleAttempt
 from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
+from serve_app.jobs.listing import Lister
+from serve_app.jobs.listing_job import listing_job
 from serve_app.jobs.retrying import FIT_AGAIN, UNTIL_BACK
 from serve_app.records import Claim
 from serve_app.services import Writer
@@ -83,6 +85,7 @@ class JobLoop:
         embedder: makes vectors of files.
         reader: finds out which files exist.
         projector: runs reduce and graph jobs.
+        lister: lists the sources of datasets.
         window: the number of chunks of all jobs that may be under way at a time.
         chunk_images: the number of files in one call to a replica.
     """
@@ -94,6 +97,7 @@ class JobLoop:
         projector: Projector,
         *,
         reader: Reader,
+        lister: Lister,
         window: int,
         chunk_images: int,
     ) -> None:
@@ -102,6 +106,7 @@ class JobLoop:
         self._embedder = embedder
         self._reader = reader
         self._projector = projector
+        self._lister = lister
         self._window = asyncio.Semaphore(window)
         self._isolation = RWLock()
         self._chunk_images = chunk_images
@@ -189,6 +194,8 @@ class JobLoop:
                     await FIT_AGAIN.until_answered(lambda: self._projector.reduce(claim), what="the reducer")
                 case "graph":
                     await FIT_AGAIN.until_answered(lambda: self._projector.graph(claim), what="the reducer")
+                case "register" | "rescan":
+                    await listing_job(claim, self._writer, self._lister)
                 case "import":  # no more rows can arrive once the job can be claimed
                     await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:

@@ -282,7 +282,7 @@ class Database:
         epoch = int(session.value("SELECT writer_epoch FROM meta"))
         if self._epoch is None:
             session.q("UPDATE meta SET writer_epoch = writer_epoch + 1")
-            session.q("DELETE FROM scan_files")
+            session.q("DELETE FROM scan_files WHERE scan_id IN (SELECT id FROM scans)")  # a job's go with the job
             session.q("DELETE FROM scans")
             return epoch + 1
         if epoch != self._epoch:

@@ -10,26 +10,18 @@ import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
-from serve_app.store import column_rows, filtering, sets
+from serve_app.store import filtering, scans, sets
 from serve_app.store.column_rows import GivenColumns
-from serve_app.store.job_rows import running_job, utc_now
+from serve_app.store.job_rows import running_job
 from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.retired import retire
+from serve_app.store.scans import LISTED, Listed
 from serve_app.store.session import Session
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
     from serve_app.store.database import Database
 
-_LISTED = "sample_id, file_name, label, size_bytes, mtime_ns, place"
 _COLUMNS = "id, name, root, format, annotations, sample_count, notices, created_at"
-MAX_NOTICES = 20
-
-# When several listed files have the same id, the first one counts.
-_SCANNED = (
-    f"SELECT {_LISTED}, row_number() OVER (ORDER BY page, position) - 1 "
-    "AS ordinal FROM (SELECT * FROM scan_files WHERE scan_id = ? "
-    "QUALIFY row_number() OVER (PARTITION BY sample_id ORDER BY page, position) = 1)"
-)
 
 
 class Datasets:
@@ -61,13 +53,7 @@ class Datasets:
             _require_scan(session, scan_id)
             if session.row("SELECT 1 FROM scan_files WHERE scan_id = ? AND page = ? LIMIT 1", scan_id, page):
                 return
-            session.bind("listed", _listed(files))
-            session.q(
-                "INSERT INTO scan_files SELECT ?, ?, position, sample_id, file_name, label, size_bytes, mtime_ns, "
-                "place FROM listed",
-                scan_id,
-                page,
-            )
+            scans.add(session, scan_id, page, scans.table_of(files))
 
     @write
     def drop_scan(self, scan_id: str) -> None:
@@ -99,13 +85,9 @@ class Datasets:
             if taken is not None:
                 raise NameTaken(taken[0])
             _require_scan(session, scan_id)
-            sample_count, n_repeated = _take_scan(session, scan_id, dataset_id)
-            told = json.dumps(_told(notices, n_repeated))
-            session.q(
-                f"INSERT INTO datasets ({_COLUMNS}, scan_no) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)",
-                *(dataset_id, name, root, format, annotations, sample_count, told, utc_now()),
-            )
-            column_rows.take_source(session, dataset_id, columns)
+            found = Listed(root, format, annotations, columns, tuple(notices))
+            scans.register(session, scan_id, dataset_id, name, found)
+            _forget_scan(session, scan_id)
             return require_dataset(session, dataset_id)
 
     @write
@@ -125,25 +107,9 @@ class Datasets:
         with self._database.transaction() as session:
             _require_idle(session, dataset_id)
             _require_scan(session, scan_id)
-            row = session.row(
-                "SELECT count(*) FILTER (old.sample_id IS NULL), count(*) FILTER (old.sample_id = new.sample_id AND "
-                "(old.file_name, old.label, old.size_bytes, old.mtime_ns) IS DISTINCT FROM "
-                "(new.file_name, new.label, new.size_bytes, new.mtime_ns)), count(*) FILTER (new.sample_id IS NULL) "
-                f"FROM (FROM samples WHERE dataset_id = ?) old FULL JOIN ({_SCANNED}) new USING (sample_id)",
-                dataset_id,
-                scan_id,
-            )
-            assert row is not None
-            session.q("DELETE FROM samples WHERE dataset_id = ?", dataset_id)
-            sample_count, n_repeated = _take_scan(session, scan_id, dataset_id)
-            left_out = column_rows.take_source(session, dataset_id, columns)
-            told = _told([*notices, *left_out], n_repeated)
-            session.q(
-                "UPDATE datasets SET sample_count = ?, notices = ?, scan_no = scan_no + 1 WHERE id = ?",
-                *(sample_count, json.dumps(told), dataset_id),
-            )
-            sets.recount(session, dataset_id)
-        return ScanChange(added=row[0], changed=row[1], removed=row[2], notices=told)
+            change = scans.rescan(session, scan_id, dataset_id, columns, notices)
+            _forget_scan(session, scan_id)
+        return change
 
     @write
     def delete(self, dataset_id: str) -> None:
@@ -209,7 +175,7 @@ class Datasets:
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             row = session.row(
-                f"SELECT {_LISTED} FROM samples WHERE dataset_id = ? AND sample_id = ?",
+                f"SELECT {LISTED} FROM samples WHERE dataset_id = ? AND sample_id = ?",
                 *(dataset_id, sample_id),
             )
         if row is None:
@@ -222,7 +188,7 @@ class Datasets:
             dataset = require_dataset(session, dataset_id)
             session.bind("named", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
             rows = session.q(
-                f"SELECT {_LISTED} FROM samples SEMI JOIN named USING (sample_id) WHERE dataset_id = ?", dataset_id
+                f"SELECT {LISTED} FROM samples SEMI JOIN named USING (sample_id) WHERE dataset_id = ?", dataset_id
             )
         return dataset, [SourceFile(*row) for row in rows]
 
@@ -240,26 +206,6 @@ def _dataset(*row: object) -> Dataset:
     return Dataset(*columns, created_at.replace(tzinfo=UTC), tuple(json.loads(notices)))  # type: ignore
 
 
-def _told(notices: Sequence[str], n_repeated: int) -> tuple[str, ...]:
-    """The first notices, each once, with one about entries that were named before."""
-    repeated = f"left out: {n_repeated:,} entries name an image that an entry before them names"
-    return tuple(dict.fromkeys([*([repeated] if n_repeated else []), *notices]))[:MAX_NOTICES]
-
-
-def _listed(files: list[SourceFile]) -> pa.Table:
-    return pa.table(
-        {
-            "position": pa.array(range(len(files)), pa.int64()),
-            "sample_id": pa.array([file.sample_id for file in files], pa.string()),
-            "file_name": pa.array([file.file_name for file in files], pa.string()),
-            "label": pa.array([file.label for file in files], pa.string()),
-            "size_bytes": pa.array([file.size_bytes for file in files], pa.int64()),
-            "mtime_ns": pa.array([file.mtime_ns for file in files], pa.int64()),
-            "place": pa.array([file.place for file in files], pa.string()),
-        }
-    )
-
-
 def _require_idle(session: Session, dataset_id: str) -> None:
     require_dataset(session, dataset_id)
     job = running_job(session, dataset_id)
@@ -270,19 +216,6 @@ def _require_idle(session: Session, dataset_id: str) -> None:
 def _require_scan(session: Session, scan_id: str) -> None:
     if session.row("SELECT 1 FROM scans WHERE id = ?", scan_id) is None:
         raise Unavailable("The listing of the folder was interrupted; try again.")
-
-
-def _take_scan(session: Session, scan_id: str, dataset_id: str) -> tuple[int, int]:
-    """Turn the scan into the dataset's samples; return their number, and that of entries named before them."""
-    listed = session.value("SELECT count(*) FROM scan_files WHERE scan_id = ?", scan_id)
-    count = session.value(
-        "INSERT INTO samples (dataset_id, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place) SELECT "
-        f"?, ordinal, sample_id, file_name, label, size_bytes, mtime_ns, place FROM ({_SCANNED}) ORDER BY ordinal",
-        dataset_id,
-        scan_id,
-    )
-    _forget_scan(session, scan_id)
-    return int(count), int(listed) - int(count)
 
 
 def _forget_scan(session: Session, scan_id: str) -> None:

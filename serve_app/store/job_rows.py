@@ -56,6 +56,8 @@ class JobRow:
         return self.embedded + self.reused + self.skipped
 
 
+LISTING: frozenset[JobKind] = frozenset({"register", "rescan"})
+"""The kinds of jobs that count listed files; their `total` is 0 until they end."""
 NAMES = tuple(field.name for field in fields(JobRow))
 COLUMNS = ", ".join(NAMES)
 
@@ -170,8 +172,16 @@ def finish(session: Session, row: JobRow, status: JobStatus, message: str, **cha
     return update(session, row, status=status, phase=status, message=message, finished_at=utc_now(), **changes)
 
 
+def cancel(session: Session, row: JobRow) -> JobRow:
+    """End a running job on request."""
+    far = f"{row.processed:,} files" if row.kind in LISTING else f"{row.processed:,} of {row.total:,}"
+    return finish(session, row, "cancelled", f"Cancelled at {far}")
+
+
 def staged_in(row: JobRow) -> list[str]:
     """The tables that may have staged rows of a job."""
+    if row.kind in LISTING:
+        return ["scan_files"]
     tables = ["points"] if row.kind == "import" else []
     return tables if row.dimension is None else [vectors_table(row.dimension), *tables]
 
@@ -194,7 +204,7 @@ def public(row: JobRow, pace: Pace) -> Job:
         attempt=row.attempt,
         seq=row.seq,
         rate=rate,
-        eta_s=(row.total - row.processed) / rate if rate else None,
+        eta_s=(row.total - row.processed) / rate if rate and row.kind not in LISTING else None,
         created_at=row.created_at.replace(tzinfo=UTC),
         finished_at=None if row.finished_at is None else row.finished_at.replace(tzinfo=UTC),
         notified=row.notified,

@@ -8,12 +8,13 @@ import json
 import time
 import zlib
 from collections.abc import Callable
+from datetime import UTC
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
-from serve_app.records import Claim, Job, JobKind, ModelCard, Skip, SourceFile
+from serve_app.records import Claim, Dataset, Job, JobKind, ModelCard, Skip, SourceFile
 from serve_app.store import job_rows, sets
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
@@ -86,16 +87,33 @@ class Jobs:
     def cancel(self, dataset_id: str) -> Job:
         """End the dataset's running job at once; its staged rows are retired, and the dataset keeps its vectors.
 
+        The job may be the registration that is making the dataset.
+
         Raises:
             DatasetNotFound: no such dataset.
             NothingRunning: no job of the dataset is running.
         """
         with self._database.transaction() as session:
-            dataset = require_dataset(session, dataset_id)
             row = job_rows.running_job(session, dataset_id)
             if row is None:
+                dataset = require_dataset(session, dataset_id)
                 raise NothingRunning(f"no job of dataset '{dataset.name}' is running")
-            row = job_rows.finish(session, row, "cancelled", f"Cancelled at {row.processed:,} of {row.total:,}")
+            row = job_rows.cancel(session, row)
+        return self._ended(row)
+
+    @write
+    def cancel_one(self, job_id: str) -> Job:
+        """End this job at once, as `cancel` does.
+
+        Raises:
+            JobNotFound: no such job.
+            NothingRunning: the job is over.
+        """
+        with self._database.transaction() as session:
+            row = job_rows.load(session, job_id)
+            if row.status != "running":
+                raise NothingRunning(f"job '{job_id}' is over: {row.status}")
+            row = job_rows.cancel(session, row)
         return self._ended(row)
 
     @write
@@ -122,7 +140,7 @@ class Jobs:
                 phase="running",
                 message="Resuming" if row.attempt else "Starting",
             )
-            dataset = require_dataset(session, row.dataset_id)
+            dataset = _to_be(row) if row.kind == "register" else require_dataset(session, row.dataset_id)
         self.leases.grant(row.id, runner_id, lease_s)
         self._pace.start(row.id, row.processed)
         job = job_rows.public(row, self._pace)
@@ -298,6 +316,13 @@ class Jobs:
         self.leases.drop(row.id)
         self._pace.stop(row.id)
         return job_rows.public(row, self._pace)
+
+
+def _to_be(row: JobRow) -> Dataset:
+    """The dataset that a registration is to make."""
+    params = json.loads(row.params)
+    created_at = row.created_at.replace(tzinfo=UTC)
+    return Dataset(row.dataset_id, params["name"], params["root"], "folder", params["annotations"], 0, created_at)
 
 
 def _stream(kind: JobKind) -> str:

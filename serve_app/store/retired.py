@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # callers in other processes name the store's methods and do 
 STEP_ROWS = 10_000
 """The rows that one step deletes; a write that comes meanwhile waits for one step."""
 
-_KEYS = {"points": "job_id", "job_skips": "job_id", "samples": "dataset_id"}
+_KEYS = {"points": "job_id", "job_skips": "job_id", "samples": "dataset_id", "scan_files": "scan_id"}
 
 
 def retire(session: Session, relation: str, *ids: str) -> None:

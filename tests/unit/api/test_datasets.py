@@ -107,7 +107,7 @@ async def test_a_listing_that_fails_half_way_leaves_nothing(client, services, ro
         yield page
         raise StoreUnavailable("the disk is gone")
 
-    monkeypatch.setattr("serve_app.api.registration.sources.scan", broken)
+    monkeypatch.setattr("serve_app.jobs.listing.sources.scan", broken)
     answer = await post(client, name="flowers", root=str(root / "flowers"))
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) > 0

@@ -21,6 +21,7 @@ from serve_app.errors import (
     WorkerCrashed,
 )
 from serve_app.jobs import loop
+from serve_app.jobs.listing import Lister
 from serve_app.jobs.loop import JobLoop
 from serve_app.records import Block, Claim, Job, ModelCard, Skip, SourceFile
 from serve_app.sources import scan
@@ -34,6 +35,7 @@ from serve_app.store.vectors import Vectors
 from tests.whole_set import read
 
 DIMENSION = 8
+SETTINGS = Settings(dataset_roots=(Path("/"),))
 
 
 def vector_of(data: bytes) -> np.ndarray:
@@ -120,7 +122,8 @@ class World:
             writer or self.store,
             embedder,
             projector or FakeProjector(),
-            reader=Reader(Settings(dataset_roots=(Path("/"),))),
+            reader=Reader(SETTINGS),
+            lister=Lister(SETTINGS),
             window=4,
             chunk_images=4,
         )
