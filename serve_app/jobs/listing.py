@@ -19,7 +19,8 @@ from serve_app.sources.web import Web
 from serve_app.store.scans import MAX_NOTICES, Listed
 from serve_app.urls import Url, is_url
 
-PAGE_FILES = 2000
+PAGE_FILES = 10_000
+"""A page is one commit: larger ones spare commits, and progress still moves several times a second."""
 
 Place = tuple[Path | Url, Path | Url | None]
 """The folder and the annotation file, as real paths or URLs below the roots."""

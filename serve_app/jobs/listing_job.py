@@ -1,11 +1,14 @@
 """One attempt at a registration or a rescan: list the source into the store, page by page, and take it over whole."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import cast
+
+import pyarrow as pa
 
 from serve_app.errors import InvalidRequest, NameTaken
 from serve_app.jobs.listing import Lister, Listing
-from serve_app.records import Claim
+from serve_app.records import Claim, SourceFile
 from serve_app.services import Writer
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.listings import Listings
@@ -23,17 +26,29 @@ async def listing_job(claim: Claim, writer: Writer, lister: Lister) -> None:
     job_id, attempt = claim.job.id, claim.attempt
     await writer.ask(Listings.begin, job_id, attempt)
     listing = await asyncio.to_thread(_begun, claim, lister)
-    pages = listing.pages()
-    number = 0
-    while page := await asyncio.to_thread(next, pages, None):
-        number += 1
-        rows = await asyncio.to_thread(table_of, page)
-        await writer.ask(Listings.put, job_id, attempt, number, rows, n_listed=listing.n_files)
+    await _put_all(claim, writer, listing)
     found = await asyncio.to_thread(listing.found)
     try:
         await writer.ask(Listings.commit, job_id, attempt, found)
     except NameTaken as error:
         raise InvalidRequest(f"dataset {error.detail} has got this name meanwhile") from None
+
+
+async def _put_all(claim: Claim, writer: Writer, listing: Listing) -> None:
+    """Send every page; one is listed while the one before is written."""
+    pages = listing.pages()
+    page = await asyncio.to_thread(_next, pages)
+    number = 0
+    while page is not None:
+        number += 1
+        n_listed = listing.n_files
+        put = writer.ask(Listings.put, claim.job.id, claim.attempt, number, page, n_listed=n_listed)
+        _, page = await asyncio.gather(put, asyncio.to_thread(_next, pages))
+
+
+def _next(pages: Iterator[list[SourceFile]]) -> pa.Table | None:
+    page = next(pages, None)
+    return table_of(page) if page else None
 
 
 def _begun(claim: Claim, lister: Lister) -> Listing:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -105,7 +104,8 @@ def examined(
 
 def _as_found(image: SourceFile, file_name: str, stat: Stat, *, has_own_ids: bool) -> SourceFile:
     sample_id = image.sample_id if has_own_ids else file_name
-    return replace(image, sample_id=sample_id, file_name=file_name, size_bytes=stat[0], mtime_ns=stat[1])
+    # `dataclasses.replace` takes five times as long, and a listing is mostly this.
+    return SourceFile(sample_id, file_name, image.label, *stat, place=image.place, values=image.values)
 
 
 def _stat_below(root: Path | Url) -> Callable[[list[str]], list[Stat]]:

@@ -10,7 +10,7 @@ from typing import IO
 from urllib.parse import unquote
 
 from serve_app.errors import InvalidRequest, RefusedImage
-from serve_app.sources.files import ESCAPE, decode_name, encode_name, open_real
+from serve_app.sources.files import ESCAPE, decode_name, encode_name, is_plain, open_real
 from serve_app.sources.shortage import raise_shortage
 
 UTF8_BOM = b"\xef\xbb\xbf"
@@ -46,6 +46,8 @@ def label_text(value: object) -> str | None:
     Raises:
         InvalidRequest: the label is neither a text nor a number, is too long, or is not valid Unicode.
     """
+    if type(value) is str and value.isascii() and len(value) <= MAX_LABEL_CHARS:
+        return value or None  # most labels are such, and this is quick
     if value is None or value == "" or value != value:
         return None
     if isinstance(value, float) and value.is_integer():
@@ -79,6 +81,8 @@ def image_path(text: str, place: str, *, root: Path | None = None, base: bytes =
     Raises:
         InvalidRequest: the name is empty, too long, leads out of the folder, or cannot be decoded.
     """
+    if len(text) <= MAX_NAME_BYTES and is_plain(text):
+        return text
     try:
         raw = decode_name(text)
     except RefusedImage as error:

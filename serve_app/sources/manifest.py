@@ -5,8 +5,9 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any, NamedTuple
 
 from serve_app.errors import InvalidRequest
@@ -49,6 +50,9 @@ IMAGE_MAGICS = (
     b"\0\0\0\x1cftyp",
     b"\0\0\0 ftyp",
 )
+
+
+_NO_VALUES: Mapping[str, object] = MappingProxyType({})
 
 
 class NameColumns(NamedTuple):
@@ -207,10 +211,13 @@ def _parquet_rows(file: IO[bytes], name: str, notices: list[str]) -> Iterator[Ro
     further = table.further(wanted, notices)
     number = 0
     for batch in table.batches(wanted, further=further):
-        for name_cell, *cells in zip(*batch, strict=True):
+        labels = repeat(None) if columns.label is None else batch[1]
+        others = batch[len(wanted) :]
+        rows = zip(*others, strict=True) if others else repeat(())
+        for name_cell, label, cells in zip(batch[0], labels, rows, strict=False):
             number += 1
-            label = None if columns.label is None else cells.pop(0)
-            yield Row(f"row {number} of {name!r}", name_cell, label, dict(zip(further, cells, strict=True)))
+            values = dict(zip(further, cells, strict=True)) if cells else _NO_VALUES
+            yield Row(f"row {number} of {name!r}", name_cell, label, values)
 
 
 def _columns(found: list[str], name: str, notices: list[str]) -> NameColumns:

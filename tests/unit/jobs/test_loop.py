@@ -31,6 +31,7 @@ from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.jobs import Jobs
+from serve_app.store.listings import Listings
 from serve_app.store.vectors import Vectors
 from tests.whole_set import read
 
@@ -504,3 +505,62 @@ async def test_vectors_of_another_space_never_come_into_a_set(world: World, n_wr
         assert job.message.startswith("model_replaced: the weights or the precision of fake changed")
     after = await world.vectors(dataset_id)
     assert all(np.array_equal(before[name], after[name]) for name in NAMES)
+
+
+async def register_later(world: World, format: str = "auto") -> Job:
+    return await world.store.ask(Listings.create, name="images", root=str(world.root), format=format, annotations=None)
+
+
+async def test_a_registration_goes_on_after_its_loop_and_leaves_one_dataset(world: World, monkeypatch):
+    monkeypatch.setattr("serve_app.jobs.listing.PAGE_FILES", 10)
+    world.write(*NAMES)
+    job = await register_later(world)
+    has_put = asyncio.Event()
+
+    class Stalls:
+        async def ask(self, method: Callable, *args: object, **kwargs: object) -> object:
+            answer = await world.store.ask(method, *args, **kwargs)
+            if method is Listings.put:
+                has_put.set()
+                await asyncio.Event().wait()
+            return answer
+
+    running = asyncio.create_task(world.loop(FakeEmbedder(), writer=Stalls()).run())
+    await has_put.wait()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await world.store.ask(Jobs.release, job.id, 1)
+    assert await world.store.ask(Datasets.all) == []
+
+    ended = await world.run_to_end(FakeEmbedder(), job)
+    assert (ended.status, ended.processed, ended.attempt) == ("complete", 30, 2)
+    [dataset] = await world.store.ask(Datasets.all)
+    assert (dataset.id, dataset.sample_count) == (job.dataset_id, 30)
+
+
+async def test_a_registration_that_cannot_list_ends_with_the_code_and_the_reason(world: World):
+    world.write(*NAMES)
+    ended = await world.run_to_end(FakeEmbedder(), await register_later(world, "coco"))
+    assert ended.status == "error"
+    assert ended.message.startswith("invalid_request: no coco file in the folder")
+    assert await world.store.ask(Datasets.all) == []
+
+
+async def test_a_cancelled_registration_stops_listing(world: World, monkeypatch):
+    monkeypatch.setattr("serve_app.jobs.listing.PAGE_FILES", 1)
+    monkeypatch.setattr(loop, "RENEW_S", 0.01)
+    world.write(*NAMES)
+    job = await register_later(world)
+    pages = 0
+
+    class CancelsAtTheThird:
+        async def ask(self, method: Callable, *args: object, **kwargs: object) -> object:
+            nonlocal pages
+            pages += method is Listings.put
+            if pages == 3:
+                await world.store.ask(Jobs.cancel, job.dataset_id)
+            return await world.store.ask(method, *args, **kwargs)
+
+    ended = await world.run_to_end(FakeEmbedder(), job, writer=CancelsAtTheThird())
+    assert (ended.status, ended.message, pages) == ("cancelled", "Cancelled at 2 files", 3)
+    assert await world.store.ask(Datasets.all) == []

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from serve_app.errors import InvalidRequest, RefusedImage, Unavailable
 from serve_app.sources import files, folder
-from serve_app.sources.files import decode_name, encode_name, open_beneath, read_file, stat_files
+from serve_app.sources.files import decode_name, encode_name, is_plain, open_beneath, read_file, stat_files
 from serve_app.sources.listing import open_listing
 
 NOBODY = 65534
@@ -398,3 +398,11 @@ def test_a_refusal_crosses_processes(root):
     error = RefusedImage("symlink: not followed")
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.reason, copy.detail) == (RefusedImage, "symlink", "not followed")
+
+
+@given(st.text(st.sampled_from("ab./\\:\0é%"), max_size=12) | st.just("bytes:%ff"))
+def test_a_name_that_is_plain_at_a_glance_is_so_part_by_part(text):
+    if is_plain(text):
+        assert encode_name(decode_name(text)) == text
+        assert not {"", ".", ".."} & set(text.split("/"))
+        assert "\0" not in text

@@ -12,6 +12,7 @@ from serve_app.records import Block, FileStamp, ModelCard, SourceFile
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
+from serve_app.store.listings import Listings
 from serve_app.store.retired import Retired
 from serve_app.store.running_jobs import Pace
 from serve_app.store.vectors import Vectors
@@ -68,6 +69,7 @@ class Workbench:
         self.database = Database(path, clock=self.clock)
         pace = Pace(self.clock)
         self.datasets = Datasets(self.database)
+        self.listings = Listings(self.database, pace)
         self.jobs = Jobs(self.database, pace, self.clock)
         self.vectors = Vectors(self.database, pace)
         self.retired = Retired(self.database)
