@@ -38,6 +38,7 @@ from serve_app.services import Embedded
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 from serve_app.store.listings import Listings
+from serve_app.store.maps import Maps
 from serve_app.store.tags import Tags
 from serve_app.store.vectors import Vectors
 
@@ -67,6 +68,7 @@ BULK_METHODS: frozenset[str] = frozenset(
         Tags.add,
         Tags.remove,
         Tags.all,
+        Maps.points,
         Vectors.points,
         Vectors.commit,
         Vectors.put_points,

@@ -6,7 +6,7 @@ Letters for shapes: N images or samples, D dimension of a vector.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -242,6 +242,42 @@ class NearDuplicates:
 
 
 @dataclass(frozen=True, slots=True)
+class MapMade:
+    """How a map was made: UMAP fitted it to `fitted` images, and `placed` came later beside those.
+
+    `landmarks` is the number of images that were laid out before all others, and None where all were laid out at once.
+    """
+
+    fitted: int
+    placed: int = 0
+    landmarks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A map of N vectors: (N, 2) float64 points, and (N,) uint64 numbers of their contents, if those are known.
+
+    `stayed` is how many points are those of an earlier map. `note` ends the message of the job.
+    """
+
+    points: NDArray[np.float64]
+    contents: NDArray[np.uint64] | None = None
+    stayed: int = 0
+    made: MapMade | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LastMap:
+    """The map of a set, or the one from before it: its job, the parameters of that job, and how many points it has."""
+
+    job_id: str
+    params: dict[str, Any]
+    count: int
+    made: MapMade | None
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingStatus:
     """The present state of a dataset's vectors and map."""
 
@@ -254,6 +290,7 @@ class EmbeddingStatus:
     job_id: str | None
     has_reduction: bool
     sample_count: int
+    map: MapMade | None = None
 
 
 @dataclass(frozen=True, slots=True)

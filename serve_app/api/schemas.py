@@ -179,6 +179,7 @@ class ReduceOptions(Projection):
 
     model_config = ConfigDict(strict=True)
 
+    redraw: bool = Field(False, description="lay all images out anew, where otherwise those of the last map stay")
     notify_url: NotifyUrl = None
 
     _whole = field_validator("n_neighbors", "random_state", mode="before")(_whole)

@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 from serve_app import logs
 from serve_app.errors import Conflict, ServiceError, WorkerCrashed
 from serve_app.projection import reduction
-from serve_app.projection.reduction import OnProgress, Projection
+from serve_app.projection.epoch_report import OnProgress
+from serve_app.projection.placement import place
+from serve_app.projection.reduction import Fitted, Projection
+from serve_app.records import VectorArray
 from serve_app.search.graph import MAX_EXACT_ROWS, make_graph
 from serve_app.search.graph_file import MAX_K
 from serve_app.search.set_file import SetFile
@@ -30,28 +33,46 @@ log = logging.getLogger("constellate.fit")
 
 Points = NDArray[np.float64]
 
-Fit = Callable[[Path, Projection, OnProgress], Points]
+Fit = Callable[[Path, Projection, OnProgress], Fitted]
+Place = Callable[[Path, Projection, Points, OnProgress], Points]
 Graph = Callable[[Path, int, OnProgress], int]
 Work = Callable[..., Any]
 """A function of a module; its last argument takes progress."""
 Question = tuple[Work, tuple[object, ...]]
 
 
-def fit_set(folder: Path, projection: Projection, on_progress: OnProgress) -> Points:
-    """The (N, 2) points of the N vectors of a `SetFile`; see `reduction.reduce`.
+def fit_set(folder: Path, projection: Projection, on_progress: OnProgress) -> Fitted:
+    """The points of the N vectors of a `SetFile`; see `reduction.reduce`.
 
     Raises:
         Conflict: a newer version of the set has taken its place.
         InvalidRequest: a vector is not finite.
     """
-    found = SetFile.open(folder)
-    if found is None:
-        raise Conflict("the vectors changed before the fit began; ask for the map again")
-    vectors = found.matrix if projection.metric == "cosine" else found.matrix * found.lengths[:, None]
+    found, vectors = _opened(folder, projection)
     graph, k = None, projection.n_neighbors - 1
     if len(found.matrix) > MAX_EXACT_ROWS and projection.metric == "cosine" and k <= MAX_K:
         graph = make_graph(folder, k, lambda done, total: on_progress("neighbours", done, total))
     return reduction.reduce(vectors, projection, graph=graph, on_progress=on_progress)
+
+
+def place_in_set(folder: Path, projection: Projection, kept: Points, on_progress: OnProgress) -> Points:
+    """The (N, 2) points of a `SetFile` in which those without a point in `kept` get one; see `placement.place`.
+
+    Raises:
+        Conflict: a newer version of the set has taken its place.
+    """
+    _, vectors = _opened(folder, projection)
+    if len(kept) != len(vectors):
+        raise Conflict("the vectors changed before they were placed; ask for the map again")
+    return place(vectors, kept, projection, on_progress)
+
+
+def _opened(folder: Path, projection: Projection) -> tuple[SetFile, VectorArray]:
+    """A set and its vectors, as the metric needs them. Raises `Conflict` if it is gone."""
+    found = SetFile.open(folder)
+    if found is None:
+        raise Conflict("the vectors changed before the fit began; ask for the map again")
+    return found, found.matrix if projection.metric == "cosine" else found.matrix * found.lengths[:, None]
 
 
 def graph_of_set(folder: Path, k: int, on_progress: OnProgress) -> int:
@@ -66,9 +87,13 @@ class FitProcess:
     """
 
     def __init__(
-        self, fit: Fit = fit_set, warm: Callable[[], None] = reduction.warm, graph: Graph = graph_of_set
+        self,
+        fit: Fit = fit_set,
+        warm: Callable[[], None] = reduction.warm,
+        graph: Graph = graph_of_set,
+        place: Place = place_in_set,
     ) -> None:
-        self._fit, self._warm, self._graph = fit, warm, graph
+        self._fit, self._warm, self._graph, self._place = fit, warm, graph, place
         self._turn = asyncio.Lock()
         self._child: _Child | None = None
 
@@ -76,14 +101,24 @@ class FitProcess:
         """Start the process and compile what the first fit needs. Raises `WorkerCrashed`."""
         await self._ask(_warmed, (self._warm,), _ignore)
 
-    async def fit(self, folder: Path, projection: Projection, on_progress: OnProgress) -> Points:
+    async def fit(self, folder: Path, projection: Projection, on_progress: OnProgress) -> Fitted:
         """Fit the set in a folder; `on_progress` is called in a thread. A cancelled fit ends at once.
 
         Raises:
             WorkerCrashed: the process died.
             ServiceError: see `fit_set`.
         """
-        points: Points = await self._ask(self._fit, (folder, projection), on_progress)
+        fitted: Fitted = await self._ask(self._fit, (folder, projection), on_progress)
+        return fitted
+
+    async def place(self, folder: Path, projection: Projection, kept: Points, on_progress: OnProgress) -> Points:
+        """Place what has no point among what has; `on_progress` and a cancelled call are as in `fit`.
+
+        Raises:
+            WorkerCrashed: the process died.
+            ServiceError: see `place_in_set`.
+        """
+        points: Points = await self._ask(self._place, (folder, projection, kept), on_progress)
         return points
 
     async def graph(self, folder: Path, k: int, on_progress: OnProgress) -> int:

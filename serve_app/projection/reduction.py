@@ -4,7 +4,8 @@ Letters for shapes: N vectors, D dimension, k neighbours. `umap.UMAP` makes the 
 to 50,000 vectors, neighbours come from matrix products: they are exact, and no process spends half a minute compiling
 umap's search. Above, they come from the set's graph for the cosine, and from umap's search otherwise. The layout starts
 from the two principal components; unlike the spectral start, they cannot fail, and they keep the large-scale
-arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021).
+arrangement (Kobak & Linderman, Nature Biotechnology 39, 2021). Above `MAX_LAID_OUT` vectors, a sample is laid out first
+and the others come to it (`landmarks`).
 
 Maps are equal to the last bit on one machine with a fixed number of threads, because the order of sums depends on the
 threads. This module changes no thread setting; umap takes one of numba's threads while it fits. Its compiled code holds
@@ -15,7 +16,8 @@ import hashlib
 import math
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,20 +25,27 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from serve_app.errors import InvalidRequest
+from serve_app.projection.epoch_report import EpochReport, OnProgress
 from serve_app.projection.graph_neighbours import Neighbours, graph_neighbours
+from serve_app.projection.landmarks import refined, spread
 from serve_app.records import VectorArray
 from serve_app.search.graph_file import GraphFile
 from serve_app.search.pairs import nearest
 from serve_app.search.similarity import normalised
 
-OnProgress = Callable[[str, int, int], None]
-"""A callback with the arguments (phase, done, total); `reduce` raises what the callback raises."""
+MAX_LAID_OUT = 150_000
+"""More different vectors than this are laid out by landmarks: the time of umap's layout grows faster than the set."""
+
+N_LANDMARKS = 50_000
 
 # Above this, compiling umap's search (30 s) and running it (about 5 s) is faster than the exact search. This was
 # measured on two cores with 768 dimensions. umap's search finds 99.4 % of the 15 neighbours of 100,000 vectors.
 _MAX_EXACT_ROWS = 50_000
 
 _BLOCK = 4096
+
+_UNIT = 1e-5
+"""How far the squares of lengths may be from one: float32 has seven digits."""
 
 # With fewer points, UMAP has nothing to arrange, and they become a regular polygon.
 _MIN_LAYOUT_POINTS = 4
@@ -56,13 +65,23 @@ class Projection(BaseModel):
     random_state: int = Field(42, ge=0, le=2**32 - 1, description="seed; equal seeds give equal maps")
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """(N, 2) finite points, and the number of landmarks if they were laid out first."""
+
+    points: NDArray[np.float64]
+    landmarks: int | None = None
+
+
 def reduce(
     vectors: VectorArray,
     projection: Projection,
     *,
     graph: GraphFile | None = None,
     on_progress: OnProgress | None = None,
-) -> NDArray[np.float64]:
+    max_laid_out: int = MAX_LAID_OUT,
+    n_landmarks: int = N_LANDMARKS,
+) -> Fitted:
     """Lay vectors out in the plane.
 
     Equal vectors get equal points; for cosine, vectors of equal direction do. Up to three different vectors become a
@@ -73,34 +92,53 @@ def reduce(
         vectors: (N, D) float32, finite; N may be 0.
         projection: the parameters; `n_neighbors` is lowered to the number of different vectors.
         graph: the neighbours of the vectors by their cosines, where they are known.
-        on_progress: the callback for the phases "neighbours" (counts blocks of rows) and "layout" (counts epochs).
-            Its exception ends the first phase at once, and is raised after the layout in the second.
+        on_progress: the callback for the phases "neighbours" (counts blocks of rows), "layout" and "refinement" (count
+            epochs). Its exception ends the first phase at once, and is raised after the last epoch in the others.
+        max_laid_out: the most different vectors that are laid out at once.
+        n_landmarks: how many are laid out first if there are more.
 
     Returns:
-        (N, 2) finite points in the order of the vectors.
+        The points, in the order of the vectors.
 
     Raises:
         InvalidRequest: a vector is not finite.
     """
-    if not all(np.isfinite(vectors[start : start + _BLOCK]).all() for start in range(0, len(vectors), _BLOCK)):
+    if not all(np.isfinite(part).all() for part in _parts(vectors)):
         raise InvalidRequest("some vectors are not finite; generate the embeddings again")
     if not len(vectors):
-        return np.empty((0, 2))
-    matrix = normalised(vectors) if projection.metric == "cosine" else np.ascontiguousarray(vectors)
-    first, inverse = _distinct(matrix)
+        return Fitted(np.empty((0, 2)))
+    matrix = comparable(vectors, projection)
+    first, inverse = distinct(matrix)
     if len(first) < _MIN_LAYOUT_POINTS:
-        return _polygon(len(first))[inverse]
+        return Fitted(_polygon(len(first))[inverse])
     if len(first) < len(matrix):
         matrix = matrix[first]
-    if projection.metric == "euclidean":
-        # Distances stay the same and lose fewer digits.
-        matrix = matrix - matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
+    matrix = centred(matrix, projection)
     on_progress = on_progress or (lambda phase, done, total: None)
     with _numba_lock:
         neighbours = None
         if graph is not None:
             neighbours = graph_neighbours(graph, matrix, first, inverse, min(projection.n_neighbors, len(matrix)))
-        return _layout(matrix, projection, neighbours, on_progress)[inverse]
+        if len(matrix) <= max_laid_out:
+            return Fitted(_layout(matrix, projection, neighbours, on_progress)[inverse])
+        points = _around_landmarks(matrix, projection, neighbours, on_progress, n_landmarks)
+        return Fitted(points[inverse], n_landmarks)
+
+
+def comparable(vectors: VectorArray, projection: Projection) -> VectorArray:
+    """(N, D) rows whose products the metric needs: of length one for cosines, and the vectors for distances."""
+    if projection.metric == "euclidean":
+        return np.ascontiguousarray(vectors)
+    lengths = (np.abs(np.vecdot(part, part) - 1).max() for part in _parts(vectors))
+    return vectors if max(lengths, default=0.0) < _UNIT else normalised(vectors)  # those of a set's file have it
+
+
+def centred(matrix: VectorArray, projection: Projection) -> VectorArray:
+    """The rows of `comparable` about their mean for distances, which stay the same and lose fewer digits."""
+    if projection.metric == "cosine":
+        return matrix
+    about_mean: VectorArray = matrix - matrix.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return about_mean
 
 
 def warm() -> None:
@@ -112,7 +150,11 @@ def warm() -> None:
     reduce(np.random.default_rng(0).standard_normal((32, 8), dtype=np.float32), Projection())
 
 
-def _distinct(matrix: VectorArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _parts(vectors: VectorArray) -> Iterator[VectorArray]:
+    return (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
+
+
+def distinct(matrix: VectorArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The first row of each different vector, and for each row the number of the different vector that it equals.
 
     If an image has more copies than `n_neighbors`, the copies would be neighbours only of each other and drift away as
@@ -142,7 +184,7 @@ def _layout(
     random = np.random.RandomState(projection.random_state)
     neighbours = neighbours or _neighbours(matrix, projection, random, on_progress)
     start = _principal_components(matrix, random)
-    epochs = _EpochReport(on_progress)
+    epochs = EpochReport("layout", on_progress)
     umap = UMAP(
         n_neighbors=neighbours[0].shape[1],
         min_dist=projection.min_dist,
@@ -150,7 +192,7 @@ def _layout(
         init=start,
         random_state=random,
         n_jobs=1,
-        tqdm_kwds={"disable": False, "file": epochs, "bar_format": "{n}/{total}", "mininterval": 0.5},
+        tqdm_kwds=epochs.options,
     )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="umap")  # it warns that it could not place further vectors
@@ -158,6 +200,23 @@ def _layout(
         points = umap.fit_transform(start)
     epochs.raise_failure()
     return np.asarray(points, dtype=np.float64)
+
+
+def _around_landmarks(
+    matrix: VectorArray,
+    projection: Projection,
+    neighbours: Neighbours | None,
+    on_progress: OnProgress,
+    n_landmarks: int,
+) -> NDArray[np.float64]:
+    """Lay out (N, D) different vectors by a random sample of them; see `_layout`."""
+    random = np.random.RandomState(projection.random_state)
+    neighbours = neighbours or _neighbours(matrix, projection, random, on_progress)
+    chosen = np.sort(random.permutation(len(matrix))[:n_landmarks])
+    landmarks = matrix[chosen]
+    laid_out = _layout(landmarks, projection, None, on_progress)
+    start = spread(laid_out, chosen, neighbours, matrix)
+    return refined(start, neighbours, projection.min_dist, random, on_progress)
 
 
 def _keep_compiled_code() -> None:
@@ -217,28 +276,3 @@ def _principal_components(matrix: VectorArray, random: np.random.RandomState) ->
     points *= 10 / max(np.abs(points).max(), np.finfo(np.float64).tiny)
     # umap scales each axis by its range. The noise, which umap adds too, gives a flat axis a range.
     return np.asarray(points + random.normal(scale=1e-4, size=points.shape), dtype=np.float32)
-
-
-class _EpochReport:
-    """A text file for umap's progress bar (tqdm); it turns the text "12/500" into a call."""
-
-    def __init__(self, on_progress: OnProgress) -> None:
-        self._on_progress = on_progress
-        self._failure: Exception | None = None
-
-    def write(self, text: str) -> None:
-        done, _, total = text.strip().partition("/")
-        if not total or self._failure is not None:
-            return
-        try:
-            self._on_progress("layout", int(done), int(total))
-        except Exception as error:  # raised later, because tqdm never releases its lock when a write raises
-            self._failure = error
-
-    def flush(self) -> None:
-        """Do nothing; no text is buffered."""
-
-    def raise_failure(self) -> None:
-        """Raise the exception that the callback raised, if any."""
-        if self._failure is not None:
-            raise self._failure

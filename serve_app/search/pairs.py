@@ -90,26 +90,23 @@ def nearest_of(
             tile -= offsets[start : start + NEAREST_COLUMNS]
         own = np.arange(max(block.start, start), min(block.stop, start + tile.shape[1]))
         tile[own - block.start, own - start] = -np.inf
-        if start:
-            _improve(rows, scores, tile, start)
-        else:
-            _begin(rows, scores, tile)
+        (improve if start else begin)(rows, scores, tile, np.arange(start, start + tile.shape[1], dtype=np.int32))
     return rows, scores
 
 
-def _begin(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorArray) -> None:
-    """Put the best of the first tile into the first places, best first."""
+def begin(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorArray, names: NDArray[np.int32]) -> None:
+    """Put the best columns of the first tile, under their names, into the first places, best first."""
     k = scores.shape[1]
     first = min(k, tile.shape[1])
     found = np.argpartition(tile, tile.shape[1] - first, axis=1)[:, tile.shape[1] - first :]
     values = np.take_along_axis(tile, found, axis=1)
     order = np.argsort(-values, axis=1, kind="stable")
-    rows[:, :first] = np.take_along_axis(found, order, axis=1)
+    rows[:, :first] = names[np.take_along_axis(found, order, axis=1)]
     scores[:, :first] = np.take_along_axis(values, order, axis=1)
 
 
-def _improve(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorArray, start: int) -> None:
-    """Let the scores of a further tile, whose columns begin at `start`, replace worse ones.
+def improve(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorArray, names: NDArray[np.int32]) -> None:
+    """Let the scores of a further tile, whose columns have these names, replace worse ones.
 
     After the first tiles few scores are good enough, so that one comparison a score is nearly all of the work.
     """
@@ -120,7 +117,7 @@ def _improve(rows: NDArray[np.int32], scores: NDArray[np.float32], tile: VectorA
     touched, counts = np.unique(row, return_counts=True)
     owner = np.concatenate([np.repeat(touched, k), row])
     value = np.concatenate([scores[touched].ravel(), tile[row, column]])
-    name = np.concatenate([rows[touched].ravel(), (column + start).astype(np.int32)])
+    name = np.concatenate([rows[touched].ravel(), names[column]])
     order = np.lexsort((-value, owner))
     ends = np.cumsum(counts + k)
     kept = order[((ends - counts - k)[:, None] + np.arange(k)).ravel()]

@@ -18,6 +18,7 @@ from serve_app.store.datasets import Datasets
 from serve_app.store.imports import Imports
 from serve_app.store.jobs import Jobs
 from serve_app.store.listings import Listings
+from serve_app.store.maps import Maps
 from serve_app.store.notifications import Notifications
 from serve_app.store.operations import Backups, Health
 from serve_app.store.retired import Retired
@@ -58,7 +59,8 @@ class StoreExecutor:
         imports = Imports(database, pace, jobs.leases)
         parts = (
             *(Datasets(database), Columns(database), Tags(database), jobs, imports, Vectors(database, pace)),
-            *(Listings(database, pace), Notifications(database, pace), Health(database), Backups(database)),
+            *(Listings(database, pace), Maps(database), Notifications(database, pace)),
+            *(Health(database), Backups(database)),
         )
         self._database = database
         self._methods: dict[str, Callable[..., object]] = {

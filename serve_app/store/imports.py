@@ -179,7 +179,7 @@ def _stage_points(session: Session, job_id: str, sample_ids: list[str], points: 
         "y": np.ascontiguousarray(points[placed, 1]),
     }
     session.bind("places", pa.table(table))
-    session.q("INSERT INTO points SELECT ?, sample_id, x, y FROM places", job_id)
+    session.q("INSERT INTO points SELECT ?, sample_id, x, y, NULL FROM places", job_id)
     return int(placed.sum())
 
 

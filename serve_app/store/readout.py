@@ -98,6 +98,15 @@ def points_page(
     return _ipc(rows.drop_columns(["ordinal"]).cast(_POINTS)), None if more is None else f"{more} of {this_map}"
 
 
+def contents(session: Session, map_job_id: str | None, first: int, last: int) -> bytes:
+    """`content`, x and y of the points of a job whose content is in [first, last], as an Arrow IPC stream."""
+    rows = session.arrow(
+        "SELECT content, x, y FROM points WHERE job_id = ? AND content BETWEEN ?::UBIGINT AND ?::UBIGINT",
+        *(map_job_id, first, last),
+    )
+    return _ipc(rows)
+
+
 def no_points() -> bytes:
     """The map of a dataset without vectors, as an Arrow IPC stream."""
     return _ipc(_POINTS.empty_table())

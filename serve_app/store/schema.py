@@ -221,6 +221,12 @@ def _keep_rows_where_they_are(session: Session, dimension: int) -> None:
     create_view(session, dimension)
 
 
+def _maps_that_stay(session: Session) -> None:
+    """Add what finds the points of images again in a newer set (decision 0021)."""
+    session.q("ALTER TABLE points ADD COLUMN content UBIGINT")
+    session.q("ALTER TABLE sets ADD COLUMN earlier_map_job_id VARCHAR")
+
+
 class Migration(NamedTuple):
     """One step of the schema; its name is stored once it has been applied."""
 
@@ -238,4 +244,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("notices of listings", _notices),
     Migration("webhooks of jobs", _notifications),
     Migration("sets by job", _sets_by_job),
+    Migration("maps that stay", _maps_that_stay),
 )

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 
 from serve_app.records import VectorSet
+from serve_app.store import making
 from serve_app.store.retired import retire
 from serve_app.store.schema import vectors_table
 from serve_app.store.session import Session
 
 _COLUMNS = (
     "d.id, j.id, s.model_name, j.space_key, j.dimension, d.scan_no, d.sample_count, s.map_job_id, s.vector_count, "
-    "s.placed_count FROM sets s JOIN datasets d ON d.id = s.dataset_id JOIN jobs j ON j.id = s.job_id"
+    "s.placed_count, s.earlier_map_job_id FROM sets s JOIN datasets d ON d.id = s.dataset_id "
+    "JOIN jobs j ON j.id = s.job_id"
 )
 
 
@@ -18,6 +20,7 @@ class Current:
     """A current set: the job that made it, its model, space and dimension, the job of its map, and the kept counts.
 
     The counts are of the dataset's present samples: those that have a vector, and of these those that have a point.
+    The earlier map is that of the set which this one replaced; it is kept until this one has a map.
     """
 
     dataset_id: str
@@ -30,6 +33,7 @@ class Current:
     map_job_id: str | None
     vector_count: int
     placed_count: int
+    earlier_map_job_id: str | None
 
     @property
     def public(self) -> VectorSet:
@@ -62,28 +66,47 @@ def current(session: Session, dataset_id: str) -> Current | None:
 
 
 def replace(session: Session, dataset_id: str, *, model_name: str, job_id: str, count: int, placed: int) -> None:
-    """Make the rows of a job the dataset's set, with its own points if there are any; the old set is retired."""
-    retire_of(session, dataset_id)
+    """Make the rows of a job the dataset's set, with its own points if there are any; the old set is retired.
+
+    The old map is kept where the new set is of the same model and space and has no points.
+    """
+    earlier = None if placed else _map_to_keep(session, dataset_id, model_name, job_id)
+    retire_of(session, dataset_id, kept_map=earlier)
     session.q(
-        "INSERT INTO sets VALUES (?, ?, ?, ?, ?, ?)",
-        *(dataset_id, model_name, job_id, job_id if placed else None, count, placed),
+        "INSERT INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
+        *(dataset_id, model_name, job_id, job_id if placed else None, count, placed, earlier),
     )
 
 
 def place(session: Session, now: Current, map_job_id: str, placed: int) -> None:
-    """Make the points of a job the set's map; the old map is retired."""
-    if now.map_job_id is not None:
-        retire(session, "points", now.map_job_id)
-    session.q("UPDATE sets SET map_job_id = ?, placed_count = ? WHERE job_id = ?", map_job_id, placed, now.job_id)
+    """Make the points of a job the set's map; the old map, and the earlier one, are retired."""
+    retire(session, "points", *_maps(now))
+    session.q(
+        "UPDATE sets SET map_job_id = ?, placed_count = ?, earlier_map_job_id = NULL WHERE job_id = ?",
+        *(map_job_id, placed, now.job_id),
+    )
 
 
-def retire_of(session: Session, dataset_id: str) -> None:
-    """Retire the dataset's sets with their maps."""
+def retire_of(session: Session, dataset_id: str, *, kept_map: str | None = None) -> None:
+    """Retire the dataset's sets with their maps, but not the map of the job `kept_map`."""
     for old in of_dataset(session, dataset_id):
         retire(session, old.table, old.job_id)
-        if old.map_job_id is not None:
-            retire(session, "points", old.map_job_id)
+        retire(session, "points", *(job_id for job_id in _maps(old) if job_id != kept_map))
         session.q("DELETE FROM sets WHERE job_id = ?", old.job_id)
+
+
+def _maps(now: Current) -> list[str]:
+    """The jobs whose points a set keeps, that of its map first."""
+    return [job_id for job_id in (now.map_job_id, now.earlier_map_job_id) if job_id is not None]
+
+
+def _map_to_keep(session: Session, dataset_id: str, model_name: str, job_id: str) -> str | None:
+    """The reduction whose map the set of a job may go on with: of the same model and space, and with contents."""
+    space_key = session.value("SELECT space_key FROM jobs WHERE id = ?", job_id)
+    for old in of_dataset(session, dataset_id):
+        if (old.model_name, old.space_key) == (model_name, space_key):
+            return next((name for name in _maps(old) if making.of_job(session, name)), None)
+    return None
 
 
 def recount(session: Session, dataset_id: str) -> None:

@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, InvalidRequest
-from serve_app.store import job_rows, readout, sets
+from serve_app.records import Layout
+from serve_app.store import job_rows, making, readout, sets
 from serve_app.store.job_rows import JobRow
 from serve_app.store.session import Session
 from serve_app.store.sets import Current
@@ -35,36 +35,48 @@ def commit(session: Session, row: JobRow) -> JobRow:
     return job_rows.finish(session, row, "complete", _summary(row))
 
 
-def put_points(session: Session, row: JobRow, vectors_job_id: str, points: NDArray[np.float64]) -> JobRow:
-    """Make (N, 2) points, in sample order, the map of the set that `vectors_job_id` made, and end the job.
+def put_points(session: Session, row: JobRow, vectors_job_id: str, layout: Layout) -> JobRow:
+    """Make N points, in sample order, the map of the set that `vectors_job_id` made, and end the job.
 
     Raises:
-        InvalidRequest: `points` is not (N, 2) or not finite.
+        InvalidRequest: the points are not (N, 2) or not finite, or there is another number of contents.
     """
+    points = layout.points
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise InvalidRequest(f"coordinates are {points.shape} and must be (N, 2) finite numbers")
+    if layout.contents is not None and layout.contents.shape != points.shape[:1]:
+        raise InvalidRequest(f"{len(points):,} coordinates came with {len(layout.contents):,} contents")
     current = sets.current(session, row.dataset_id)
     if current is None or current.job_id != vectors_job_id:
         message = "The vectors were replaced while the map was made; reduce again"
         return job_rows.finish(session, row, "error", message, reason="vectors_replaced")
     if current.vector_count != len(points):
         raise InvalidRequest(f"{len(points):,} coordinates were given for {current.vector_count:,} vectors")
-    _place(session, row.id, current, points)
+    _place(session, row.id, current, layout)
     sets.place(session, current, row.id, len(points))
-    message = f"Placed {_images(len(points))} on the map"
-    return job_rows.finish(session, row, "complete", message, embedded=len(points), total=len(points))
+    return job_rows.finish(
+        session,
+        row,
+        "complete",
+        f"Placed {_images(len(points) - layout.stayed)} on the map{layout.note}",
+        embedded=len(points) - layout.stayed,
+        reused=layout.stayed,
+        total=len(points),
+        params=making.added(row.params, layout.made),
+    )
 
 
-def _place(session: Session, job_id: str, current: Current, points: NDArray[np.float64]) -> None:
-    """Store (N, 2) points, in sample order, under a job, page by page."""
-    done = 0
+def _place(session: Session, job_id: str, current: Current, layout: Layout) -> None:
+    """Store N points, in sample order, under a job, page by page."""
+    points, done = layout.points, 0
+    contents = pa.nulls(len(points), pa.uint64()) if layout.contents is None else pa.array(layout.contents)
     for after in range(-1, current.sample_count - 1, POINTS_PAGE_ROWS):
         names = readout.places(session, current, after, POINTS_PAGE_ROWS).column("sample_id")
         part = points[done : done + len(names)]
-        done += len(names)
         axes = {axis: np.ascontiguousarray(part[:, column], np.float64) for column, axis in enumerate("xy")}
-        session.bind("places", pa.table({"sample_id": names, **axes}))
-        session.q("INSERT INTO points SELECT ?, sample_id, x, y FROM places", job_id)
+        session.bind("places", pa.table({"sample_id": names, **axes, "content": contents[done : done + len(names)]}))
+        session.q("INSERT INTO points SELECT ?, sample_id, x, y, content FROM places", job_id)
+        done += len(names)
 
 
 def _objection(session: Session, row: JobRow) -> tuple[str | None, str]:

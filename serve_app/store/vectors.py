@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, NoEmbeddings
-from serve_app.records import Block, EmbeddingStatus, Job, SourceFile, VectorSet
-from serve_app.store import blocks, filtering, job_rows, readout, sets, staging, swap
+from serve_app.records import Block, EmbeddingStatus, Job, Layout, SourceFile, VectorSet
+from serve_app.store import blocks, filtering, job_rows, making, readout, sets, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import require_limit, write
@@ -109,22 +109,23 @@ class Vectors:
         return job_rows.public(row, self._pace)
 
     @write
-    def put_points(self, job_id: str, attempt: int, vectors_job_id: str, points: NDArray[np.float64]) -> Job:
-        """Write (N, 2) points, in the order of `read`, to the vectors of `vectors_job_id`, and end the job.
+    def put_points(self, job_id: str, attempt: int, vectors_job_id: str, layout: Layout | NDArray[np.float64]) -> Job:
+        """Make points the map of the vectors of `vectors_job_id`, and end the job; an (N, 2) array is a whole layout.
 
         The job ends as `error` when those vectors have been replaced meanwhile. Repeating a call that took
         effect returns the finished job.
 
         Raises:
             StaleAttempt: the job is over, or another attempt has claimed it.
-            InvalidRequest: `points` is not (N, 2) or not finite.
+            InvalidRequest: the points are not (N, 2) or not finite, or there is another number of contents.
         """
+        layout = layout if isinstance(layout, Layout) else Layout(layout)
         with self._database.transaction() as session:
             done = _finished_by(session, job_id, attempt)
             if done is not None:
                 return job_rows.public(done, self._pace)
             row = job_rows.guard(session, job_id, attempt)
-            row = swap.put_points(session, row, vectors_job_id, points)
+            row = swap.put_points(session, row, vectors_job_id, layout)
         self._pace.stop(job_id)
         return job_rows.public(row, self._pace)
 
@@ -133,6 +134,7 @@ class Vectors:
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
             current = sets.current(session, dataset_id)
+            made = None if current is None or not current.placed_count else making.of_job(session, current.map_job_id)
         return EmbeddingStatus(
             dataset_id=dataset_id,
             has_embeddings=current is not None and current.vector_count > 0,
@@ -143,6 +145,7 @@ class Vectors:
             job_id=current.job_id if current else None,
             has_reduction=current is not None and current.placed_count > 0,
             sample_count=dataset.sample_count,
+            map=made,
         )
 
     def current(self, dataset_id: str) -> VectorSet:

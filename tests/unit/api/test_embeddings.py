@@ -98,6 +98,7 @@ async def test_status_tells_what_there_is(client, services, dataset):
         "job_id": job_id,
         "has_reduction": False,
         "sample_count": 5,
+        "map": None,
     }
 
 
@@ -155,7 +156,7 @@ async def test_reduce_hands_its_parameters_on(client, services, embedded):
     answer = await client.post(path(embedded, "reduce"), json=body)
     assert answer.status_code == 202
     assert answer.headers["location"] == f"/jobs/{answer.json()['job_id']}"
-    assert (await work.claim(services)).params == body
+    assert (await work.claim(services)).params == body | {"redraw": False}
     again = await client.post(path(embedded, "generate"))
     assert again.status_code == 409
     assert again.json()["job_id"] == answer.json()["job_id"]

@@ -7,8 +7,9 @@ import numpy as np
 
 from deployments import reducer
 from serve_app.errors import StoreUnavailable
-from serve_app.projection.reduction import Projection
+from serve_app.projection.reduction import Fitted, Projection
 from serve_app.store.vectors import Vectors
+from tests.unit.jobs.test_reduce_job import three_vectors
 
 
 class ComesAndGoes:
@@ -31,7 +32,7 @@ class Sets:
         pass
 
     async def current(self, dataset_id):
-        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed", folder=Path("three"))
+        return three_vectors()
 
 
 async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, settings):
@@ -40,7 +41,7 @@ async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, sett
     class Process:
         async def fit(self, folder, projection, on_progress):
             fits.append(folder)
-            return np.zeros((3, 2))
+            return Fitted(np.zeros((3, 2)))
 
     monkeypatch.setattr(reducer, "WriterHandle", lambda settings: writer)
     monkeypatch.setattr(reducer, "SetFiles", Sets)

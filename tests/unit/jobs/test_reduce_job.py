@@ -3,13 +3,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from serve_app.errors import StoreUnavailable
 from serve_app.jobs import reduce_job, telling
-from serve_app.projection.reduction import Projection
+from serve_app.projection.reduction import Fitted, Projection
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
+
+
+def three_vectors():
+    """As much of a `SetFile` as a reduce job looks at."""
+    rows = pa.table({"content_hash": pa.nulls(3, pa.string())})
+    matrix = np.ones((3, 2), np.float32)
+    return SimpleNamespace(matrix=matrix, rows=rows, version="1", job_id="embed", folder=Path("three"))
 
 
 class Writer:
@@ -28,7 +36,7 @@ class Writer:
                 if self.away:
                     raise StoreUnavailable("the writer is away")
         if method is Vectors.put_points:
-            self.points = args[-1]
+            self.points = args[-1].points
         return None
 
 
@@ -36,7 +44,7 @@ class Sets:
     """Three vectors."""
 
     async def current(self, dataset_id):
-        return SimpleNamespace(matrix=np.ones((3, 2), np.float32), job_id="embed", folder=Path("three"))
+        return three_vectors()
 
 
 class Slow:
@@ -48,7 +56,7 @@ class Slow:
     async def fit(self, folder, projection, on_progress):
         on_progress("layout", 120, 500)
         await self._told.wait()
-        return np.zeros((3, 2))
+        return Fitted(np.zeros((3, 2)))
 
 
 @pytest.mark.parametrize("away", [False, True])

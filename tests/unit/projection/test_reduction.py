@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from serve_app.errors import InvalidRequest
 from serve_app.projection import graph_neighbours, reduction
-from serve_app.projection.reduction import Projection, reduce, warm
+from serve_app.projection.reduction import Projection, warm
 from serve_app.search.graph_file import GraphFile
 from serve_app.search.pairs import nearest
 from serve_app.search.similarity import normalised
@@ -20,6 +20,10 @@ both_metrics = pytest.mark.parametrize("projection", [COSINE, EUCLIDEAN], ids=la
 @pytest.fixture(scope="module", autouse=True)
 def _compiled():
     warm()
+
+
+def reduce(vectors, projection, **options):
+    return reduction.reduce(vectors, projection, **options).points
 
 
 def clustered(n, dimension=8, seed=0):

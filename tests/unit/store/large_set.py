@@ -34,7 +34,7 @@ def fill(path, sets):
                 *(f"job-of-{name}", number, f"id-of-{name}", rows, rows, dimension),
             )
             session.q(
-                "INSERT INTO sets VALUES (?, 'synthetic', ?, NULL, ?, 0)", f"id-of-{name}", f"job-of-{name}", rows
+                "INSERT INTO sets VALUES (?, 'synthetic', ?, NULL, ?, 0, NULL)", f"id-of-{name}", f"job-of-{name}", rows
             )
         centres = random.standard_normal((100, dimension), np.float32)
         for start in range(0, rows, BLOCK_ROWS):

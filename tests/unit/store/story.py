@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from serve_app.errors import JobRunning, NameTaken, NothingRunning, StaleAttempt, StoreUnavailable, Unavailable
-from serve_app.records import ModelCard, Skip
+from serve_app.records import Layout, MapMade, ModelCard, Skip
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
@@ -121,8 +121,9 @@ class Story:
 
     async def place(self):
         vectors = await self.store.ask(Vectors.current, (await self.dataset()).id)
-        points = np.arange(2.0 * vectors.count).reshape(-1, 2)
-        await self.store.ask(Vectors.put_points, self.job_id, self.attempt, vectors.job_id, points)
+        contents = np.arange(vectors.count, dtype=np.uint64)
+        layout = Layout(np.arange(2.0 * vectors.count).reshape(-1, 2), contents, made=MapMade(vectors.count))
+        await self.store.ask(Vectors.put_points, self.job_id, self.attempt, vectors.job_id, layout)
 
     async def cancel(self):
         try:
@@ -186,6 +187,9 @@ STEPS = (
     Step("plan", "claim", lambda story: story.plan(SECOND)),
     Step("put the new ones", "claim", lambda story: story.put(SECOND[8:], CARD)),
     Step("commit", "claim", lambda story: story.commit()),
+    Step("create a map beside the one that stayed", "", lambda story: story.create("reduce")),
+    Step("claim the map", "", lambda story: story.claim()),
+    Step("place", "claim", lambda story: story.place()),
     # The third is cancelled, the fourth takes its place in another dimension.
     Step("create", "", lambda story: story.create("embed", model_name=LOCAL_CARD.name)),
     Step("claim", "", lambda story: story.claim()),
