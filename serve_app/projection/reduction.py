@@ -33,10 +33,10 @@ from serve_app.search.graph_file import GraphFile
 from serve_app.search.pairs import nearest
 from serve_app.search.similarity import normalised
 
-MAX_LAID_OUT = 150_000
+MAX_LAID_OUT = 100_000
 """More different vectors than this are laid out by landmarks: the time of umap's layout grows faster than the set."""
 
-N_LANDMARKS = 50_000
+N_LANDMARKS = 25_000
 
 # Above this, compiling umap's search (30 s) and running it (about 5 s) is faster than the exact search. This was
 # measured on two cores with 768 dimensions. umap's search finds 99.4 % of the 15 neighbours of 100,000 vectors.
