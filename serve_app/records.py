@@ -278,8 +278,20 @@ class LastMap:
 
 
 @dataclass(frozen=True, slots=True)
+class SetStatus:
+    """A current set of vectors and whether it has a map; a dataset has at most one for each model."""
+
+    model_name: str
+    space_key: str
+    dimension: int
+    embedding_count: int
+    job_id: str
+    has_reduction: bool
+
+
+@dataclass(frozen=True, slots=True)
 class EmbeddingStatus:
-    """The present state of a dataset's vectors and map."""
+    """The present state of one set and its map; `sets` has all sets of the dataset, the one made last first."""
 
     dataset_id: str
     has_embeddings: bool
@@ -291,6 +303,7 @@ class EmbeddingStatus:
     has_reduction: bool
     sample_count: int
     map: MapMade | None = None
+    sets: list[SetStatus] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,10 +45,10 @@ async def read(writer, dataset_id):
             return end.value
 
 
-def read_now(vectors, dataset_id):
-    """Ask the store's part in this process."""
+def read_now(vectors, dataset_id, model=None):
+    """Ask the store's part in this process for the set of a model, or the one made last."""
     while True:
-        reading = _reading(dataset_id)
+        reading = _reading(dataset_id, model)
         try:
             method, arguments = next(reading)
             while True:
@@ -60,9 +60,9 @@ def read_now(vectors, dataset_id):
             continue
 
 
-def _reading(dataset_id):
+def _reading(dataset_id, model=None):
     """The calls, one after another; each is answered before the next."""
-    described = yield Vectors.current, {"args": (dataset_id,)}
+    described = yield Vectors.current, {"args": (dataset_id, model)}
     exported, after = [], -1
     while after is not None:
         asked = {"args": (dataset_id,), "version": described.version, "after": after, "limit": PAGE_ROWS}

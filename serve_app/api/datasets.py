@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from serve_app.api import problems, registration, webhook
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.preference import APPLIED, RespondAsync
-from serve_app.api.schemas import Cursor, JobStarted, Limit, NewDataset, RescanOptions, SamplePage, Where
+from serve_app.api.schemas import Cursor, JobStarted, Limit, NewDataset, RescanOptions, SamplePage, SetModel, Where
 from serve_app.errors import (
     AsyncNeeded,
     Conflict,
@@ -30,7 +30,7 @@ from serve_app.store.datasets import Datasets
 from serve_app.store.listings import Listings
 
 FORGET_S = 1.0
-"""How long a deletion waits for the searcher to remove the dataset's files."""
+"""How long a deletion waits for the searcher to remove the files of sets."""
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -122,7 +122,12 @@ async def get_dataset(dataset_id: str, services: ServicesNow) -> Dataset:
 async def delete_dataset(dataset_id: str, services: ServicesNow) -> None:
     """Delete a dataset with its samples, jobs and vectors; the image files are never touched."""
     await services.writer.ask(Datasets.delete, dataset_id)
-    with suppress(ServiceError, TimeoutError):  # what stays goes when the next set is written
+    await forget_files(services, dataset_id)
+
+
+async def forget_files(services: Services, dataset_id: str) -> None:
+    """Let the searcher remove the files of sets that were deleted; those that stay go when the next set is written."""
+    with suppress(ServiceError, TimeoutError):
         await asyncio.wait_for(services.searcher.ask(Neighbours.forget, dataset_id), FORGET_S)
 
 
@@ -155,10 +160,15 @@ async def rescan_dataset(
 
 @router.get("/{dataset_id}/samples", responses=problems.documented(InvalidFilter, DatasetNotFound, Conflict))
 async def list_samples(
-    dataset_id: str, services: ServicesNow, limit: Limit = 1000, cursor: Cursor = None, where: Where = None
+    dataset_id: str,
+    services: ServicesNow,
+    limit: Limit = 1000,
+    cursor: Cursor = None,
+    where: Where = None,
+    model: SetModel = None,
 ) -> SamplePage:
     """List a page of samples in listing order. After a rescan, cursors of pages before it get 409: begin anew."""
     items, next_cursor = await services.writer.ask(
-        Datasets.samples, dataset_id, limit=limit, cursor=cursor, where=where
+        Datasets.samples, dataset_id, limit=limit, cursor=cursor, where=where, model=model
     )
     return SamplePage(items=items, next_cursor=next_cursor)

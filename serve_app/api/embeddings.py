@@ -11,6 +11,7 @@ from starlette.responses import StreamingResponse
 
 from serve_app.api import export, problems, webhook
 from serve_app.api.context import ContextNow, ServicesNow
+from serve_app.api.datasets import forget_files
 from serve_app.api.schemas import (
     Cursor,
     GenerateOptions,
@@ -19,6 +20,8 @@ from serve_app.api.schemas import (
     Limit,
     Point,
     ReduceOptions,
+    RequiredSetModel,
+    SetModel,
     SkipPage,
     Where,
 )
@@ -29,6 +32,7 @@ from serve_app.errors import (
     InvalidFilter,
     JobRunning,
     NoEmbeddings,
+    NotFound,
     NothingRunning,
     UnknownModel,
 )
@@ -86,12 +90,15 @@ async def reduce_embeddings(
     context: ContextNow,
     response: Response,
     options: ReduceOptions | None = None,
+    model: SetModel = None,
 ) -> JobStarted:
-    """Lay the dataset's vectors out on a 2D map."""
+    """Lay the vectors of a set out on a 2D map."""
     options = options or ReduceOptions()
     notify_url = webhook.checked(options.notify_url, context.settings)
     params = options.model_dump(exclude={"notify_url"})
-    job = await services.writer.ask(Jobs.create, dataset_id, "reduce", params=params, notify_url=notify_url)
+    job = await services.writer.ask(
+        Jobs.create, dataset_id, "reduce", model_name=model, params=params, notify_url=notify_url
+    )
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message="Computing the 2D map.", job_id=job.id)
@@ -106,9 +113,16 @@ async def cancel_job(dataset_id: str, services: ServicesNow) -> JobCancelled:
 
 
 @router.get("/status", responses=problems.documented(DatasetNotFound))
-async def get_embedding_status(dataset_id: str, services: ServicesNow) -> EmbeddingStatus:
-    """Get the state of the dataset's vectors and map."""
-    return await services.writer.ask(Vectors.status, dataset_id)
+async def get_embedding_status(dataset_id: str, services: ServicesNow, model: SetModel = None) -> EmbeddingStatus:
+    """Get the state of the dataset's vectors and map, and the list of its sets, one for each model."""
+    return await services.writer.ask(Vectors.status, dataset_id, model)
+
+
+@router.delete("", status_code=204, responses=problems.documented(NotFound, DatasetNotFound, JobRunning))
+async def delete_embeddings(dataset_id: str, services: ServicesNow, model: RequiredSetModel) -> None:
+    """Delete the set of one model with its map and graph; those of other models stay."""
+    await services.writer.ask(Vectors.delete, dataset_id, model)
+    await forget_files(services, dataset_id)
 
 
 @router.get("/skipped", responses=problems.documented(DatasetNotFound, Conflict))
@@ -137,6 +151,7 @@ async def get_coordinates(
     dataset_id: str,
     services: ServicesNow,
     where: Where = None,
+    model: SetModel = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> StreamingResponse:
     """Get the map as JSON, or as Arrow if `Accept` names `application/vnd.apache.arrow.stream`.
@@ -145,7 +160,9 @@ async def get_coordinates(
     """
 
     async def read(after: str | None) -> export.Page[str]:
-        return await services.writer.ask(Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS, where=where)
+        return await services.writer.ask(
+            Vectors.points, dataset_id, after=after, limit=POINTS_PAGE_ROWS, where=where, model=model
+        )
 
     pages = export.pages(await read(None), read)
     headers = {"Vary": "Accept", "Cache-Control": "no-store"}
@@ -166,21 +183,27 @@ async def get_coordinates(
     },
 )
 async def export_embeddings(
-    dataset_id: str, services: ServicesNow, format: export.ExportFormat = "parquet", where: Where = None
+    dataset_id: str,
+    services: ServicesNow,
+    format: export.ExportFormat = "parquet",
+    where: Where = None,
+    model: SetModel = None,
 ) -> StreamingResponse:
     """Download the dataset's vectors and map. If the stream breaks off, the set has changed.
 
     The change is a newer set of vectors, or a rescan that found other images.
     """
     dataset = await services.writer.ask(Datasets.get, dataset_id)
-    stream = export.arrow_stream(await vector_pages(services, dataset_id, where, EXPORT_PAGE_ROWS), format)
+    stream = export.arrow_stream(await vector_pages(services, dataset_id, where, EXPORT_PAGE_ROWS, model), format)
     headers = {"Content-Disposition": attachment(f"{dataset.name}.{format}"), "Cache-Control": "no-store"}
     return StreamingResponse(stream, headers=headers, media_type=export.MEDIA_TYPES[format])
 
 
-async def vector_pages(services: Services, dataset_id: str, where: str | None, limit: int) -> AsyncIterator[bytes]:
+async def vector_pages(
+    services: Services, dataset_id: str, where: str | None, limit: int, model: str | None = None
+) -> AsyncIterator[bytes]:
     """Pages of `Vectors.export` of one version, the first one read already. Raises as `Vectors.export` does."""
-    version = (await services.writer.ask(Vectors.current, dataset_id)).version
+    version = (await services.writer.ask(Vectors.current, dataset_id, model)).version
 
     async def read(after: int) -> export.Page[int]:
         return await services.writer.ask(

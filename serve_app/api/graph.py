@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 from serve_app.api import problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.embeddings import STARTED, cancel_job
-from serve_app.api.schemas import GraphOptions, JobCancelled, JobStarted
+from serve_app.api.schemas import GraphOptions, JobCancelled, JobStarted, SetModel
 from serve_app.api.streams import DOCUMENTED, LastEventId, stream
 from serve_app.errors import DatasetNotFound, JobRunning, NoEmbeddings, NothingRunning
 from serve_app.store.jobs import Jobs
@@ -15,11 +15,15 @@ router = APIRouter(prefix="/datasets/{dataset_id}/graph", tags=["search"])
 
 @router.post("", status_code=202, responses=STARTED | problems.documented(NoEmbeddings, DatasetNotFound, JobRunning))
 async def make_graph(
-    dataset_id: str, services: ServicesNow, response: Response, options: GraphOptions | None = None
+    dataset_id: str,
+    services: ServicesNow,
+    response: Response,
+    options: GraphOptions | None = None,
+    model: SetModel = None,
 ) -> JobStarted:
     """Find the nearest neighbours of every vector, once for this set; a graph of as many that is there is kept."""
     params = (options or GraphOptions()).model_dump()
-    job = await services.writer.ask(Jobs.create, dataset_id, "graph", params=params)
+    job = await services.writer.ask(Jobs.create, dataset_id, "graph", model_name=model, params=params)
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message=f"Finding neighbours of {job.total} images.", job_id=job.id)

@@ -20,7 +20,7 @@ from starlette.responses import StreamingResponse
 from serve_app.api import export, problems
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.embeddings import EXPORT_PAGE_ROWS, attachment, vector_pages
-from serve_app.api.schemas import Where
+from serve_app.api.schemas import SetModel, Where
 from serve_app.config import Settings
 from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
 from serve_app.jobs.column_file import TAG_SEPARATOR
@@ -75,6 +75,7 @@ async def export_samples(
     format: HandoverFormat = "csv",
     where: Where = None,
     with_vectors: Annotated[bool, Query(description="CSV only: model_name, vector, x and y too")] = False,
+    model: SetModel = None,
 ) -> StreamingResponse:
     """Hand the samples, or those that a filter chooses, to another tool; the dataset need not have vectors.
 
@@ -83,7 +84,12 @@ async def export_samples(
     each line, `list` the file name below the root.
     """
     dataset = await services.writer.ask(Datasets.get, dataset_id)
-    body = await _body(services, context.settings, dataset, format, where, with_vectors=with_vectors)
+    if with_vectors:
+        if format != "csv":
+            raise InvalidRequest("only CSV can have vectors here; embeddings/export has Parquet and Arrow")
+        body = _csv(await vector_pages(services, dataset.id, where, EXPORT_PAGE_ROWS, model))
+    else:
+        body = await _body(services, context.settings, dataset, format, where, model)
     headers = {"Content-Disposition": attachment(f"{dataset.name}.{SUFFIXES[format]}"), "Cache-Control": "no-store"}
     return StreamingResponse(body, headers=headers, media_type=MEDIA_TYPES[format])
 
@@ -94,16 +100,11 @@ async def _body(
     dataset: Dataset,
     format: HandoverFormat,
     where: str | None,
-    *,
-    with_vectors: bool,
+    model: str | None,
 ) -> AsyncIterator[bytes]:
-    if with_vectors:
-        if format != "csv":
-            raise InvalidRequest("only CSV can have vectors here; embeddings/export has Parquet and Arrow")
-        return _csv(await vector_pages(services, dataset.id, where, EXPORT_PAGE_ROWS))
     if format in ("yolo", "list"):
-        await _require_listable(services, dataset, where)
-    pages = await _pages(services, dataset.id, where)
+        await _require_listable(services, dataset, where, model)
+    pages = await _pages(services, dataset.id, where, model)
     if format == "csv":
         return _csv(pages())
     if format == "coco":
@@ -111,18 +112,20 @@ async def _body(
     return _lines(pages(), (lambda name: _path(dataset.root, name)) if format == "yolo" else decode_name)
 
 
-async def _pages(services: Services, dataset_id: str, where: str | None) -> Pages:
+async def _pages(services: Services, dataset_id: str, where: str | None, model: str | None) -> Pages:
     async def read(after: str | None) -> export.Page[str]:
-        return await services.writer.ask(Columns.rows, dataset_id, after=after, limit=EXPORT_PAGE_ROWS, where=where)
+        return await services.writer.ask(
+            Columns.rows, dataset_id, after=after, limit=EXPORT_PAGE_ROWS, where=where, model=model
+        )
 
     first = await read(None)
     return lambda: export.pages(first, read)
 
 
-async def _require_listable(services: Services, dataset: Dataset, where: str | None) -> None:
+async def _require_listable(services: Services, dataset: Dataset, where: str | None, model: str | None) -> None:
     if dataset.format in CONTAINERS:
         raise InvalidRequest("the images lie inside tar or Parquet files and have no paths; export csv or coco")
-    if n := await services.writer.ask(Columns.unlistable, dataset.id, where):
+    if n := await services.writer.ask(Columns.unlistable, dataset.id, where, model):
         raise InvalidRequest(f"{n:,} file names have line breaks, which no list can hold; export csv or coco")
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
-from serve_app.api.schemas import Body, Name, Where
+from serve_app.api.schemas import Body, Name, SetModel, Where
 from serve_app.api.search import model_of_set
 from serve_app.errors import (
     Conflict,
@@ -84,7 +84,7 @@ class Labelled(BaseModel):
     ),
 )  # fmt: skip
 async def label_by_phrases(
-    dataset_id: str, services: ServicesNow, options: LabelOptions, where: Where = None
+    dataset_id: str, services: ServicesNow, options: LabelOptions, where: Where = None, model: SetModel = None
 ) -> Labelled:
     """Give each sample the phrase that fits it best, and its cosine, as columns that replace those of the names.
 
@@ -97,9 +97,9 @@ async def label_by_phrases(
         raise InvalidRequest("a column has a name of at most 94 printable characters")
     if taken := FIXED & {name.casefold() for name in names}:
         raise InvalidRequest(f"the name {min(taken)!r} is taken by the listing, tags or vectors")
-    model = await model_of_set(dataset_id, services)
+    model = await model_of_set(dataset_id, services, model)
     phrases, space_key = await _phrase_vectors(services, model, options)
-    ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where)
+    ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where, model)
     if not len(ids):
         raise InvalidRequest("the filter chooses no image that has a vector")
     chosen = pa.array(options.phrases).take(pa.array(best))

@@ -126,6 +126,13 @@ Where = Annotated[
     ),
 ]
 
+ModelName = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+RequiredSetModel = Annotated[ModelName, Query(description="the model of the set, as `model_name` of the status has it")]
+SetModel = Annotated[
+    ModelName | SkipJsonSchema[None],
+    Query(description="the model whose set is meant, as `sets` of the status lists it; without it the set made last"),
+]
+
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")]
 

@@ -18,6 +18,7 @@ from serve_app.api.schemas import (
     NeighbourCount,
     NeighbourLimit,
     NeighbourList,
+    SetModel,
     TextNeighbours,
     TextQuery,
     Threshold,
@@ -74,13 +75,20 @@ _TEXT_BODY = {
 
 
 async def search_by_text(
-    dataset_id: str, services: ServicesNow, query: TextQuery, limit: NeighbourLimit = 10, where: Where = None
+    dataset_id: str,
+    services: ServicesNow,
+    query: TextQuery,
+    limit: NeighbourLimit = 10,
+    where: Where = None,
+    model: SetModel = None,
 ) -> TextNeighbours:
     """Find the samples that fit words best, if the set's model has a text tower."""
-    model = await model_of_set(dataset_id, services)
+    model = await model_of_set(dataset_id, services, model)
     embedded = await services.embedder.embed_texts(model, [query.text])
     [vector] = embedded.vectors
-    found = await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
+    found = await services.searcher.ask(
+        Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where, model
+    )
     cut = ["The text is longer than the model takes, and its end was not looked at."] if embedded.cut else []
     return TextNeighbours(items=found, notices=cut)
 
@@ -101,10 +109,17 @@ router.add_api_route(
     responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, SampleNotFound),
 )
 async def find_similar(
-    dataset_id: str, sample_id: str, services: ServicesNow, limit: NeighbourLimit = 10, where: Where = None
+    dataset_id: str,
+    sample_id: str,
+    services: ServicesNow,
+    limit: NeighbourLimit = 10,
+    where: Where = None,
+    model: SetModel = None,
 ) -> NeighbourList:
     """Find the samples most similar to a sample, best first, without the sample itself."""
-    return NeighbourList(items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit, where))
+    return NeighbourList(
+        items=await services.searcher.ask(Neighbours.similar, dataset_id, sample_id, limit, where, model)
+    )
 
 
 @router.post("/search", responses=_ANSWERS, openapi_extra=_TEXT_BODY)
@@ -114,23 +129,26 @@ async def search_by_image(
     file: Annotated[UploadFile, File(description="an image of at most 10 MiB")],
     limit: NeighbourLimit = 10,
     where: Where = None,
+    model: SetModel = None,
 ) -> NeighbourList:
     """Find the samples most similar to an uploaded image, or to words (JSON `text`), best first."""
-    model = await model_of_set(dataset_id, services)
+    model = await model_of_set(dataset_id, services, model)
     embedded = await services.embedder.embed_images(model, [await file.read()])
     [vector] = embedded.outcomes
     if isinstance(vector, Skip):
         raise InvalidImage(f"The image cannot be used: {vector.detail} ({vector.reason}).")
     return NeighbourList(
-        items=await services.searcher.ask(Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where)
+        items=await services.searcher.ask(
+            Neighbours.search, dataset_id, vector, embedded.card.space_key, limit, where, model
+        )
     )
 
 
-async def model_of_set(dataset_id: str, services: Services) -> str:
-    """The model of a dataset's vectors.
+async def model_of_set(dataset_id: str, services: Services, model: str | None = None) -> str:
+    """The model of a set: the one named, or that of the set made last.
 
     Raises:
-        NoEmbeddings: the dataset has no vectors.
+        NoEmbeddings: the dataset has no such set.
         Conflict: the service cannot run their model.
     """
     status = await services.writer.ask(Vectors.status, dataset_id)
@@ -148,30 +166,35 @@ async def model_of_set(dataset_id: str, services: Services) -> str:
 
 @router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
 async def find_duplicates(
-    dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95, where: Where = None
+    dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95, where: Where = None, model: SetModel = None
 ) -> DuplicateGroups:
     """Find groups of near-duplicates: samples linked by a cosine of at least `threshold`.
 
     Above 30,000 images the links are those of the graph; `POST /datasets/{id}/graph` makes it.
     """
-    found = await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold, where)
+    found = await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold, where, model)
     return DuplicateGroups(threshold=threshold, groups=found.groups, incomplete=found.incomplete)
 
 
 @router.get("/outliers", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
 async def find_outliers(
-    dataset_id: str, services: ServicesNow, k: NeighbourCount = 10, limit: NeighbourLimit = 50, where: Where = None
+    dataset_id: str,
+    services: ServicesNow,
+    k: NeighbourCount = 10,
+    limit: NeighbourLimit = 50,
+    where: Where = None,
+    model: SetModel = None,
 ) -> NeighbourList:
     """Find the samples least similar to their `k` nearest neighbours; `score` is the mean similarity to them.
 
     Above 30,000 images the neighbours are those of the graph; `POST /datasets/{id}/graph` makes it.
     """
-    return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where, model))
 
 
 @router.get("/diverse", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
 async def choose_diverse(
-    dataset_id: str, services: ServicesNow, n: DiverseCount = 50, where: Where = None
+    dataset_id: str, services: ServicesNow, n: DiverseCount = 50, where: Where = None, model: SetModel = None
 ) -> NeighbourList:
     """Choose `n` samples that cover the dataset; they are returned in the order of choice."""
-    return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n, where))
+    return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n, where, model))

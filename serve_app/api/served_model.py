@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from serve_app.embedding import weights
@@ -65,10 +66,11 @@ class ServedModel:
         for dataset in await services.writer.ask(Datasets.all):
             try:
                 status = await services.writer.ask(Vectors.status, dataset.id)
-                if status.model_name is not None:
-                    found[await asyncio.to_thread(weights.resolve, status.model_name)] = None
-            except (DatasetNotFound, UnknownModel):  # it was just deleted; its vectors were imported
+            except DatasetNotFound:  # it was just deleted
                 continue
+            for now in status.sets:
+                with suppress(UnknownModel):  # the vectors were imported
+                    found[await asyncio.to_thread(weights.resolve, now.model_name)] = None
         return [model for model in found if model != services.settings.model]
 
     async def _other(self, model: str, name: str) -> ModelCard:

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
-from serve_app.api.schemas import Body, WhereText
+from serve_app.api.schemas import Body, SetModel, WhereText
 from serve_app.errors import DatasetNotFound, InvalidFilter, InvalidRequest, NoEmbeddings
 from serve_app.store.column_records import TagChange, ValueCount
 from serve_app.store.tags import SampleChoice, Tags
@@ -48,17 +48,21 @@ async def list_tags(dataset_id: str, services: ServicesNow) -> list[ValueCount]:
 
 
 @router.post("/{tag}", responses=_REFUSALS)
-async def add_tag(dataset_id: str, tag: Tag, choice: Choice, services: ServicesNow) -> TagChange:
+async def add_tag(
+    dataset_id: str, tag: Tag, choice: Choice, services: ServicesNow, model: SetModel = None
+) -> TagChange:
     """Put a tag on the chosen samples; `changed` counts those that did not have it."""
-    return await services.writer.ask(Tags.add, dataset_id, tag, _record(choice))
+    return await services.writer.ask(Tags.add, dataset_id, tag, _record(choice, model))
 
 
 @router.delete("/{tag}", responses=_REFUSALS)
-async def remove_tag(dataset_id: str, tag: Tag, services: ServicesNow, choice: Choice | None = None) -> TagChange:
+async def remove_tag(
+    dataset_id: str, tag: Tag, services: ServicesNow, choice: Choice | None = None, model: SetModel = None
+) -> TagChange:
     """Take a tag off the chosen samples, or off all of them if there is no body."""
-    return await services.writer.ask(Tags.remove, dataset_id, tag, _record(choice or Choice()))
+    return await services.writer.ask(Tags.remove, dataset_id, tag, _record(choice or Choice(), model))
 
 
-def _record(choice: Choice) -> SampleChoice:
+def _record(choice: Choice, model: str | None) -> SampleChoice:
     polygon = None if choice.polygon is None else [(x, y) for x, y in choice.polygon]
-    return SampleChoice(choice.where, choice.sample_ids, polygon)
+    return SampleChoice(choice.where, choice.sample_ids, polygon, model)

@@ -26,7 +26,7 @@ async def graph_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitPr
     """
     job_id, attempt = claim.job.id, claim.attempt
     await writer.ask(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")
-    found = await sets.current(claim.dataset.id)
+    found = await sets.current(claim.dataset.id, claim.job.model_name)
     k = int(str(claim.params["k"]))
     message = f"Finding {k} neighbours of each of {len(found.matrix):,} images"
     await writer.ask(Jobs.announce, job_id, attempt, phase="running", message=message)

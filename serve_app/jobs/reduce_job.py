@@ -53,7 +53,7 @@ async def reduce_job(claim: Claim, writer: Writer, sets: SetFiles, process: FitP
     """
     job_id, attempt = claim.job.id, claim.attempt
     await writer.ask(Jobs.announce, job_id, attempt, phase="running", message="Reading vectors")
-    found = await sets.current(claim.dataset.id)
+    found = await sets.current(claim.dataset.id, claim.job.model_name)
     projection = Projection.model_validate({k: v for k, v in claim.params.items() if k in Projection.model_fields})
     contents = await asyncio.to_thread(numbers_of_contents, found)
     last = await last_points(claim, writer, found, projection, contents)

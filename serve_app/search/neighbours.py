@@ -42,7 +42,8 @@ class Neighbours:
 
     Each method raises `DatasetNotFound`, `NoEmbeddings` for a dataset without vectors, and `Unavailable` if the writer
     does. Scores are cosines. With a filter `where` the answer is that of a dataset which has the chosen samples only;
-    `InvalidFilter` says what is wrong with one.
+    `InvalidFilter` says what is wrong with one. `model` names one of the dataset's sets; without it the set made last
+    answers.
 
     `duplicates` and `outliers` compare all pairs of at most `max_pairwise_rows` vectors; about more they ask the set's
     graph, and raise `GraphNeeded` where it has none.
@@ -53,13 +54,15 @@ class Neighbours:
         self._max_pairwise_rows = max_pairwise_rows
         self._n_long = 0
 
-    async def similar(self, dataset_id: str, sample_id: str, limit: int, where: str | None = None) -> list[Neighbour]:
+    async def similar(
+        self, dataset_id: str, sample_id: str, limit: int, where: str | None = None, model: str | None = None
+    ) -> list[Neighbour]:
         """The most similar samples, best first, without the sample itself, which `where` need not choose.
 
         Raises:
             SampleNotFound: the sample has no vector.
         """
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         found = part.of
         row = await asyncio.to_thread(found.row_of, sample_id)
         if row is None:
@@ -70,19 +73,30 @@ class Neighbours:
         return neighbours(found, rows, scores)
 
     async def search(
-        self, dataset_id: str, query: NDArray[np.float32], space_key: str, limit: int, where: str | None = None
+        self,
+        dataset_id: str,
+        query: NDArray[np.float32],
+        space_key: str,
+        limit: int,
+        where: str | None = None,
+        model: str | None = None,
     ) -> list[Neighbour]:
         """The samples most similar to a (D,) query vector of the same space, best first.
 
         Raises:
             Conflict: the dataset's vectors belong to another space.
         """
-        part = await self._part_in(space_key, dataset_id, where)
+        part = await self._part_in(space_key, dataset_id, where, model)
         rows, scores = await asyncio.to_thread(top_k, part.of.matrix, query, limit, only=part.rows)
         return neighbours(part.of, rows, scores)
 
     async def best_of(
-        self, dataset_id: str, queries: VectorArray, space_key: str, where: str | None = None
+        self,
+        dataset_id: str,
+        queries: VectorArray,
+        space_key: str,
+        where: str | None = None,
+        model: str | None = None,
     ) -> tuple[pa.Array, NDArray[np.intp], NDArray[np.float32]]:
         """Which of (P, D) queries of the same space each sample is most similar to.
 
@@ -93,19 +107,21 @@ class Neighbours:
             Conflict: the dataset's vectors belong to another space.
             Overloaded: too many long questions are being answered.
         """
-        part = await self._part_in(space_key, dataset_id, where)
+        part = await self._part_in(space_key, dataset_id, where, model)
         best, scores = await self._long(
             lambda on_step: best_of(part.of.matrix, normalised(queries), part.rows, on_step)
         )
         ids = part.of.rows.column("sample_id")
         return (ids if part.rows is None else ids.take(pa.array(part.rows))), best, scores
 
-    async def duplicates(self, dataset_id: str, threshold: float, where: str | None = None) -> NearDuplicates:
+    async def duplicates(
+        self, dataset_id: str, threshold: float, where: str | None = None, model: str | None = None
+    ) -> NearDuplicates:
         """Groups of samples linked by a cosine of at least `threshold`, largest group first.
 
         `score` is the cosine of the sample's best link in the group.
         """
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         contents = await asyncio.to_thread(part.contents)
         incomplete = 0
         if graph := await self._graph(dataset_id, part, 1):
@@ -116,9 +132,11 @@ class Neighbours:
             )
         return NearDuplicates([part.neighbours(*zip(*group, strict=True)) for group in groups], incomplete)
 
-    async def outliers(self, dataset_id: str, k: int, limit: int, where: str | None = None) -> list[Neighbour]:
+    async def outliers(
+        self, dataset_id: str, k: int, limit: int, where: str | None = None, model: str | None = None
+    ) -> list[Neighbour]:
         """The samples with the lowest mean similarity to their `k` nearest neighbours, lowest first."""
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         if graph := await self._graph(dataset_id, part, k):
             scores = await self._long(lambda _: mean_similarities(graph, part.rows, min(k, len(part) - 1)))
         else:
@@ -126,24 +144,26 @@ class Neighbours:
         places = np.argsort(scores, kind="stable")[:limit]
         return part.neighbours(places, scores[places])
 
-    async def diverse(self, dataset_id: str, n: int, where: str | None = None) -> list[Neighbour]:
+    async def diverse(
+        self, dataset_id: str, n: int, where: str | None = None, model: str | None = None
+    ) -> list[Neighbour]:
         """`n` samples that cover the dataset (k-centre greedy), in the order of choice.
 
         `score` is the similarity to the nearest sample chosen before; the first sample scores 0.
         """
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         places = await self._long(lambda on_step: diverse(part.matrix(on_step), n, on_step=on_step))
         chosen = part.of.matrix[places if part.rows is None else part.rows[places]]
         scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(places))]
         return part.neighbours(places, scores)
 
     async def forget(self, dataset_id: str) -> None:
-        """Remove the files of a deleted dataset; unknown ids are ignored."""
+        """Remove the files of those sets of a dataset that were deleted; unknown ids are ignored."""
         await self._sets.forget(dataset_id)
 
-    async def _part_in(self, space_key: str, dataset_id: str, where: str | None) -> Part:
+    async def _part_in(self, space_key: str, dataset_id: str, where: str | None, model: str | None) -> Part:
         """What a filter chooses of a set of this space. Raises `Conflict`: the set belongs to another space."""
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         if part.of.space_key != space_key:
             raise Conflict(
                 "the dataset's vectors come from another model or precision than the query; generate them again"
@@ -157,7 +177,7 @@ class Neighbours:
             return None
         if k > MAX_K:
             raise InvalidRequest(f"of {n:,} images a graph is needed, which has at most {MAX_K} neighbours, not {k}")
-        graph = await self._sets.graph(dataset_id, part.of)
+        graph = await self._sets.graph(part.of)
         if graph is None or graph.k < min(k, len(part.of.matrix) - 1):
             wanted = max(k, DEFAULT_K)
             raise GraphNeeded(

@@ -32,45 +32,50 @@ PARTIAL = ".partial"
 
 Page = tuple[bytes, int | None]
 
+_Key = tuple[str, str]
+"""A dataset and a model."""
+
 
 class SetFiles:
-    """A folder of sets; each dataset's present version is read once, however many callers ask."""
+    """A folder of sets; the present version of each is read once, however many callers ask."""
 
     def __init__(self, folder: Path, writer: Writer) -> None:
         self._folder = folder
         self._writer = writer
-        self._open: dict[str, SetFile] = {}
-        self._graphs: dict[str, GraphFile] = {}
-        self._opening: dict[str, asyncio.Lock] = {}
+        self._open: dict[_Key, SetFile] = {}
+        self._graphs: dict[str, GraphFile] = {}  # by the set's version
+        self._opening: dict[_Key, asyncio.Lock] = {}
 
-    async def current(self, dataset_id: str) -> SetFile:
-        """The present vectors of a dataset. Other datasets are answered while this one is read.
+    async def current(self, dataset_id: str, model: str | None = None) -> SetFile:
+        """A dataset's vectors of a model, or those made last. Other sets are answered while this one is read.
 
         Raises:
             DatasetNotFound, NoEmbeddings: there are none; their files are removed.
             Conflict: the vectors changed each time that they were read.
             Unavailable: the writer is away, or the disk is full.
         """
-        async with self._opening.setdefault(dataset_id, asyncio.Lock()):
-            for _ in range(MAX_TRIES):
+        for _ in range(MAX_TRIES):
+            try:
+                described = await self._writer.ask(Vectors.current, dataset_id, model)
+            except (DatasetNotFound, NoEmbeddings):
+                await self.forget(dataset_id)
+                raise
+            async with self._opening.setdefault((dataset_id, described.model_name), asyncio.Lock()):
                 try:
-                    return await self._at(await self._writer.ask(Vectors.current, dataset_id))
+                    return await self._at(described)
                 except Conflict as error:
                     why = error
-                except (DatasetNotFound, NoEmbeddings):
-                    await self.forget(dataset_id)
-                    raise
-            raise why
+        raise why
 
-    async def part(self, dataset_id: str, where: str | None) -> Part:
-        """The present vectors of the samples that a filter chooses, or of all if there is none.
+    async def part(self, dataset_id: str, where: str | None, model: str | None = None) -> Part:
+        """The vectors that `current` gives, of the samples that a filter chooses, or of all if there is none.
 
         Raises:
             InvalidFilter: `where` is no filter over the dataset's columns.
             DatasetNotFound, NoEmbeddings, Conflict, Unavailable: as `current`.
         """
         for _ in range(MAX_TRIES):
-            found = await self.current(dataset_id)
+            found = await self.current(dataset_id, model)
             if where is None:
                 return Part(found, None, self._folder)
             try:
@@ -81,29 +86,30 @@ class SetFiles:
                 return Part(found, await asyncio.to_thread(found.rows_in, bits), self._folder)
         raise why
 
-    async def graph(self, dataset_id: str, found: SetFile) -> GraphFile | None:
+    async def graph(self, found: SetFile) -> GraphFile | None:
         """The graph of a set; None where nobody has made it, or its file was lost."""
-        return await asyncio.to_thread(self._graph, dataset_id, found)
+        return await asyncio.to_thread(self._graph, found)
 
     async def forget(self, dataset_id: str) -> None:
-        """Remove the files of a dataset; unknown ids are ignored."""
-        self._open.pop(dataset_id, None)
-        self._graphs.pop(dataset_id, None)
-        await asyncio.to_thread(self._remove, dataset_id)
+        """Remove the files of those sets of a dataset that are gone; unknown ids are ignored."""
+        versions = set(await self._writer.ask(Vectors.versions, dataset_id))
+        self._close_all(lambda key, found: key[0] == dataset_id and found.version not in versions)
+        await asyncio.to_thread(self._remove_all_but, versions, dataset_id)
 
     async def _at(self, described: VectorSet) -> SetFile:
         """The set of this version: open, on disk, or written now."""
-        found = self._open.get(described.dataset_id)
+        key = described.dataset_id, described.model_name
+        found = self._open.get(key)
         if found is not None and found.version == described.version:
             return found
         folder = self._folder / described.dataset_id / described.version
-        self._graphs.pop(described.dataset_id, None)  # its map would keep a removed file on disk
+        self._close(key)
         found = await asyncio.to_thread(SetFile.open, folder)
         await self._sweep(described)  # before the set is written, because the others' room may be needed
         if found is None or found.version != described.version:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
             found = await self._write(described, folder)
-        self._open[described.dataset_id] = found
+        self._open[key] = found
         return found
 
     async def _write(self, described: VectorSet, folder: Path) -> SetFile:
@@ -137,32 +143,46 @@ class SetFiles:
             yield page
 
     async def _sweep(self, described: VectorSet) -> None:
-        """Remove older versions of this dataset, datasets that are gone, and drafts whose process died."""
+        """Remove older versions of this dataset's sets, datasets that are gone, and drafts whose process died."""
         known = {dataset.id for dataset in await self._writer.ask(Datasets.all)}
-        await asyncio.to_thread(self._remove_all_but, known, described)
+        versions = {described.version, *await self._writer.ask(Vectors.versions, described.dataset_id)}
+        self._close_all(
+            lambda key, found: key[0] not in known or (key[0] == described.dataset_id and found.version not in versions)
+        )
+        await asyncio.to_thread(self._remove_unknown, known)
+        await asyncio.to_thread(self._remove_all_but, versions, described.dataset_id)
 
-    def _graph(self, dataset_id: str, found: SetFile) -> GraphFile | None:
-        known = self._graphs.get(dataset_id)
+    def _close_all(self, is_gone: Callable[[_Key, SetFile], bool]) -> None:
+        for key in [key for key, found in self._open.items() if is_gone(key, found)]:
+            self._close(key)
+
+    def _close(self, key: _Key) -> None:
+        """Let go of a set and its graph, whose maps would keep removed files on disk."""
+        found = self._open.pop(key, None)
+        if found is not None:
+            self._graphs.pop(found.version, None)
+
+    def _graph(self, found: SetFile) -> GraphFile | None:
+        known = self._graphs.get(found.version)
         if known is None or [known.folder] != graphs_in(found.folder)[:1]:
             known = largest_graph(found.folder)
         if known is None:
-            self._graphs.pop(dataset_id, None)
+            self._graphs.pop(found.version, None)
         else:
-            self._graphs[dataset_id] = known
+            self._graphs[found.version] = known
         return known
 
-    def _remove(self, dataset_id: str) -> None:
-        # An id may be any text that a client sent, "..", too: only what the folder lists is removed.
-        for folder in self._folder.glob("*"):
-            if folder.name == dataset_id:
-                shutil.rmtree(folder, ignore_errors=True)
-
-    def _remove_all_but(self, known: set[str], described: VectorSet) -> None:
+    def _remove_unknown(self, known: set[str]) -> None:
         for dataset in self._folder.glob("*"):
             if dataset.name not in known:
-                self._open.pop(dataset.name, None)
                 shutil.rmtree(dataset, ignore_errors=True)
-        for version in (self._folder / described.dataset_id).glob("*"):
-            is_draft = version.name.endswith(PARTIAL)
-            if is_abandoned(version) if is_draft else version.name != described.version:
-                shutil.rmtree(version, ignore_errors=True)
+
+    def _remove_all_but(self, versions: set[str], dataset_id: str) -> None:
+        # An id may be any text that a client sent, "..", too: only what the folder lists is removed.
+        for dataset in (folder for folder in self._folder.glob("*") if folder.name == dataset_id):
+            if not versions:
+                shutil.rmtree(dataset, ignore_errors=True)
+            for version in dataset.glob("*"):
+                is_draft = version.name.endswith(PARTIAL)
+                if is_abandoned(version) if is_draft else version.name not in versions:
+                    shutil.rmtree(version, ignore_errors=True)

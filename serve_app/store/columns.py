@@ -65,7 +65,7 @@ class Columns:
             return column_rows.drop(session, dataset_id, name)
 
     def rows(
-        self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None
+        self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None, model: str | None = None
     ) -> tuple[bytes, str | None]:
         """A page of the samples with their columns as one Arrow IPC stream, and the next `after` (None at the end).
 
@@ -88,11 +88,11 @@ class Columns:
                 if scan != str(scan_no):
                     raise Conflict("The dataset was rescanned while it was read; start again.")
                 start = parse_cursor(ordinal)
-            only = filtering.choose(session, dataset_id, where, page=(start, start + limit))
+            only = filtering.choose(session, dataset_id, where, model=model, page=(start, start + limit))
             page = readout.sample_page(session, dataset_id, start, limit, only)
         return page, f"{start + limit} of {scan_no}" if start + limit < sample_count - 1 else None
 
-    def unlistable(self, dataset_id: str, where: str | None = None) -> int:
+    def unlistable(self, dataset_id: str, where: str | None = None, model: str | None = None) -> int:
         """The number of samples whose file name has a line break, so that no list of names can hold it.
 
         Raises:
@@ -101,7 +101,7 @@ class Columns:
         """
         with self._database.read() as session:
             require_dataset(session, dataset_id)
-            only = filtering.choose(session, dataset_id, where)
+            only = filtering.choose(session, dataset_id, where, model=model)
             return int(
                 session.value(
                     "SELECT count(*) FROM samples s WHERE dataset_id = ? AND "

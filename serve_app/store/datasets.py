@@ -146,7 +146,13 @@ class Datasets:
         return None if row is None else _dataset(*row)
 
     def samples(
-        self, dataset_id: str, *, limit: int, cursor: str | None, where: str | None = None
+        self,
+        dataset_id: str,
+        *,
+        limit: int,
+        cursor: str | None,
+        where: str | None = None,
+        model: str | None = None,
     ) -> tuple[list[Sample], str | None]:
         """A page of samples in listing order, and the cursor of the next page (None at the end).
 
@@ -161,7 +167,7 @@ class Datasets:
             require_dataset(session, dataset_id)
             scan_no = session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id)
             after = page_start(cursor, scan_no, changed="The dataset was rescanned meanwhile; list its samples anew.")
-            only = filtering.choose(session, dataset_id, where)
+            only = filtering.choose(session, dataset_id, where, model=model)
             rows = session.q(
                 "SELECT ordinal, sample_id, file_name, label FROM samples s WHERE dataset_id = ? AND ordinal > ? "
                 f"{only} ORDER BY ordinal LIMIT ?",

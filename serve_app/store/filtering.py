@@ -59,11 +59,19 @@ def stored(session: Session, dataset_id: str) -> list[Stored]:
     return [Stored(*row) for row in rows]
 
 
-def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[int, int] | None = None) -> str:
+def choose(
+    session: Session,
+    dataset_id: str,
+    where: str | None,
+    *,
+    model: str | None = None,
+    page: tuple[int, int] | None = None,
+) -> str:
     """A condition on samples `s` that holds for those that a filter chooses; without a filter it is empty.
 
     The filter is executed here, once, and the condition reads its result, which belongs to this session. With `page`,
     it is executed for the ordinals after the first number up to the second: all pages of a dataset cost one filter.
+    A region is one of the map of the set of `model`, or of the set made last.
 
     Raises:
         InvalidFilter: the text is no filter over the dataset's columns, it asks for a region of a map that is not
@@ -77,7 +85,7 @@ def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[
 
     columns = stored(session, dataset_id)
     found = condition(where, _filterable(columns, dataset_id))
-    _bind_regions(session, dataset_id, found.regions)
+    _bind_regions(session, dataset_id, model, found.regions)
     joins = "".join(_join(column) for column in columns if column.name in found.names)
     first, last = page or (-1, _LAST)
     try:
@@ -93,15 +101,15 @@ def choose(session: Session, dataset_id: str, where: str | None, *, page: tuple[
     return "AND s.ordinal IN (SELECT ordinal FROM chosen)"
 
 
-def _bind_regions(session: Session, dataset_id: str, polygons: "Sequence[Polygon]") -> None:
+def _bind_regions(session: Session, dataset_id: str, model: str | None, polygons: "Sequence[Polygon]") -> None:
     from serve_app.store.regions import enclosed
     from serve_app.store.where_nodes import REGION
 
     try:
         for n, polygon in enumerate(polygons):
-            session.bind(REGION.format(n), enclosed(session, dataset_id, polygon))
+            session.bind(REGION.format(n), enclosed(session, dataset_id, polygon, model))
     except NoEmbeddings:
-        raise InvalidFilter("0: inside(…) asks for a region of the map, and the dataset has no map yet") from None
+        raise InvalidFilter("0: inside(…) asks for a region of the map, and there is no map yet") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,12 +53,13 @@ class Jobs:
     ) -> Job:
         """Insert a running job; it is on disk when this returns. A dataset has at most one running job of any kind.
 
+        A job about vectors is about the set of `model_name`, or about the set made last if none is named.
         `notify_url` is told when the job ends (`Notifications`).
 
         Raises:
             DatasetNotFound: no such dataset.
             JobRunning: a job of the dataset is running; the message is the job's id.
-            NoEmbeddings: the kind is `reduce` or `graph`, and the dataset has no vectors.
+            NoEmbeddings: the kind is `reduce` or `graph`, and the dataset has no vectors, or none of the model named.
         """
         with self._database.transaction() as session:
             dataset = require_dataset(session, dataset_id)
@@ -66,15 +67,15 @@ class Jobs:
             if running is not None:
                 raise JobRunning(running.id)
             is_about_vectors = kind in _ABOUT_VECTORS
-            vectors = sets.current(session, dataset_id) if is_about_vectors else None
-            if is_about_vectors and (vectors is None or not vectors.vector_count):
+            vectors = sets.require(session, dataset_id, model_name) if is_about_vectors else None
+            if vectors is not None and not vectors.vector_count:
                 raise NoEmbeddings("No embeddings found. Generate embeddings first.")
             row = job_rows.insert(
                 session,
                 dataset_id,
                 kind,
                 total=vectors.vector_count if vectors else dataset.sample_count,
-                model_name=model_name,
+                model_name=vectors.model_name if vectors else model_name,
                 force=force,
                 params=json.dumps(params or {}),
                 vectors_job_id=vectors.job_id if vectors else None,

@@ -18,14 +18,16 @@ Polygon = Sequence[tuple[float, float]]
 _POINTS_AT_ONCE = 100_000
 
 
-def enclosed(session: Session, dataset_id: str, polygon: Polygon) -> pa.Table:
-    """The `sample_id` of each sample whose point lies inside a polygon, in the coordinates of the dataset's map.
+def enclosed(session: Session, dataset_id: str, polygon: Polygon, model: str | None = None) -> pa.Table:
+    """The `sample_id` of each sample whose point lies inside a polygon, in the coordinates of a set's map.
+
+    The set is that of `model`, or the one made last.
 
     Raises:
-        NoEmbeddings: the dataset has no map.
+        NoEmbeddings: there is no such set, or it has no map.
     """
-    current = sets.current(session, dataset_id)
-    if current is None or not current.placed_count:
+    current = sets.require(session, dataset_id, model)
+    if not current.placed_count:
         raise NoEmbeddings("The dataset has no map. Reduce its embeddings first.")
     corners = np.asarray(polygon, np.float64)
     (left, low), (right, high) = corners.min(axis=0), corners.max(axis=0)

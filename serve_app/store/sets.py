@@ -1,8 +1,9 @@
-"""The current sets of vectors: one row of `sets` for each, which a commit replaces."""
+"""The current sets of vectors: one row of `sets` for each dataset and model, which a commit replaces."""
 
 from dataclasses import dataclass
 
-from serve_app.records import VectorSet
+from serve_app.errors import NoEmbeddings
+from serve_app.records import SetStatus, VectorSet
 from serve_app.store import making
 from serve_app.store.retired import retire
 from serve_app.store.schema import vectors_table
@@ -49,6 +50,18 @@ class Current:
         )
 
     @property
+    def status(self) -> SetStatus:
+        """What clients see of the set."""
+        return SetStatus(
+            model_name=self.model_name,
+            space_key=self.space_key,
+            dimension=self.dimension,
+            embedding_count=self.vector_count,
+            job_id=self.job_id,
+            has_reduction=self.placed_count > 0,
+        )
+
+    @property
     def table(self) -> str:
         """The table that holds the vectors, under the set's job."""
         return vectors_table(self.dimension)
@@ -60,18 +73,35 @@ def of_dataset(session: Session, dataset_id: str) -> list[Current]:
     return [Current(*row) for row in rows]
 
 
-def current(session: Session, dataset_id: str) -> Current | None:
-    """The dataset's current set, or None before its first successful job."""
-    return next(iter(of_dataset(session, dataset_id)), None)
+def current(session: Session, dataset_id: str, model: str | None = None) -> Current | None:
+    """The dataset's set of this model, or the set made last if none is named; None if there is no such set."""
+    return chosen(of_dataset(session, dataset_id), model)
+
+
+def chosen(found: list[Current], model: str | None) -> Current | None:
+    """The set of this model among a dataset's sets, or the first if none is named; None if there is no such set."""
+    return next((now for now in found if model in (None, now.model_name)), None)
+
+
+def require(session: Session, dataset_id: str, model: str | None = None) -> Current:
+    """The set that `current` gives. Raises `NoEmbeddings`: there is none; the message names those that there are."""
+    found = of_dataset(session, dataset_id)
+    now = chosen(found, model)
+    if now is None and found:
+        there = ", ".join(repr(other.model_name) for other in found)
+        raise NoEmbeddings(f"No embeddings of {model!r} found; the dataset has those of {there}.")
+    if now is None:
+        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    return now
 
 
 def replace(session: Session, dataset_id: str, *, model_name: str, job_id: str, count: int, placed: int) -> None:
-    """Make the rows of a job the dataset's set, with its own points if there are any; the old set is retired.
+    """Make the rows of a job the dataset's set of a model, with its points if it has any; the old set is retired.
 
-    The old map is kept where the new set is of the same model and space and has no points.
+    The old map is kept where the new set is of the same space and has no points.
     """
     earlier = None if placed else _map_to_keep(session, dataset_id, model_name, job_id)
-    retire_of(session, dataset_id, kept_map=earlier)
+    retire_of(session, dataset_id, model_name, kept_map=earlier)
     session.q(
         "INSERT INTO sets VALUES (?, ?, ?, ?, ?, ?, ?)",
         *(dataset_id, model_name, job_id, job_id if placed else None, count, placed, earlier),
@@ -87,9 +117,11 @@ def place(session: Session, now: Current, map_job_id: str, placed: int) -> None:
     )
 
 
-def retire_of(session: Session, dataset_id: str, *, kept_map: str | None = None) -> None:
-    """Retire the dataset's sets with their maps, but not the map of the job `kept_map`."""
+def retire_of(session: Session, dataset_id: str, model: str | None = None, *, kept_map: str | None = None) -> None:
+    """Retire the dataset's set of this model, or all of them if none is named, with their maps but `kept_map`."""
     for old in of_dataset(session, dataset_id):
+        if model not in (None, old.model_name):
+            continue
         retire(session, old.table, old.job_id)
         retire(session, "points", *(job_id for job_id in _maps(old) if job_id != kept_map))
         session.q("DELETE FROM sets WHERE job_id = ?", old.job_id)

@@ -46,8 +46,9 @@ def put_points(session: Session, row: JobRow, vectors_job_id: str, layout: Layou
         raise InvalidRequest(f"coordinates are {points.shape} and must be (N, 2) finite numbers")
     if layout.contents is not None and layout.contents.shape != points.shape[:1]:
         raise InvalidRequest(f"{len(points):,} coordinates came with {len(layout.contents):,} contents")
-    current = sets.current(session, row.dataset_id)
-    if current is None or current.job_id != vectors_job_id:
+    found = sets.of_dataset(session, row.dataset_id)
+    current = next((now for now in found if now.job_id == vectors_job_id), None)
+    if current is None:
         message = "The vectors were replaced while the map was made; reduce again"
         return job_rows.finish(session, row, "error", message, reason="vectors_replaced")
     if current.vector_count != len(points):

@@ -20,11 +20,15 @@ _CHOSEN = "SELECT sample_id FROM samples s WHERE dataset_id = ?"
 
 @dataclass(frozen=True, slots=True)
 class SampleChoice:
-    """Samples by a filter, by their ids, by a polygon on the map, or what several of these share."""
+    """Samples by a filter, by their ids, by a polygon on the map, or what several of these share.
+
+    The map is that of the set of `model`, or of the set made last.
+    """
 
     where: str | None = None
     sample_ids: list[str] | None = None
     polygon: regions.Polygon | None = None
+    model: str | None = None
 
     @property
     def says_nothing(self) -> bool:
@@ -46,7 +50,7 @@ class Tags:
             DatasetNotFound: no such dataset.
             InvalidRequest: nothing says which samples.
             InvalidFilter: `where` is no filter over the dataset's columns.
-            NoEmbeddings: there is a polygon and no map.
+            NoEmbeddings: there is a polygon, and no map of this set.
         """
         if choice.says_nothing:
             raise InvalidRequest("say which samples: where, sample_ids or polygon")
@@ -89,11 +93,11 @@ class Tags:
 def _choose(session: Session, dataset_id: str, choice: SampleChoice) -> tuple[str, int]:
     """A SELECT of the chosen sample ids, which takes the dataset's id, and their number."""
     require_dataset(session, dataset_id)
-    sql = f"{_CHOSEN} {filtering.choose(session, dataset_id, choice.where)}"
+    sql = f"{_CHOSEN} {filtering.choose(session, dataset_id, choice.where, model=choice.model)}"
     if choice.sample_ids is not None:
         session.bind("named", pa.table({"sample_id": pa.array(choice.sample_ids, pa.string())}))
         sql += " AND s.sample_id IN (SELECT sample_id FROM named)"
     if choice.polygon is not None:
-        session.bind("enclosed", regions.enclosed(session, dataset_id, choice.polygon))
+        session.bind("enclosed", regions.enclosed(session, dataset_id, choice.polygon, choice.model))
         sql += " AND s.sample_id IN (SELECT sample_id FROM enclosed)"
     return sql, int(session.value(f"SELECT count(*) FROM ({sql})", dataset_id))

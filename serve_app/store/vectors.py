@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, NoEmbeddings
+from serve_app.errors import Conflict, JobRunning, NotFound
 from serve_app.records import Block, EmbeddingStatus, Job, Layout, SourceFile, VectorSet
 from serve_app.store import blocks, filtering, job_rows, making, readout, sets, staging, swap
 from serve_app.store.datasets import require_dataset
@@ -88,7 +88,7 @@ class Vectors:
 
     @write
     def commit(self, job_id: str, attempt: int) -> Job:
-        """Make the staged vectors the dataset's set and end the job, in one transaction that moves no row.
+        """Make the staged vectors the dataset's set of their model and end the job; the transaction moves no row.
 
         The job ends as `error` and the old vectors stay when the staged set is not acceptable, for example when
         no image could be embedded (`no_valid_images`) or more than half of the files are gone
@@ -129,11 +129,34 @@ class Vectors:
         self._pace.stop(job_id)
         return job_rows.public(row, self._pace)
 
-    def status(self, dataset_id: str) -> EmbeddingStatus:
-        """The state of the dataset's vectors and map. Raises `DatasetNotFound`."""
+    @write
+    def delete(self, dataset_id: str, model: str) -> None:
+        """Delete the dataset's set of a model with its map; other sets stay.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+            NotFound: the dataset has no set of this model.
+            JobRunning: a job of the dataset is running; the message is its id.
+        """
+        with self._database.transaction() as session:
+            require_dataset(session, dataset_id)
+            running = job_rows.running_job(session, dataset_id)
+            if running is not None:
+                raise JobRunning(running.id)
+            if sets.current(session, dataset_id, model) is None:
+                raise NotFound(f"the dataset has no embeddings of {model!r}")
+            sets.retire_of(session, dataset_id, model)
+
+    def status(self, dataset_id: str, model: str | None = None) -> EmbeddingStatus:
+        """The state of the dataset's set of a model, or of the one made last, and what sets there are.
+
+        Raises:
+            DatasetNotFound: no such dataset.
+        """
         with self._database.read() as session:
             dataset = require_dataset(session, dataset_id)
-            current = sets.current(session, dataset_id)
+            found = sets.of_dataset(session, dataset_id)
+            current = sets.chosen(found, model)
             made = None if current is None or not current.placed_count else making.of_job(session, current.map_job_id)
         return EmbeddingStatus(
             dataset_id=dataset_id,
@@ -146,17 +169,23 @@ class Vectors:
             has_reduction=current is not None and current.placed_count > 0,
             sample_count=dataset.sample_count,
             map=made,
+            sets=[now.status for now in found],
         )
 
-    def current(self, dataset_id: str) -> VectorSet:
-        """The version of the dataset's vectors that readers get now.
+    def current(self, dataset_id: str, model: str | None = None) -> VectorSet:
+        """The version of a set that readers get now: of this model, or the set made last if none is named.
 
         Raises:
             DatasetNotFound: no such dataset.
-            NoEmbeddings: the dataset has no vectors.
+            NoEmbeddings: the dataset has no such vectors.
         """
         with self._database.read() as session:
-            return _require_vectors(session, dataset_id).public
+            return _require_vectors(session, dataset_id, model).public
+
+    def versions(self, dataset_id: str) -> list[str]:
+        """The versions of all of the dataset's sets; none for an unknown dataset."""
+        with self._database.read() as session:
+            return [now.public.version for now in sets.of_dataset(session, dataset_id)]
 
     def names(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
         """A page of the samples, in sample order, as one Arrow IPC stream, and the next `after` (None at the end).
@@ -200,15 +229,16 @@ class Vectors:
         """
         with self._database.read() as session:
             current = _require_version(session, dataset_id, version)
-            return readout.matching(session, current, filtering.choose(session, dataset_id, where))
+            only = filtering.choose(session, dataset_id, where, model=current.model_name)
+            return readout.matching(session, current, only)
 
     def points(
-        self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None
+        self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None, model: str | None = None
     ) -> tuple[bytes, str | None]:
         """A page of the map as one Arrow IPC stream, and the next `after` (None at the end).
 
-        The columns are sample_id, x, y, file_name, label. The map is empty before the first reduction. `after` is
-        None for the first page.
+        The map is that of the set of `model`, or of the set made last. The columns are sample_id, x, y, file_name,
+        label. The map is empty before the first reduction. `after` is None for the first page.
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -219,8 +249,8 @@ class Vectors:
         require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
-            current = sets.current(session, dataset_id)
-            only = filtering.choose(session, dataset_id, where)
+            current = sets.current(session, dataset_id, model)
+            only = filtering.choose(session, dataset_id, where, model=model)
             if current is None or not current.placed_count:
                 return readout.no_points(), None
             return readout.points_page(session, current, after, limit, only)
@@ -243,7 +273,7 @@ class Vectors:
         require_limit(limit)
         with self._database.read() as session:
             current = _require_version(session, dataset_id, version)
-            only = filtering.choose(session, dataset_id, where, page=(after, after + limit))
+            only = filtering.choose(session, dataset_id, where, model=current.model_name, page=(after, after + limit))
             return readout.export_page(session, current, after, limit, only)
 
 
@@ -254,19 +284,17 @@ def _require_space(row: JobRow) -> Space:
     return space
 
 
-def _require_vectors(session: Session, dataset_id: str) -> Current:
+def _require_vectors(session: Session, dataset_id: str, model: str | None = None) -> Current:
     require_dataset(session, dataset_id)
-    current = sets.current(session, dataset_id)
-    if current is None:
-        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
-    return current
+    return sets.require(session, dataset_id, model)
 
 
 def _require_version(session: Session, dataset_id: str, version: str) -> Current:
-    current = _require_vectors(session, dataset_id)
-    if current.public.version != version:
-        raise Conflict("The vectors were replaced or the dataset rescanned while they were read; start it again.")
-    return current
+    _require_vectors(session, dataset_id)
+    for current in sets.of_dataset(session, dataset_id):
+        if current.public.version == version:
+            return current
+    raise Conflict("The vectors were replaced or the dataset rescanned while they were read; start it again.")
 
 
 def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:

@@ -99,6 +99,16 @@ async def test_status_tells_what_there_is(client, services, dataset):
         "has_reduction": False,
         "sample_count": 5,
         "map": None,
+        "sets": [
+            {
+                "model_name": "dinov2-base",
+                "space_key": "fake-space",
+                "dimension": 768,
+                "embedding_count": 4,
+                "job_id": job_id,
+                "has_reduction": False,
+            }
+        ],
     }
 
 

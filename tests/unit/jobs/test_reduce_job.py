@@ -43,7 +43,7 @@ class Writer:
 class Sets:
     """Three vectors."""
 
-    async def current(self, dataset_id):
+    async def current(self, dataset_id, model):
         return three_vectors()
 
 
@@ -64,7 +64,10 @@ async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothi
     writer = Writer(away)
     monkeypatch.setattr(telling, "TELL_S", 0.01)
     claim = SimpleNamespace(
-        job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
+        job=SimpleNamespace(model_name=None, id="job"),
+        attempt=1,
+        dataset=SimpleNamespace(id="set"),
+        params=Projection().model_dump(),
     )
     await reduce_job.reduce_job(claim, writer, Sets(), Slow(writer.told))
     assert ("fitting", "Fitting UMAP to 3 vectors: epoch 120 of 500") in writer.messages

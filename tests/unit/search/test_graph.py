@@ -147,8 +147,8 @@ async def test_a_graph_goes_with_its_set(store, bench, tmp_path, dataset):
     sets = SetFiles(tmp_path / "sets", store)
     found = await sets.current(dataset.id)
     make_graph(found.folder, 2, lambda done, total: None)
-    assert (await sets.graph(dataset.id, found)).k == 2
+    assert (await sets.graph(found)).k == 2
     bench.embed(dataset, FILES, force=True)
     newer = await sets.current(dataset.id)
-    assert await sets.graph(dataset.id, newer) is None
+    assert await sets.graph(newer) is None
     assert not found.folder.exists()

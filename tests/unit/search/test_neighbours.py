@@ -181,10 +181,11 @@ async def test_the_file_of_a_deleted_dataset_goes(writer, folder, bench, dataset
     assert [name.partition("/")[0] for name in kept(folder)] == [other.id]
 
 
-async def test_a_forgotten_dataset_has_no_file(writer, folder, dataset, other):
+async def test_a_forgotten_dataset_has_no_file(writer, folder, bench, dataset, other):
     neighbours = Neighbours(writer, folder)
     for asked in (dataset, other):
         await neighbours.diverse(asked.id, 1)
+    bench.datasets.delete(dataset.id)
     await neighbours.forget(dataset.id)
     await neighbours.forget("never asked about")
     assert [name.partition("/")[0] for name in kept(folder)] == [other.id]

@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from serve_app.errors import JobRunning, NameTaken, NothingRunning, StaleAttempt, StoreUnavailable, Unavailable
+from serve_app.errors import (
+    JobRunning,
+    NameTaken,
+    NotFound,
+    NothingRunning,
+    StaleAttempt,
+    StoreUnavailable,
+    Unavailable,
+)
 from serve_app.records import Layout, MapMade, ModelCard, Skip
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
@@ -119,8 +127,8 @@ class Story:
     async def commit(self):
         await self.store.ask(Vectors.commit, self.job_id, self.attempt)
 
-    async def place(self):
-        vectors = await self.store.ask(Vectors.current, (await self.dataset()).id)
+    async def place(self, model=None):
+        vectors = await self.store.ask(Vectors.current, (await self.dataset()).id, model)
         contents = np.arange(vectors.count, dtype=np.uint64)
         layout = Layout(np.arange(2.0 * vectors.count).reshape(-1, 2), contents, made=MapMade(vectors.count))
         await self.store.ask(Vectors.put_points, self.job_id, self.attempt, vectors.job_id, layout)
@@ -141,6 +149,12 @@ class Story:
         dataset = await self.dataset(name)
         if dataset is not None:
             await self.store.ask(Datasets.delete, dataset.id)
+
+    async def delete_set(self, model):
+        try:
+            await self.store.ask(Vectors.delete, (await self.dataset()).id, model)
+        except NotFound:
+            return
 
     async def close(self):
         await self.store.drain_and_close()
@@ -190,7 +204,7 @@ STEPS = (
     Step("create a map beside the one that stayed", "", lambda story: story.create("reduce")),
     Step("claim the map", "", lambda story: story.claim()),
     Step("place", "claim", lambda story: story.place()),
-    # The third is cancelled, the fourth takes its place in another dimension.
+    # The third is cancelled, the fourth makes a second set in another dimension; the first gets a map again.
     Step("create", "", lambda story: story.create("embed", model_name=LOCAL_CARD.name)),
     Step("claim", "", lambda story: story.claim()),
     Step("begin with a new table", "claim", lambda story: story.begin(LOCAL_CARD)),
@@ -202,12 +216,16 @@ STEPS = (
     Step("put 1", "claim", lambda story: story.put(SECOND[:6], LOCAL_CARD)),
     Step("put 2", "claim", lambda story: story.put(SECOND[6:], LOCAL_CARD)),
     Step("commit", "claim", lambda story: story.commit()),
-    # The fifth fails and leaves the fourth's vectors.
+    Step("create a map of the first set", "", lambda story: story.create("reduce", model_name=CARD.name)),
+    Step("claim the map", "", lambda story: story.claim()),
+    Step("place", "claim", lambda story: story.place(CARD.name)),
+    # The fifth fails and leaves both sets; then one is deleted.
     Step("create", "", lambda story: story.create("embed", model_name=CARD.name)),
     Step("claim", "", lambda story: story.claim()),
     Step("begin", "claim", lambda story: story.begin(CARD)),
     Step("put 1", "claim", lambda story: story.put(SECOND[:6], CARD)),
     Step("fail", "claim", lambda story: story.fail()),
+    Step("delete the first set", "", lambda story: story.delete_set(CARD.name)),
     Step("delete weeds", "", lambda story: story.delete("weeds")),
     Step("close", "", lambda story: story.close()),
 )

@@ -15,6 +15,7 @@ BROKEN = {
     "I4 ": "DELETE FROM vectors_384",
     "I1": "INSERT INTO vectors_384 SELECT * FROM vectors_384 LIMIT 1",
     "I2": "UPDATE sets SET model_name = 'other'",
+    "I2 ": "INSERT INTO sets FROM sets",
     "I3": "UPDATE vectors_384 SET vector = (SELECT array_agg('nan'::FLOAT)::FLOAT[384] FROM range(384))",
     "I4": "UPDATE jobs SET skipped = skipped + 1",
     "I5": "UPDATE jobs SET status = 'lost'",

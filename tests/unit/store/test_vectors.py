@@ -10,7 +10,7 @@ from serve_app.errors import Conflict, DatasetNotFound, InvalidRequest, ModelRep
 from serve_app.records import Block, ModelCard, Skip
 from serve_app.store.staging import MAX_KNOWN_HASHES
 from tests.invariants import fingerprint
-from tests.unit.store.workbench import DIMENSION, block_of, source_files, stamp_of, vector_of
+from tests.unit.store.workbench import CARD, DIMENSION, block_of, source_files, stamp_of, vector_of
 from tests.whole_set import read_now
 
 LARGE = ModelCard("dinov2-large", 1024, "space-large", "cpu", "fp32")
@@ -240,13 +240,13 @@ def test_an_empty_dataset_ends_in_an_error(bench):
     assert (job.status, job.message.partition(":")[0]) == ("error", "no_valid_images")
 
 
-def test_a_set_in_another_dimension_takes_the_place_of_the_old_one(bench):
+def test_a_set_of_the_same_model_in_another_dimension_takes_the_place_of_the_old_one(bench):
     files = source_files(3)
     dataset, bystander = bench.register(files), bench.register(files, name="bystander")
     bench.embed(bystander, files)
     bench.embed(dataset, files)
     bench.reduce(dataset)
-    job, _ = bench.embed(dataset, files, card=LARGE)
+    job, _ = bench.embed(dataset, files, card=replace(LARGE, name=CARD.name))
     with bench.database.read() as session:
         assert session.q("SELECT DISTINCT dataset_id FROM embeddings_384") == [(bystander.id,)]
         assert session.value("SELECT count(*) FROM embeddings_1024") == 3

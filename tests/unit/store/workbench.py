@@ -126,10 +126,10 @@ class Workbench:
         self.vectors.put_block(claim.job.id, claim.attempt, 1, block)
         return self.vectors.commit(claim.job.id, claim.attempt), tasks
 
-    def reduce(self, dataset, points=None):
-        """A whole reduce job."""
-        vectors = self.vectors.current(dataset.id)
-        job = self.jobs.create(dataset.id, "reduce")
+    def reduce(self, dataset, points=None, *, model=None):
+        """A whole reduce job on the set of a model, or on the one made last."""
+        vectors = self.vectors.current(dataset.id, model)
+        job = self.jobs.create(dataset.id, "reduce", model_name=model)
         claim = self.jobs.claim("runner", holding=[], lease_s=30)
         points = points if points is not None else np.arange(2.0 * job.total).reshape(-1, 2)
         return self.vectors.put_points(job.id, claim.attempt, vectors.job_id, points)

@@ -1,0 +1,105 @@
+"""The files of a dataset's sets, one for each model: none is taken for another, and each lives as long as its set."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from serve_app.errors import Conflict, NoEmbeddings
+from serve_app.records import ModelCard
+from serve_app.search.graph import make_graph
+from serve_app.search.neighbours import Neighbours
+from serve_app.search.set_files import SetFiles
+from tests.unit.search.conftest import FILES
+from tests.unit.store.workbench import CARD, DIMENSION, vector_of
+
+TWIN = ModelCard("twin", DIMENSION, "space-twin", "cpu", "fp32")
+TURNED = {FILES[0].sample_id: "x", FILES[1].sample_id: "y", FILES[2].sample_id: "y"}
+"""What the second model sees: the last two images are alike to it, and the first two are to the first model."""
+
+
+@pytest.fixture
+def two(bench, dataset):
+    """A dataset with sets of two models, of one dimension, that do not agree."""
+    bench.embed(dataset, FILES, card=TWIN, contents=TURNED)
+    return dataset
+
+
+@pytest.fixture
+def sets(store, tmp_path):
+    return SetFiles(tmp_path / "sets", store)
+
+
+def kept(tmp_path):
+    return {path.name for path in (tmp_path / "sets").glob("*/*")}
+
+
+async def alike(neighbours, dataset, model):
+    [group] = (await neighbours.duplicates(dataset.id, 0.99, model=model)).groups
+    return {found.sample_id for found in group}
+
+
+async def test_each_question_is_answered_from_the_set_of_its_model(store, tmp_path, two):
+    neighbours = Neighbours(store, tmp_path / "sets")
+    first, second = ({FILES[i].sample_id for i in pair} for pair in ((0, 1), (1, 2)))
+    for model, expected in ((CARD.name, first), (TWIN.name, second), (None, second), (CARD.name, first)):
+        assert await alike(neighbours, two, model) == expected
+        [nearest] = await neighbours.similar(two.id, FILES[1].sample_id, 1, model=model)
+        assert {nearest.sample_id, FILES[1].sample_id} == expected
+        strangest = await neighbours.outliers(two.id, 1, 1, model=model)
+        assert {strangest[0].sample_id} == {file.sample_id for file in FILES} - expected
+        chosen = await neighbours.diverse(two.id, 3, model=model)
+        assert chosen[2].score == pytest.approx(1)  # the last one chosen is alike to one chosen before
+
+
+async def test_a_query_of_one_model_never_meets_the_set_of_another(store, tmp_path, two):
+    neighbours = Neighbours(store, tmp_path / "sets")
+    query = vector_of(FILES[2].sample_id)
+    best = await neighbours.search(two.id, query, CARD.space_key, 1, model=CARD.name)
+    assert (best[0].sample_id, best[0].score) == (FILES[2].sample_id, pytest.approx(1))
+    for space, model in ((CARD.space_key, TWIN.name), (TWIN.space_key, CARD.name), (CARD.space_key, None)):
+        with pytest.raises(Conflict, match="another model"):
+            await neighbours.search(two.id, query, space, 1, model=model)
+        with pytest.raises(Conflict, match="another model"):
+            await neighbours.best_of(two.id, query[None], space, model=model)
+
+
+async def test_files_and_graph_of_a_set_stay_while_another_is_replaced(bench, sets, tmp_path, two):
+    first = await sets.current(two.id, CARD.name)
+    make_graph(first.folder, 2, lambda done, total: None)
+    for _ in range(2):
+        bench.embed(two, FILES, card=TWIN, force=True)
+        newest = await sets.current(two.id)
+        assert kept(tmp_path) == {first.version, newest.version}
+    assert await sets.current(two.id, CARD.name) is first
+    assert (await sets.graph(first)).k == 2
+    assert await sets.graph(newest) is None
+    again = SetFiles(tmp_path / "sets", sets._writer)
+    assert (await again.graph(await again.current(two.id, CARD.name))).k == 2
+
+
+async def test_the_files_of_a_deleted_set_go_and_the_others_stay(bench, sets, tmp_path, two):
+    first, second = await sets.current(two.id, CARD.name), await sets.current(two.id, TWIN.name)
+    bench.vectors.delete(two.id, TWIN.name)
+    await sets.forget(two.id)
+    assert kept(tmp_path) == {first.version}
+    assert await sets.current(two.id) is first
+    with pytest.raises(NoEmbeddings, match=f"'{TWIN.name}' found; .* '{CARD.name}'"):
+        await sets.current(two.id, TWIN.name)
+    assert await sets.current(two.id) is first
+    assert not second.folder.exists()
+
+
+async def test_a_rescan_makes_the_files_of_every_set_anew(bench, sets, tmp_path, two):
+    for model in (CARD.name, TWIN.name):
+        await sets.current(two.id, model)
+    bench.datasets.rescan(bench.scan(FILES[1:]), two.id)
+    found = [await sets.current(two.id, model) for model in (CARD.name, TWIN.name)]
+    assert [len(each.matrix) for each in found] == [2, 2]
+    assert kept(tmp_path) == {each.version for each in found}
+    assert not np.array_equal(found[0].matrix, found[1].matrix)
+
+
+async def test_the_default_set_and_the_same_one_named_are_read_once(sets, two):
+    found = await asyncio.gather(*(sets.current(two.id, model) for model in (None, TWIN.name, None, TWIN.name)))
+    assert len({id(each) for each in found}) == 1
