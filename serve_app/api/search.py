@@ -151,17 +151,15 @@ async def model_of_set(dataset_id: str, services: Services, model: str | None = 
         NoEmbeddings: the dataset has no such set.
         Conflict: the service cannot run their model.
     """
-    status = await services.writer.ask(Vectors.status, dataset_id)
-    if status.model_name is None:
-        raise NoEmbeddings("No embeddings found. Generate embeddings first.")
+    name = (await services.writer.ask(Vectors.current, dataset_id, model)).model_name
     try:
-        await asyncio.to_thread(weights.resolve, status.model_name)
+        await asyncio.to_thread(weights.resolve, name)
     except UnknownModel:
         raise Conflict(
-            f"The vectors were imported and come from {status.model_name!r}, which this service cannot run: "
+            f"The vectors were imported and come from {name!r}, which this service cannot run: "
             "it can compare the dataset's own images, not uploads or words."
         ) from None
-    return status.model_name
+    return name
 
 
 @router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))

@@ -182,7 +182,7 @@ class Neighbours:
             wanted = max(k, DEFAULT_K)
             raise GraphNeeded(
                 f"{wanted}: {n:,} images are too many to compare while you wait: make their graph first, "
-                f'POST /datasets/{dataset_id}/graph {{"k": {wanted}}}, and ask again.'
+                f'POST /datasets/{dataset_id}/graph {{"k": {wanted}}} (with the same `model`), and ask again.'
             )
         return graph
 

@@ -61,7 +61,7 @@ async def embed(services):
 async def reduce(services):
     """Carry the running reduction to its end: the i-th sample gets the point (i, -i)."""
     claimed = await claim(services)
-    stored = await services.writer.ask(Vectors.current, claimed.dataset.id)
+    stored = await services.writer.ask(Vectors.current, claimed.dataset.id, claimed.job.model_name)
     numbers = np.arange(stored.count, dtype=np.float64)
     points = np.stack([numbers, -numbers], axis=1)
     return await services.writer.ask(Vectors.put_points, claimed.job.id, claimed.attempt, stored.job_id, points)
