@@ -120,6 +120,7 @@ class AsyncConstellate:
     import_vectors = _awaited(Constellate.import_vectors)
     cancel = _awaited(Constellate.cancel)
     embeddings = _awaited(Constellate.embeddings)
+    delete_embeddings = _awaited(Constellate.delete_embeddings)
     skipped = _iterated(Constellate.skipped)
     coordinates = _awaited(Constellate.coordinates)
     export = _awaited(Constellate.export)

@@ -91,7 +91,9 @@ class Constellate(Routes):
             finish_job(self, dataset["id"], "reduce", lambda: self.reduce(dataset["id"]), wait, watch)
         return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
 
-    def make_graph(self, dataset_id: str, *, k: int = 15, on_progress: OnProgress | None = None) -> Progress:
+    def make_graph(
+        self, dataset_id: str, *, k: int = 15, model: str | None = None, on_progress: OnProgress | None = None
+    ) -> Progress:
         """Find `k` neighbours of every vector and wait for the end; large sets need it for duplicates and outliers.
 
         Without it they are refused with 409 `graph_needed` and the `k` that will do. Returns the job's last state.
@@ -100,7 +102,7 @@ class Constellate(Routes):
             JobFailed: the job ended without a graph.
         """
         wait, watch = self._steps(on_progress)
-        return finish_job(self, dataset_id, "graph", lambda: self.graph(dataset_id, k=k), wait, watch)
+        return finish_job(self, dataset_id, "graph", lambda: self.graph(dataset_id, k=k, model=model), wait, watch)
 
     def _steps(self, on_progress: OnProgress | None) -> tuple[Wait, Watch]:
         """What `finish_job` needs to wait for a job, and to tell of its states."""
@@ -164,15 +166,21 @@ def finish_job(
     return end
 
 
-def with_graph(client: Routes, dataset_id: str, ask: Callable[[], T], wait: Wait, watch: Watch) -> T:
-    """The answer to a question; if the set needs a graph first, make it and ask again. Raises `JobFailed`."""
+def with_graph(
+    client: Routes, dataset_id: str, ask: Callable[[], T], wait: Wait, watch: Watch, model: str | None = None
+) -> T:
+    """The answer to a question; if the set of the model needs a graph first, make it and ask again.
+
+    Raises:
+        JobFailed: the job ended without a graph.
+    """
     try:
         return ask()
     except Refused as refused:
         if refused.problem.get("code") != "graph_needed":
             raise
         k = int(refused.problem["k"])
-    finish_job(client, dataset_id, "graph", lambda: client.graph(dataset_id, k=k), wait, watch)
+    finish_job(client, dataset_id, "graph", lambda: client.graph(dataset_id, k=k, model=model), wait, watch)
     return ask()
 
 

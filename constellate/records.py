@@ -39,14 +39,23 @@ class JobInfo(TypedDict):
     notify_detail: NotRequired[str | None]
 
 
+class SetInfo(TypedDict):
+    """A set of vectors; a dataset has at most one for each model."""
+
+    model_name: str
+    embedding_count: int
+    has_reduction: bool
+
+
 class EmbeddingsInfo(TypedDict):
-    """The state of a dataset's vectors and map."""
+    """The state of one set of vectors and its map; `sets` has all sets of the dataset, the one made last first."""
 
     dataset_id: str
     has_embeddings: bool
     embedding_count: int
     model_name: str | None
     has_reduction: bool
+    sets: list[SetInfo]
 
 
 class SkipInfo(TypedDict):

@@ -33,6 +33,8 @@ ExportFormat = Literal["parquet", "arrow", "csv", "coco", "yolo", "list"]
 class Routes:
     """Calls of the HTTP API; each raises `Unreachable` or `Refused`.
 
+    `model` names one of a dataset's sets of vectors, as `embeddings` lists them; without it the set made last is meant.
+
     Args:
         url: the address at which the service listens.
         api_key: the key to send as a bearer token.
@@ -97,9 +99,11 @@ class Routes:
         """Delete a dataset and its vectors, but not its image files. Raises `Refused` (409) while a job runs."""
         self._request("DELETE", f"/datasets/{dataset_id}")
 
-    def samples(self, dataset_id: str, *, where: str | None = None) -> Iterator[SampleInfo]:
+    def samples(self, dataset_id: str, *, where: str | None = None, model: str | None = None) -> Iterator[SampleInfo]:
         """The dataset's images in listing order, or those that a filter chooses (`label = 'cat' AND width > 500`)."""
-        return cast(Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples", _given(where=where)))
+        return cast(
+            Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples", _given(where=where, model=model))
+        )
 
     def columns(self, dataset_id: str) -> list[ColumnInfo]:
         """The columns that a filter may name, with what is in them."""
@@ -127,6 +131,7 @@ class Routes:
         templates: Sequence[str] | None = None,
         column: str = "zero_shot",
         where: str | None = None,
+        model: str | None = None,
     ) -> dict[str, int]:
         """Give each sample the phrase that fits it best and its score, as columns; return how often each was the best.
 
@@ -136,13 +141,15 @@ class Routes:
         if templates is not None:
             body["templates"] = list(templates)
         path = f"/datasets/{dataset_id}/labels"
-        answer = self._request("POST", path, params=_given(where=where), body=body, timeout_s=LONG_ANSWER_S)
+        answer = self._request(
+            "POST", path, params=_given(where=where, model=model), body=body, timeout_s=LONG_ANSWER_S
+        )
         return {found["phrase"]: found["count"] for found in answer.json()["phrases"]}
 
     def tag(self, /, dataset_id: str, tag: str, **choice: object) -> int:
         """Put a tag on samples and return how many did not have it.
 
-        `choice` is `where`, `sample_ids`, `polygon` (map coordinates), or what several of them share.
+        `choice` is `where`, `sample_ids`, `polygon` (coordinates of the map of `model`), or what several of them share.
         """
         return self._tag("POST", dataset_id, tag, choice)
 
@@ -165,16 +172,16 @@ class Routes:
         body = {"force": force, **_given(model_name=model_name, notify_url=notify_url)}
         return self._started(f"/datasets/{dataset_id}/embeddings/generate", body)
 
-    def reduce(self, dataset_id: str, *, notify_url: str | None = None) -> str:
+    def reduce(self, dataset_id: str, *, notify_url: str | None = None, model: str | None = None) -> str:
         """Start the 2D map and return the job's id; `notify_url` is told when it ends.
 
         Raises `Refused` (409, with `job_id`) while a job runs.
         """
-        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", _given(notify_url=notify_url))
+        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", _given(notify_url=notify_url), model)
 
-    def graph(self, dataset_id: str, *, k: int = 15) -> str:
+    def graph(self, dataset_id: str, *, k: int = 15, model: str | None = None) -> str:
         """Start finding `k` neighbours of every vector, which questions about large sets need; returns the job's id."""
-        return self._started(f"/datasets/{dataset_id}/graph", {"k": k})
+        return self._started(f"/datasets/{dataset_id}/graph", {"k": k}, model)
 
     def import_vectors(
         self,
@@ -204,18 +211,23 @@ class Routes:
         """Cancel the dataset's running job. Raises `Refused` (409) if no job runs."""
         self._request("POST", f"/datasets/{dataset_id}/embeddings/cancel")
 
-    def embeddings(self, dataset_id: str) -> EmbeddingsInfo:
-        """The state of the dataset's vectors and map."""
-        return cast(EmbeddingsInfo, self._request("GET", f"/datasets/{dataset_id}/embeddings/status").json())
+    def embeddings(self, dataset_id: str, *, model: str | None = None) -> EmbeddingsInfo:
+        """The state of a set of vectors and its map, and the list of the dataset's sets."""
+        path = f"/datasets/{dataset_id}/embeddings/status"
+        return cast(EmbeddingsInfo, self._request("GET", path, params=_given(model=model)).json())
+
+    def delete_embeddings(self, dataset_id: str, model: str) -> None:
+        """Delete a dataset's set of a model with its map. Raises `Refused`: 404 where there is none, 409 in a job."""
+        self._request("DELETE", f"/datasets/{dataset_id}/embeddings", params={"model": model})
 
     def skipped(self, dataset_id: str) -> Iterator[SkipInfo]:
         """The images or rows that the last embed or import job skipped."""
         return cast(Iterator[SkipInfo], self._pages(f"/datasets/{dataset_id}/embeddings/skipped"))
 
-    def coordinates(self, dataset_id: str, *, where: str | None = None) -> list[PointInfo]:
+    def coordinates(self, dataset_id: str, *, where: str | None = None, model: str | None = None) -> list[PointInfo]:
         """The points of the map, or those that a filter chooses; there are none before the first reduction."""
         path = f"/datasets/{dataset_id}/embeddings/coordinates"
-        answer = self._request("GET", path, params=_given(where=where), timeout_s=LONG_ANSWER_S)
+        answer = self._request("GET", path, params=_given(where=where, model=model), timeout_s=LONG_ANSWER_S)
         return cast(list[PointInfo], answer.json())
 
     def jobs(self, *, limit: int = 100) -> list[JobInfo]:
@@ -226,10 +238,12 @@ class Routes:
         """The job with this id."""
         return cast(JobInfo, self._request("GET", f"/jobs/{job_id}").json())
 
-    def similar(self, dataset_id: str, sample_id: str, *, limit: int, where: str | None = None) -> list[NeighbourInfo]:
+    def similar(
+        self, dataset_id: str, sample_id: str, *, limit: int, where: str | None = None, model: str | None = None
+    ) -> list[NeighbourInfo]:
         """The samples most similar to a sample of the dataset, best first; only those that a filter chooses."""
         path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
-        answer = self._request("GET", path, params={"limit": limit, **_given(where=where)})
+        answer = self._request("GET", path, params={"limit": limit, **_given(where=where, model=model)})
         return cast(list[NeighbourInfo], answer.json()["items"])
 
     def search(
@@ -240,17 +254,18 @@ class Routes:
         text: str | None = None,
         limit: int,
         where: str | None = None,
+        model: str | None = None,
     ) -> list[NeighbourInfo]:
         """The samples most similar to an image file, or to words, best first; only those that a filter chooses.
 
         Raises:
             ValueError: neither or both of `image` and `text` are given.
-            Refused: for example (409) the model of the dataset's vectors takes no text.
+            Refused: for example (409) the model of the set takes no text.
         """
         if (image is None) == (text is None):
             raise ValueError("search by an image or by a text")
         path = f"/datasets/{dataset_id}/search"
-        params: dict[str, str | float] = {"limit": limit, **_given(where=where)}
+        params: dict[str, str | float] = {"limit": limit, **_given(where=where, model=model)}
         if image is None:
             answer = self._request("POST", path, params=params, body={"text": text})
             return cast(list[NeighbourInfo], answer.json()["items"])
@@ -258,21 +273,27 @@ class Routes:
             answer = self._request("POST", path, params=params, files={"file": (Path(image).name, stream)})
         return cast(list[NeighbourInfo], answer.json()["items"])
 
-    def duplicates(self, dataset_id: str, *, threshold: float, where: str | None = None) -> list[list[NeighbourInfo]]:
+    def duplicates(
+        self, dataset_id: str, *, threshold: float, where: str | None = None, model: str | None = None
+    ) -> list[list[NeighbourInfo]]:
         """Groups of samples, or of those that a filter chooses, linked by a cosine of at least `threshold`."""
-        answer = self._survey(dataset_id, "duplicates", where, threshold=threshold)
+        answer = self._survey(dataset_id, "duplicates", where, model, threshold=threshold)
         return cast(list[list[NeighbourInfo]], answer["groups"])
 
-    def outliers(self, dataset_id: str, *, k: int, limit: int, where: str | None = None) -> list[NeighbourInfo]:
+    def outliers(
+        self, dataset_id: str, *, k: int, limit: int, where: str | None = None, model: str | None = None
+    ) -> list[NeighbourInfo]:
         """The samples least similar to their `k` nearest neighbours, the strangest first.
 
         Neighbours are looked for among the samples that a filter chooses too.
         """
-        return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", where, k=k, limit=limit)["items"])
+        return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", where, model, k=k, limit=limit)["items"])
 
-    def diverse(self, dataset_id: str, *, n: int, where: str | None = None) -> list[NeighbourInfo]:
+    def diverse(
+        self, dataset_id: str, *, n: int, where: str | None = None, model: str | None = None
+    ) -> list[NeighbourInfo]:
         """`n` samples that cover the dataset, or what a filter chooses of it, in the order of choice."""
-        return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", where, n=n)["items"])
+        return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", where, model, n=n)["items"])
 
     def export(
         self,
@@ -282,13 +303,14 @@ class Routes:
         format: ExportFormat = "parquet",
         where: str | None = None,
         with_vectors: bool = False,
+        model: str | None = None,
     ) -> None:
         """Write the dataset, or what a filter chooses of it, to a file; a failed call leaves no partial file.
 
         "parquet" and "arrow" have vectors and map, "csv" columns and tags (vectors too, if asked for), "coco" the
         entries of the COCO file or labels as categories, "yolo" a path in each line, "list" a name below the root.
         """
-        params = {"format": str(format), **_given(where=where)}
+        params = {"format": str(format), **_given(where=where, model=model)}
         if with_vectors and format not in ("parquet", "arrow"):  # these always have them
             params["with_vectors"] = "true"
         part = "embeddings/export" if format in ("parquet", "arrow") else "export"
@@ -305,12 +327,14 @@ class Routes:
             if event.event == "progress":
                 yield Progress.of(json.loads(event.data), event_id=event.id)
 
-    def _started(self, path: str, body: Mapping[str, object]) -> str:
-        return str(self._request("POST", path, body=body).json()["job_id"])
+    def _started(self, path: str, body: Mapping[str, object], model: str | None = None) -> str:
+        return str(self._request("POST", path, params=_given(model=model), body=body).json()["job_id"])
 
     def _tag(self, method: str, dataset_id: str, tag: str, choice: Mapping[str, object]) -> int:
         path = f"/datasets/{dataset_id}/tags/{quote(tag, safe='')}"
-        return int(self._request(method, path, body=choice, timeout_s=LONG_ANSWER_S).json()["changed"])
+        params = {"model": str(choice["model"])} if "model" in choice else {}
+        body = {name: value for name, value in choice.items() if name != "model"}
+        return int(self._request(method, path, params=params, body=body, timeout_s=LONG_ANSWER_S).json()["changed"])
 
     def _pages(self, path: str, fixed: Mapping[str, str] = MappingProxyType({})) -> Iterator[dict[str, Any]]:
         """The items of all pages of a listing."""
@@ -322,8 +346,10 @@ class Routes:
                 return
             params = {**fixed, "cursor": page["next_cursor"]}
 
-    def _survey(self, dataset_id: str, question: str, where: str | None, **numbers: float) -> dict[str, Any]:
-        params: dict[str, str | float] = {**numbers, **_given(where=where)}
+    def _survey(
+        self, dataset_id: str, question: str, where: str | None, model: str | None, **numbers: float
+    ) -> dict[str, Any]:
+        params: dict[str, str | float] = {**numbers, **_given(where=where, model=model)}
         answer = self._request("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())
 

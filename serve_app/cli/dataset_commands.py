@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,22 @@ Where = Annotated[
     typer.Option(metavar="FILTER", help="Only these images: `label = 'cat' AND width > 500`.", show_default=False),
 ]
 
+
+def _as_the_service_knows_it(model: str) -> str:
+    """A model's name; the folder of a checkpoint becomes absolute."""
+    folder, pooling = re.fullmatch(r"(.*?)(\?pooling=.*)?", model, re.DOTALL).groups("")  # type: ignore[union-attr]
+    is_folder = os.sep in folder and os.path.isdir(os.path.expanduser(folder))
+    return f"{Path(folder).expanduser().resolve()}{pooling}" if is_folder else model
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Ask the vectors of this model.",
+        show_default="the model of the vectors made last",
+        callback=lambda model: None if model is None else _as_the_service_knows_it(model),
+    ),
+]
 
 SUFFIX_OF_FORMAT: dict[ExportFormat, str] = {
     "parquet": "parquet",
@@ -87,6 +104,7 @@ def search(
     *,
     limit: Limit = 10,
     where: Where = None,
+    model: Model = None,
     json: Json = False,
 ) -> None:
     """Find the images of a dataset that are most similar to an image file, or that fit words best.
@@ -99,15 +117,15 @@ def search(
         constellate search photos query.jpg
         constellate search photos query.jpg --limit 3 --json
         constellate search photos "a red chair"
+        constellate search photos "a red chair" --model siglip2-base
     """
     is_file = os.path.isfile(query)  # Path refuses long words
     if not is_file and _names_a_file(query):
         raise UsageError(f"no such file: {query}")
     with connect(settings) as client:
         dataset_id = find_dataset(client, dataset)["id"]
-        found = client.search(
-            dataset_id, query if is_file else None, text=None if is_file else query, limit=limit, where=where
-        )
+        image, text = (query, None) if is_file else (None, query)
+        found = client.search(dataset_id, image, text=text, limit=limit, where=where, model=model)
     print_neighbours(found, as_json=json)
 
 
@@ -122,6 +140,7 @@ def duplicates(
     *,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least cosine of two images in a group.")] = 0.95,
     where: Where = None,
+    model: Model = None,
     json: Json = False,
 ) -> None:
     """List groups of images that are nearly the same.
@@ -136,7 +155,8 @@ def duplicates(
     """
     with connect(settings) as client:
         of = find_dataset(client, dataset)["id"]
-        groups = asked(client, of, lambda: client.duplicates(of, threshold=threshold, where=where), aside())
+        question = partial(client.duplicates, of, threshold=threshold, where=where, model=model)
+        groups = asked(client, of, question, aside(), model)
     if json:
         print_json(groups)
         return
@@ -151,6 +171,7 @@ def outliers(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Neighbours to compare with.")] = 10,
     limit: Limit = 50,
     where: Where = None,
+    model: Model = None,
     json: Json = False,
 ) -> None:
     """List the images that are least similar to their nearest neighbours, the strangest first.
@@ -164,7 +185,8 @@ def outliers(
     """
     with connect(settings) as client:
         of = find_dataset(client, dataset)["id"]
-        found = asked(client, of, lambda: client.outliers(of, k=k, limit=limit, where=where), aside())
+        question = partial(client.outliers, of, k=k, limit=limit, where=where, model=model)
+        found = asked(client, of, question, aside(), model)
     print_neighbours(found, as_json=json)
 
 
@@ -174,6 +196,7 @@ def diverse(
     *,
     n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Images to choose.")] = 50,
     where: Where = None,
+    model: Model = None,
     json: Json = False,
 ) -> None:
     """Choose images that together cover the dataset, for example to label these first.
@@ -183,7 +206,7 @@ def diverse(
         constellate diverse photos -n 100 --json
     """
     with connect(settings) as client:
-        found = client.diverse(find_dataset(client, dataset)["id"], n=n, where=where)
+        found = client.diverse(find_dataset(client, dataset)["id"], n=n, where=where, model=model)
     print_neighbours(found, as_json=json)
 
 
@@ -195,6 +218,7 @@ def export(
     format: Annotated[ExportFormat | None, typer.Option(help="Follows from the file's name.")] = None,
     where: Where = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="Put vectors and map into CSV, too.")] = False,
+    model: Model = None,
 ) -> None:
     """Write a dataset, or the images that a filter chooses, to a file for another tool.
 
@@ -206,6 +230,7 @@ def export(
 
         constellate export photos
         constellate export photos --out vectors.arrow
+        constellate export photos --model siglip2-base --out words.parquet
         constellate export photos --format coco --where "tag = 'keep'" --out keep.json
         constellate export photos --format list --where "label = 'cat'" --out cats.txt
     """
@@ -213,7 +238,7 @@ def export(
     with connect(settings) as client:
         found = find_dataset(client, dataset)
         target = writable(out or Path(f"{file_stem(found['name'])}.{SUFFIX_OF_FORMAT[kind]}"))
-        client.export(found["id"], target, format=kind, where=where, with_vectors=vectors)
+        client.export(found["id"], target, format=kind, where=where, with_vectors=vectors, model=model)
     print(target)
 
 
@@ -229,7 +254,7 @@ def import_vectors(
         str | None, typer.Option(help="What made the vectors.", show_default="what the file says")
     ] = None,
 ) -> None:
-    """Replace a dataset's vectors and its map with those of a file.
+    """Make the vectors and the map of a file a dataset's; those of the same model are replaced.
 
     The file has the columns sample_id or file_name, vector (a list of float32 or float64 of any length), and optionally
     x and y. Only vectors of equal space keys are compared. The command lists rows that cannot be used.

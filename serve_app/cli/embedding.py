@@ -92,13 +92,13 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
     return dataset
 
 
-def asked(client: Constellate, dataset_id: str, ask: Callable[[], T], console: Console) -> T:
+def asked(client: Constellate, dataset_id: str, ask: Callable[[], T], console: Console, model: str | None = None) -> T:
     """The answer to a question; the graph that a large set needs first is made under a bar. Raises `JobFailed`."""
 
     def shown(states: Iterator[Progress], kind: JobKind) -> Progress:
         return watch(states, console, TITLES[kind])
 
-    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), shown)
+    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), shown, model)
 
 
 def waiting_for_jobs(client: Constellate, console: Console) -> Callable[[JobInfo], None]:

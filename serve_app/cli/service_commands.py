@@ -11,6 +11,7 @@ import typer
 
 from constellate import Constellate, Refused
 from serve_app.cli.commands import ADDRESS, UNAVAILABLE, CommandFailed, add_command
+from serve_app.cli.dataset_commands import Model
 from serve_app.cli.output import Json, print_json, print_table
 from serve_app.cli.service import POLL_S, STOP_S, UNTIL_EOF, connect
 from serve_app.config import Settings
@@ -60,8 +61,8 @@ def stop_at_eof() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def status(settings: Settings, *, json: Json = False) -> None:
-    """Show whether the service is ready, and the vectors and map of each dataset.
+def status(settings: Settings, *, model: Model = None, json: Json = False) -> None:
+    """Show whether the service is ready, and the vectors and map of each dataset, a line for each model.
 
     The exit code is 3 if the service does not run or is not ready; the command prints the reason.
 
@@ -72,27 +73,19 @@ def status(settings: Settings, *, json: Json = False) -> None:
     """
     with connect(settings) as client:
         trouble = _trouble(client)
-        datasets = [(dataset, client.embeddings(dataset["id"])) for dataset in client.datasets()]
+        datasets = [(dataset, client.embeddings(dataset["id"], model=model)) for dataset in client.datasets()]
     if json:
         state = {"url": client.url, "ready": not trouble, "reason": trouble or None}
         print_json({**state, "datasets": [{**dataset, **embeddings} for dataset, embeddings in datasets]})
     else:
         print(f"{client.url}: {trouble or 'ready'}")
         columns = ["dataset", "images", "vectors", "model", "map", "folder"]
-        print_table(
-            columns,
-            (
-                (
-                    d["name"],
-                    d["sample_count"],
-                    e["embedding_count"],
-                    e["model_name"],
-                    _yes(e["has_reduction"]),
-                    d["root"],
-                )
-                for d, e in datasets
-            ),
+        rows = (
+            (d["name"], d["sample_count"], s["embedding_count"], s["model_name"], _yes(s["has_reduction"]), d["root"])
+            for d, e in datasets
+            for s in (e["sets"] if model is None and e["sets"] else [e])
         )
+        print_table(columns, rows)
     if trouble:
         raise typer.Exit(UNAVAILABLE)
 

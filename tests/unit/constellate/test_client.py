@@ -185,6 +185,7 @@ def sent_by_every_method(tmp_path):
         "dataset_id": "d", "sample_id": "a/b", "job_id": "j", "format": "arrow", "last_event": "e",
         "where": "label = 'cat'", "tag": "keep", "choice": "label = 'cat'", "column": "width", "with_vectors": True,
         "notify_url": "https://h/hook", "phrases": ["cat", "dog"], "templates": ["a {}"], "text": None, "query": file,
+        "model": "m",
     }  # fmt: skip
     for name, method in inspect.getmembers(Routes, inspect.isfunction):
         if name.startswith("_") or name == "close":

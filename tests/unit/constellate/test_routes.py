@@ -206,3 +206,43 @@ def test_a_problem_says_its_detail_and_code():
     with pytest.raises(Refused, match="the writer is away") as refused:
         client.datasets()
     assert refused.value.code == "store_unavailable"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.embeddings("d", model="m"),
+        lambda client: client.delete_embeddings("d", "m"),
+        lambda client: list(client.samples("d", model="m")),
+        lambda client: client.label("d", ["a", "b"], model="m"),
+        lambda client: client.tag("d", "t", polygon=[[0, 0], [0, 1], [1, 0]], model="m"),
+        lambda client: client.untag("d", "t", model="m"),
+        lambda client: client.reduce("d", model="m"),
+        lambda client: client.graph("d", model="m"),
+        lambda client: client.coordinates("d", model="m"),
+        lambda client: client.similar("d", "a.png", limit=1, model="m"),
+        lambda client: client.search("d", text="a chair", limit=1, model="m"),
+        lambda client: client.search("d", __file__, limit=1, model="m"),
+        lambda client: client.duplicates("d", threshold=0.9, model="m"),
+        lambda client: client.outliers("d", k=1, limit=1, model="m"),
+        lambda client: client.diverse("d", n=1, model="m"),
+    ],
+)
+def test_the_model_of_a_set_is_sent_in_the_address(ask):
+    seen = []
+
+    def answer(request):
+        seen.append(request)
+        return httpx.Response(200, json={"items": [], "groups": [], "phrases": [], "changed": 0, "job_id": "j"})
+
+    ask(Routes("http://s", transport=httpx.MockTransport(answer)))
+    [request] = seen
+    assert request.url.params["model"] == "m"
+    if request.headers.get("content-type") == "application/json":
+        assert "model" not in json.loads(request.content)
+
+
+def test_an_export_asks_for_the_set_that_is_named(client, dataset, tmp_path):
+    client.export(dataset["id"], tmp_path / "x.parquet", model="dinov2-base")
+    with pytest.raises(Refused, match="'dinov2-base'"):
+        client.export(dataset["id"], tmp_path / "x.parquet", model="unheard of")
