@@ -13,13 +13,14 @@
  */
 /**
  * @typedef {{dataset_id: string, has_embeddings: boolean, embedding_count: number, model_name: string | null,
- *   has_reduction: boolean, sample_count: number}} Status
+ *   has_reduction: boolean, sample_count: number, sets?: import("./sets.js").SetOfVectors[]}} Status
  */
 /**
  * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce" | "import" | "graph", status: string, processed: number,
  *   skipped: number, total: number, message: string}} Job
  */
 
+import { ofChosenSet } from "./sets.js";
 import { tableFromIPC } from "./vendor/arrow.js";
 
 const KEY = "constellate.key";
@@ -61,7 +62,7 @@ export const hasKey = () => sessionStorage.getItem(KEY) !== null;
  * @param {string} path below the page, already encoded
  * @returns {string}
  */
-export const urlOf = (path) => new URL(path, base).href;
+export const urlOf = (path) => new URL(ofChosenSet(path), base).href;
 
 /**
  * Request with the key, asking for one on 401.

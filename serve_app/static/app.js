@@ -15,6 +15,7 @@ import { Legend } from "./legend.js";
 import { Lens } from "./lens.js";
 import { Panel } from "./panel.js";
 import { Points } from "./points.js";
+import { chooseSet, SetChoice } from "./sets.js";
 import { Stage } from "./stage.js";
 import { isDark, onThemeChange, toggleTheme } from "./theme.js";
 import { Watch } from "./watch.js";
@@ -65,6 +66,7 @@ class App {
       onSkipped: () => this._skipped(),
     });
     this.find = new Find(byId("find"), this.panel, where);
+    this.sets = new SetChoice(() => this._choose(this.datasets.current));
     this.watch = new Watch({
       onProgress: (kind, state) => this._progress(kind, state),
       onEnd: (kind, state, isNews) => this._end(kind, state, isNews),
@@ -148,6 +150,7 @@ class App {
     try {
       const status = await api.embeddingStatus(id);
       if (signal.aborted) return;
+      if (!this.sets.show(status.sets ?? [])) return void this._refresh();
       this._status = status;
       this.work.show(status, this._ended);
       this.find.enable(this.datasets.current, status.has_embeddings);
@@ -264,6 +267,7 @@ class App {
     await this._starting; // a short job may end before the answer to the request that began it
     const isOurs = state.job_id !== null && sessionStorage.getItem(STARTED) === state.job_id;
     if (isOurs) sessionStorage.removeItem(STARTED);
+    if (isOurs && kind === "embed" && state.status === "complete") chooseSet(""); // the set that this job has made
     if (isOurs && state.status === "complete") await this._try(() => api.reduce(this._id, this.work.layout()));
     if (!isNews && !isOurs) {
       if (this._status) this.work.show(this._status, this._ended);

@@ -59,6 +59,8 @@ class Album:
         self.needs_graph = False
         self.has_vectors = False
         self.has_map = False
+        self.models = ["dinov2-base"]
+        self.without_map = set()
         self.skips = []
 
     def dataset(self):

@@ -115,15 +115,16 @@ def embeddings(service):
     router = APIRouter(prefix="/datasets/{id}/embeddings")
 
     @router.get("/status")
-    async def status(id: str):
+    async def status(id: str, model: str = ""):
         album = service.albums[id]
         return {
             "dataset_id": id,
             "has_embeddings": album.has_vectors,
             "embedding_count": album.n - len(album.skips) if album.has_vectors else 0,
             "model_name": "dinov2-base" if album.has_vectors else None,
-            "has_reduction": album.has_map,
+            "has_reduction": album.has_map and model not in album.without_map,
             "sample_count": album.n,
+            "sets": [{"model_name": name, "embedding_count": album.n} for name in album.models],
         }
 
     @router.get("/skipped")

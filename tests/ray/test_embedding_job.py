@@ -176,7 +176,7 @@ def test_arrow_export_equals_parquet(service: Service):
     assert arrow.to_pylist() == parquet.to_pylist()
 
 
-def test_another_model_gets_its_own_deployment_and_replaces_the_vectors(service: Service, tmp_path: Path):
+def test_another_model_gets_its_own_deployment_and_a_set_beside_the_first(service: Service, tmp_path: Path):
     from tests.tiny_models import make_tiny_checkpoint
 
     root = make_folder(service.roots / "other-model", n_images=4)
@@ -188,3 +188,12 @@ def test_another_model_gets_its_own_deployment_and_replaces_the_vectors(service:
     assert application_name(service.settings, str(other)) in serve.status().applications
     status = service.http.get(f"/datasets/{dataset_id}/embeddings/status").json()
     assert (status["embedding_count"], status["dimension"]) == (4, 384)
+    first = status["sets"][1]["model_name"]
+    assert [made["model_name"] for made in status["sets"]] == [str(other), first]
+    for model, dimension in ((first, status["sets"][1]["dimension"]), (str(other), 384)):
+        chosen = service.http.get(f"/datasets/{dataset_id}/embeddings/status", params={"model": model}).json()
+        assert (chosen["embedding_count"], chosen["dimension"]) == (4, dimension)
+        found = service.http.get(f"/datasets/{dataset_id}/diverse", params={"n": 4, "model": model})
+        assert len(found.json()["items"]) == 4
+    assert service.http.delete(f"/datasets/{dataset_id}/embeddings", params={"model": first}).status_code == 204
+    assert service.http.get(f"/datasets/{dataset_id}/diverse", params={"model": first}).status_code == 400

@@ -1,0 +1,53 @@
+"""A dataset with vectors of several models: one is chosen, every question is about it, and the address keeps it."""
+
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.album import Album
+from tests.browser.map_page import MapPage
+
+
+@pytest.fixture
+def asked(page):
+    """(path, model) of the requests so far about a dataset's vectors."""
+    found = []
+
+    def note(request):
+        parts = urlsplit(request.url)
+        found.append(("/".join(parts.path.split("/")[3:]), parse_qs(parts.query).get("model", [""])[0]))
+
+    page.on("request", note)
+    return found
+
+
+def test_the_chosen_set_is_asked_and_stays_in_the_address(page, base_url, service, asked):
+    album = service.add(Album("meadow", 60))
+    album.models, album.without_map = ["siglip2-base", "dinov2-base"], {"dinov2-base"}
+    visit = MapPage(page, base_url)
+    visit.open_map()
+    choice = page.get_by_label("Vectors of")
+    expect(choice).to_have_value("siglip2-base")
+    assert {model for _, model in asked} == {""}
+
+    choice.select_option("dinov2-base")
+    expect(page.get_by_role("heading", name="No map yet")).to_be_visible()
+    assert "model=dinov2-base" in page.url
+    asked.clear()
+    page.get_by_role("button", name="Outliers").click()
+    expect(visit.tiles).not_to_have_count(0)
+    assert ("outliers", "dinov2-base") in asked
+    assert {model for path, model in asked if path.startswith("samples/")} <= {""}
+
+    page.reload()
+    expect(choice).to_have_value("dinov2-base")
+    expect(page.get_by_role("heading", name="No map yet")).to_be_visible()
+
+
+def test_one_set_is_no_choice_and_an_address_of_a_set_that_is_gone_shows_the_one_made_last(page, base_url, service):
+    album = service.add(Album("meadow", 60))
+    page.goto(f"{base_url}/?dataset={album.id}&model=gone")
+    expect(page.locator("#map-count")).to_contain_text("points")
+    expect(page.get_by_label("Vectors of")).to_be_hidden()
+    assert "model=" not in page.url
