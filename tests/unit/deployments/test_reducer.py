@@ -31,7 +31,8 @@ class Sets:
     def __init__(self, folder, writer):
         pass
 
-    async def current(self, dataset_id):
+    async def current(self, dataset_id, model):
+        assert model == "m"
         return three_vectors()
 
 
@@ -48,7 +49,10 @@ async def test_a_finished_fit_is_kept_until_the_writer_is_back(monkeypatch, sett
     monkeypatch.setattr(reducer.os, "nice", lambda niceness: niceness)
     monkeypatch.setattr(reducer, "FitProcess", Process)
     claim = SimpleNamespace(
-        job=SimpleNamespace(id="job"), attempt=1, dataset=SimpleNamespace(id="set"), params=Projection().model_dump()
+        job=SimpleNamespace(id="job", model_name="m"),
+        attempt=1,
+        dataset=SimpleNamespace(id="set"),
+        params=Projection().model_dump(),
     )
     assert await reducer.Reducer(settings).reduce(claim) is None
     assert fits == [Path("three")]

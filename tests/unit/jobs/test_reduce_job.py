@@ -44,6 +44,7 @@ class Sets:
     """Three vectors."""
 
     async def current(self, dataset_id, model):
+        assert model == "m"
         return three_vectors()
 
 
@@ -64,7 +65,7 @@ async def test_the_stream_of_a_map_tells_the_epoch_and_a_lost_report_costs_nothi
     writer = Writer(away)
     monkeypatch.setattr(telling, "TELL_S", 0.01)
     claim = SimpleNamespace(
-        job=SimpleNamespace(model_name=None, id="job"),
+        job=SimpleNamespace(id="job", model_name="m"),
         attempt=1,
         dataset=SimpleNamespace(id="set"),
         params=Projection().model_dump(),

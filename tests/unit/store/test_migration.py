@@ -1,6 +1,7 @@
 """A database from before sets were rows where they were staged: opened, it has lost nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -10,7 +11,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.store.database import Database
 from serve_app.store.session import Session
 from tests.invariants import check_invariants
-from tests.unit.store.workbench import Workbench, block_of, source_files
+from tests.unit.store.workbench import CARD, Workbench, block_of, source_files
 from tests.whole_set import read_now
 
 SCRIPT = Path(__file__).with_name("before_sets.sql")
@@ -70,6 +71,21 @@ def test_jobs_that_were_running_go_on_from_what_they_had_staged(path, old):
     with duckdb.connect(str(path)) as connection:
         left = [connection.execute(f"SELECT count(*) FROM {table}").fetchall() for table in TABLES]
     assert left == [[(4,)], [(0,)], [(0,)], [(0,)]]
+
+
+def test_an_old_file_takes_a_set_of_another_model_beside_its_own(path, old):
+    bench = Workbench(path)
+    for dataset in ("d-flowers", "d-birds"):
+        bench.jobs.cancel(dataset)
+    before = read_now(bench.vectors, "d-flowers").vectors
+    files = source_files(4)
+    bench.embed(bench.datasets.get("d-flowers"), files, card=replace(CARD, name="second", space_key="space-second"))
+    sets = bench.vectors.status("d-flowers").sets
+    assert [(one.model_name, one.has_reduction) for one in sets] == [("second", False), ("dinov2-small", True)]
+    assert read_now(bench.vectors, "d-flowers", "dinov2-small").vectors.tolist() == before.tolist()
+    bench.delete_retired()
+    bench.database.close()
+    check_invariants(path)
 
 
 @pytest.mark.parametrize("nth", [1, 5, 12, 25, "COMMIT", "CHECKPOINT"])
