@@ -158,9 +158,10 @@ class SetFiles:
 
     def _close(self, key: _Key) -> None:
         """Let go of a set and its graph, whose maps would keep removed files on disk."""
-        found = self._open.pop(key, None)
-        if found is not None:
-            self._graphs.pop(found.version, None)
+        self._open.pop(key, None)
+        kept = {found.version for found in self._open.values()}
+        for version in [version for version in self._graphs.copy() if version not in kept]:
+            self._graphs.pop(version, None)
 
     def _graph(self, found: SetFile) -> GraphFile | None:
         known = self._graphs.get(found.version)

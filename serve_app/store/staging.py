@@ -37,6 +37,7 @@ class Space:
 
     job_id: str
     dataset_id: str
+    model_name: str | None
     space_key: str
     dimension: int
 
@@ -50,7 +51,7 @@ class Space:
         """The space of a job, or None before `Jobs.begin`."""
         if row.space_key is None or row.dimension is None:
             return None
-        return cls(row.id, row.dataset_id, row.space_key, row.dimension)
+        return cls(row.id, row.dataset_id, row.model_name, row.space_key, row.dimension)
 
 
 def require_room_for(session: Session, folder: Path, rows: int, dimension: int) -> None:
@@ -233,8 +234,10 @@ def _observed(files: list[SourceFile]) -> pa.Table:
 
 
 def _parent(session: Session, space: Space) -> str | None:
-    """The job of the dataset's newest set in this space, or None."""
-    return next((now.job_id for now in sets.of_dataset(session, space.dataset_id) if _is_in(now, space)), None)
+    """The job of the dataset's set in this space, that of the same model if there are several, or None."""
+    found = [now for now in sets.of_dataset(session, space.dataset_id) if _is_in(now, space)]
+    found.sort(key=lambda now: now.model_name != space.model_name)
+    return found[0].job_id if found else None
 
 
 def _is_in(now: sets.Current, space: Space) -> bool:

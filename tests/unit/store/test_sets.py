@@ -1,5 +1,7 @@
 """Several sets a dataset: one for each model, each with its map, and none of them harmed by work on another."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -74,6 +76,16 @@ def test_to_switch_to_another_model_and_back_computes_nothing(bench, dataset, se
         job, read = bench.embed(dataset, FILES, card=card)
         assert (job.reused, read) == (4, [])
         assert bench.vectors.status(dataset.id).model_name == card.name
+
+
+def test_two_names_of_one_space_compute_nothing_twice_and_each_goes_on_from_its_own_set(bench, dataset):
+    namesake = replace(CARD, name="/models/the same weights")
+    touched = [replace(file, mtime_ns=file.mtime_ns + 1) for file in FILES]
+    job, read = bench.embed(dataset, FILES, card=namesake)
+    assert (job.reused, read) == (4, [])
+    bench.embed(dataset, touched, card=namesake)
+    job, read = bench.embed(dataset, FILES)
+    assert (job.reused, read) == (4, [])
 
 
 def test_a_job_without_success_harms_neither_set(bench, dataset, second):
