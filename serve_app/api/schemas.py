@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
-from serve_app.records import Dataset, EmbeddingStatus, Job, Neighbour, Sample, ScanChange, Skip
+from serve_app.records import Dataset, EmbeddingStatus, Job, Neighbour, Sample, ScanChange, SetStatus, Skip
 from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.column_records import ColumnInfo, ColumnsChange, RefusedRows, TagChange, ValueCount
@@ -63,6 +63,7 @@ RECORDS = (
         job_id=JOB_ID,
         has_reduction=True,
         sample_count=5,
+        sets=[SetStatus("dinov2-base", SPACE, 768, embedding_count=4, job_id=JOB_ID, has_reduction=True)],
     ),
     Neighbour("rose/b.png", "rose/b.png", "rose", score=0.93),
     ValueCount("rose", 2),
@@ -127,7 +128,9 @@ Where = Annotated[
 ]
 
 ModelName = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-RequiredSetModel = Annotated[ModelName, Query(description="the model of the set, as `model_name` of the status has it")]
+RequiredSetModel = Annotated[
+    ModelName, Query(description="the model of the set, as `sets` of the status lists it", examples=["dinov2-base"])
+]
 SetModel = Annotated[
     ModelName | SkipJsonSchema[None],
     Query(description="the model whose set is meant, as `sets` of the status lists it; without it the set made last"),

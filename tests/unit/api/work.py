@@ -22,6 +22,7 @@ async def claim(services):
 async def begin(services):
     """Claim an embed job and tie it to the fake's space."""
     claimed = await claim(services)
+    assert claimed.job.kind == "embed"
     await services.writer.ask(Jobs.begin, claimed.job.id, claimed.attempt, services.embedder.model.card)
     return claimed
 
