@@ -95,7 +95,7 @@ async def import_vectors(
     model_name: ModelName = None,
     notify_url: NotifyUrlQuery = None,
 ) -> JobStarted:
-    """Replace the dataset's vectors and its map with those of a file.
+    """Make the vectors and the map of a file the dataset's set of their model; an older set of this model is replaced.
 
     The job imports the usable rows and lists the others (unknown sample, wrong dimension, not finite, zero, given
     twice) under `/embeddings/skipped`. A job that fails changes nothing.

@@ -267,7 +267,7 @@ class Jobs:
     def latest(self, keys: list[tuple[str, JobKind]]) -> list[Job | None]:
         """The newest job of each (dataset id, kind), or None; one query serves all progress streams.
 
-        An import counts as `embed`, because both kinds replace the dataset's vectors.
+        An import counts as `embed`, because both kinds make a set of vectors.
         """
         wanted = pa.table(
             {
