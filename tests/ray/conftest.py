@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray import serve
 from ray.cluster_utils import Cluster
-from ray.serve.config import HTTPOptions
+from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
 from deployments import proxy, writer
 from serve_app import main
@@ -20,6 +20,7 @@ from tests import s3_server
 from tests.faults.wait import PATIENCE_S, until
 from tests.invariants import check_invariants
 from tests.ports import free_port
+from tests.ray.deploy_files import SERVE_CONFIG, on_this_machine
 from tests.ray.exporters import EXPORTED_EVERY_S
 from tests.tiny_models import make_tiny_checkpoint
 
@@ -91,12 +92,19 @@ def home(cluster: Cluster, settings: Settings) -> Any:
     return node
 
 
+def are_running() -> bool:
+    """Whether every application of the configuration is up. Fails when one cannot be deployed."""
+    states = {name: application.status for name, application in serve.status().applications.items()}
+    assert "DEPLOY_FAILED" not in states.values(), str(serve.status())
+    return states == dict.fromkeys((application["name"] for application in SERVE_CONFIG["applications"]), "RUNNING")
+
+
 @pytest.fixture(scope="session")
-def service(settings: Settings, home: Any) -> Iterator[Service]:
-    # All nodes are on one machine and share its ports, so there is one proxy; a real cluster has one on every node.
-    serve.start(http_options=HTTPOptions(host=settings.host, port=settings.port), proxy_location="HeadOnly")
-    main.deploy(settings)
+def service(cluster: Cluster, settings: Settings, home: Any) -> Iterator[Service]:
+    """The service as KubeRay deploys it: with the `serveConfigV2` of `deploy/kuberay.yaml`, sent to the dashboard."""
+    ServeSubmissionClient(f"http://{cluster.head_node.webui_url}").deploy_applications(on_this_machine(settings))
     try:
+        until(are_running, lambda: str(serve.status()))
         with httpx.Client(base_url=settings.url, timeout=PATIENCE_S) as http:
             until(lambda: http.get("/readyz").status_code == 200)
             yield Service(settings, http, settings.data_dir.parent / "images")

@@ -9,18 +9,15 @@ from typing import Any
 
 import pytest
 import yaml
+from ray import serve
 from ray.serve.schema import ServeDeploySchema
 
 from deployments import writer
 from serve_app.config import Settings
+from tests.ray.conftest import Service
+from tests.ray.deploy_files import DOCUMENTS, ROOT, SERVE_CONFIG, SPEC
 from tests.ray.test_config_file import CONFIG, unknown_keys
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = {
-    document["kind"]: document for document in yaml.safe_load_all((ROOT / "deploy" / "kuberay.yaml").read_text())
-}
-SPEC = DOCUMENTS["RayService"]["spec"]
-SERVE_CONFIG: dict[str, Any] = yaml.safe_load(SPEC["serveConfigV2"])
 GROUPS = {group["groupName"]: group for group in SPEC["rayClusterConfig"]["workerGroupSpecs"]}
 DOCKERFILE = (ROOT / "deploy" / "Dockerfile").read_text()
 
@@ -30,6 +27,19 @@ def test_serve_accepts_the_configuration_of_the_ray_service_and_drops_no_key():
         warnings.simplefilter("error")  # it warned of a look-back period that a later release refuses
         ServeDeploySchema.model_validate(SERVE_CONFIG)
     assert unknown_keys(SERVE_CONFIG, ServeDeploySchema) == []
+
+
+@pytest.mark.ray
+def test_the_configuration_of_the_ray_service_is_what_runs_on_the_cluster(service: Service):
+    """All of `tests/ray` asks a service that Serve has deployed from it: these are its numbers, not the code's."""
+    running = serve.status().applications
+    for application in SERVE_CONFIG["applications"]:
+        assert running[application["name"]].status == "RUNNING"
+        deployments = running[application["name"]].deployments
+        assert deployments.keys() == {deployment["name"] for deployment in application["deployments"]}
+        for deployment in application["deployments"]:
+            if n_replicas := deployment.get("num_replicas"):
+                assert deployments[deployment["name"]].replica_states == {"RUNNING": n_replicas}
 
 
 @pytest.mark.skipif("KUBERAY_CRD" not in os.environ, reason="$KUBERAY_CRD names ray.io_rayservices.yaml")
