@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from constellate.dataset_sources import absolute, is_of, name_of
 from constellate.following import follow
-from constellate.records import DatasetInfo, EmbeddingsInfo, JobInfo, JobKind, Progress, SkipInfo
+from constellate.records import DatasetInfo, EmbeddingsInfo, JobInfo, JobKind, Progress, SkipInfo, Started
 from constellate.routes import Routes
 from constellate.wire import Refused
 
@@ -85,11 +85,27 @@ class Constellate(Routes):
             Unreachable: the service does not answer.
         """
         wait, watch = self._steps(on_progress)
-        dataset, _ = open_folder(self, absolute(str(path)), name, wait)
+        dataset, _ = open_folder(self, absolute(str(path)), name, wait, watch)
         finish_job(self, dataset["id"], "embed", lambda: self.generate(dataset["id"], model_name=model), wait, watch)
         if with_map:
             finish_job(self, dataset["id"], "reduce", lambda: self.reduce(dataset["id"]), wait, watch)
         return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
+
+    def register_folder(
+        self, path: str | Path, *, name: str | None = None, on_progress: OnProgress | None = None
+    ) -> DatasetInfo:
+        """Make a folder that the service can read a dataset, or list it again, and wait for the end.
+
+        Args:
+            path: as for `embed_folder`.
+            name: the dataset's name, by default the folder's.
+            on_progress: a callback for every state of the listing; `processed` counts the files so far.
+
+        Raises:
+            JobFailed: the folder could not be listed; the message says why.
+            Refused: the service refused the call and says why.
+        """
+        return open_folder(self, absolute(str(path)), name, *self._steps(on_progress))[0]
 
     def make_graph(
         self, dataset_id: str, *, k: int = 15, model: str | None = None, on_progress: OnProgress | None = None
@@ -131,24 +147,48 @@ def last_state(states: Iterable[Progress], on_progress: OnProgress | None = None
     return last
 
 
-def open_folder(client: Routes, root: str, name: str | None, wait: Wait) -> tuple[DatasetInfo, dict[str, int] | None]:
-    """Register or rescan the dataset of a folder, file or URL; return it and the rescan's changes, None if it is new.
+def open_folder(
+    client: Routes, root: str, name: str | None, wait: Wait, watch: Watch
+) -> tuple[DatasetInfo, Progress | None]:
+    """Register or rescan the dataset of a folder, file or URL; return it, and of a rescan job the last state.
 
     Args:
         client: the service.
         root: the folder, file or URL as `dataset_sources.absolute` returns it.
         name: the dataset's name, by default the folder's.
-        wait: returns when a job is over; it is called if a running job forbids the rescan.
+        wait: returns when a job is over; it is called if a running job forbids the listing.
+        watch: consumes the states of the listing.
 
     Raises:
+        JobFailed: the folder could not be listed.
         Refused: for example (409, with `dataset_id`) a dataset of another folder has the name.
     """
     known = [d for d in client.datasets() if is_of(d, root) and name in (None, d["name"])]
-    if not known:
-        return client.register(name or name_of(root), root), None
-    dataset_id = known[0]["id"]
-    change = after_running_jobs(client, lambda: client.rescan(dataset_id), wait)
-    return client.dataset(dataset_id), change
+    if known:
+        dataset_id = known[0]["id"]
+        started = after_running_jobs(client, lambda: client.start_rescan(dataset_id), wait)
+        end = _end_of(client, started, "rescan", watch)
+        return client.dataset(dataset_id), end
+    try:
+        started = client.start_register(name or name_of(root), root)
+    except Refused as refused:
+        job_id = refused.problem.get("job_id")
+        if not job_id:
+            raise
+        wait(client.job(str(job_id)))  # an interrupted program began it
+        return open_folder(client, root, name, wait, watch)
+    _end_of(client, started, "register", watch)
+    return client.dataset(started.dataset_id), None
+
+
+def _end_of(client: Routes, started: Started, kind: JobKind, watch: Watch) -> Progress | None:
+    """The last state of a listing, None if there was no job to wait for. Raises `JobFailed`."""
+    if started.job_id is None:
+        return None
+    end = watch(follow(client, started.dataset_id, started.job_id, kind), kind)
+    if end.status != "complete":
+        raise JobFailed(end)
+    return end
 
 
 def finish_job(

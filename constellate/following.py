@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from constellate.records import JobKind, Progress
+from constellate.records import LISTING, JobKind, Progress
 from constellate.routes import Routes
 from constellate.wire import Refused, Unreachable
 
@@ -60,7 +60,11 @@ def _once(client: Routes, dataset_id: str, job_id: str, kind: JobKind, last_even
 
     A stream belongs to the dataset, so right after the start its first event may still describe an older job.
     """
-    for state in client.events(dataset_id, kind, last_event=last_event):
+    if kind in LISTING:  # the dataset of a registration has no stream yet
+        states = client.job_events(job_id, last_event=last_event)
+    else:
+        states = client.events(dataset_id, kind, last_event=last_event)
+    for state in states:
         if state.job_id == job_id:
             yield state
     yield Progress.of(client.job(job_id))

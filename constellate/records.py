@@ -8,6 +8,18 @@ TERMINAL = frozenset({"complete", "error", "cancelled"})
 JobKind = Literal["embed", "reduce", "import", "graph", "register", "rescan"]
 
 
+LISTING: frozenset[JobKind] = frozenset({"register", "rescan"})
+"""The kinds of jobs that list files; `total` is 0 until they end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A listing that was begun for a dataset; `job_id` is None if the service has already listed everything."""
+
+    dataset_id: str
+    job_id: str | None
+
+
 class DatasetInfo(TypedDict):
     """A dataset, as `GET /datasets` lists it."""
 

@@ -24,6 +24,7 @@ from constellate.records import (
     Progress,
     SampleInfo,
     SkipInfo,
+    Started,
 )
 from constellate.wire import LONG_ANSWER_S, Wire
 
@@ -86,12 +87,35 @@ class Routes:
         return cast(DatasetInfo, self._request("GET", f"/datasets/{dataset_id}").json())
 
     def register(self, name: str, root: Path | str) -> DatasetInfo:
-        """Register a folder, file or URL. Raises `Refused` (409, with `dataset_id`) if the name is taken."""
+        """Register a folder, file or URL. Raises `Refused` (409, with `dataset_id`) if the name is taken.
+
+        More than 100,000 files are refused (409 `async_needed`): see `start_register`.
+        """
         body = {"name": name, "root": str(root), "format": "auto"}
         return cast(DatasetInfo, self._request("POST", "/datasets", body=body, timeout_s=LONG_ANSWER_S).json())
 
+    def start_register(self, name: str, root: Path | str, *, notify_url: str | None = None) -> Started:
+        """Start registering a folder, file or URL; the dataset is there once the job is complete.
+
+        Raises `Refused` (409) with `dataset_id` if the name is taken, and with `job_id` while it is being registered.
+        """
+        body = {"name": name, "root": str(root), "format": "auto", **_given(notify_url=notify_url)}
+        answer = self._request("POST", "/datasets", body=body, headers=_ASYNC, timeout_s=LONG_ANSWER_S)
+        found = answer.json()
+        return _begun(answer) or Started(str(found.get("id")), None)
+
+    def start_rescan(self, dataset_id: str, *, notify_url: str | None = None) -> Started:
+        """Start listing the dataset's files again. Raises `Refused` (409, with `job_id`) while a job runs."""
+        path = f"/datasets/{dataset_id}/rescan"
+        body = _given(notify_url=notify_url)
+        answer = self._request("POST", path, body=body or None, headers=_ASYNC, timeout_s=LONG_ANSWER_S)
+        return _begun(answer) or Started(dataset_id, None)
+
     def rescan(self, dataset_id: str) -> dict[str, int]:
-        """List the dataset's files again and return the numbers `added`, `changed` and `removed`."""
+        """List the dataset's files again and return the numbers `added`, `changed` and `removed`.
+
+        A dataset of more than 100,000 files is refused (409 `async_needed`): see `start_rescan`.
+        """
         answer = self._request("POST", f"/datasets/{dataset_id}/rescan", timeout_s=LONG_ANSWER_S)
         return cast(dict[str, int], answer.json())
 
@@ -238,6 +262,10 @@ class Routes:
         """The job with this id."""
         return cast(JobInfo, self._request("GET", f"/jobs/{job_id}").json())
 
+    def cancel_job(self, job_id: str) -> None:
+        """Cancel this job, of any kind. Raises `Refused` (409) if it is over."""
+        self._request("POST", f"/jobs/{job_id}/cancel")
+
     def similar(
         self, dataset_id: str, sample_id: str, *, limit: int, where: str | None = None, model: str | None = None
     ) -> list[NeighbourInfo]:
@@ -327,6 +355,12 @@ class Routes:
             if event.event == "progress":
                 yield Progress.of(json.loads(event.data), event_id=event.id)
 
+    def job_events(self, job_id: str, *, last_event: str = "") -> Iterator[Progress]:
+        """The progress stream of one job, as `events`."""
+        for event in self._wire.events(f"/jobs/{job_id}/progress", last_event):
+            if event.event == "progress":
+                yield Progress.of(json.loads(event.data), event_id=event.id)
+
     def _started(self, path: str, body: Mapping[str, object], model: str | None = None) -> str:
         return str(self._request("POST", path, params=_given(model=model), body=body).json()["job_id"])
 
@@ -352,6 +386,17 @@ class Routes:
         params: dict[str, str | float] = {**numbers, **_given(where=where, model=model)}
         answer = self._request("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, Any], answer.json())
+
+
+_ASYNC = {"Prefer": "respond-async"}
+
+
+def _begun(answer: httpx.Response) -> Started | None:
+    """The job that a service began; None if it did the work at once, as RFC 7240 allows."""
+    if answer.status_code != httpx.codes.ACCEPTED:
+        return None
+    started = answer.json()
+    return Started(str(started["dataset_id"]), str(started["job_id"]))
 
 
 def _given(**params: str | None) -> dict[str, str]:

@@ -85,6 +85,7 @@ class Wire:
         body: Mapping[str, object] | None = None,
         files: Mapping[str, tuple[str, BinaryIO]] | None = None,
         content: BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout_s: float = ANSWER_S,
     ) -> httpx.Response:
         """The answer to a request whose body is JSON, a form, or the bytes of a file.
@@ -102,7 +103,7 @@ class Wire:
                 json=body,
                 files=files,
                 content=content,
-                headers={"Content-Type": "application/octet-stream"} if content else None,
+                headers={**({"Content-Type": "application/octet-stream"} if content else {}), **(headers or {})},
                 timeout=_timeout(timeout_s),
             )
         _refuse_errors(answer)

@@ -7,7 +7,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from constellate import Constellate, JobFailed, Refused
-from constellate.client import finish_job, open_folder, with_graph
+from constellate.client import Watch, finish_job, open_folder, with_graph
 from constellate.dataset_sources import name_of
 from constellate.following import follow
 from constellate.records import DatasetInfo, JobInfo, JobKind, Progress
@@ -74,18 +74,16 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
         UsageError: the name belongs to a dataset of another folder.
     """
     try:
-        dataset, change = open_folder(client, root, name, waiting_for_jobs(client, console))
+        dataset, rescanned = open_folder(client, root, name, waiting_for_jobs(client, console), _shown(console))
     except Refused as refused:
         if refused.status == 409 and "dataset_id" in refused.problem:
             taken = name or name_of(root)
             raise UsageError(f"a dataset of another folder is called {taken!r}; give this one a --name") from None
         raise
-    if change is None:
+    if rescanned is None:
         told = f"Registered {dataset['name']!r}: {counted(dataset['sample_count'])}"
     else:
-        counts = {what: count for what, count in change.items() if what != "notices"}
-        changes = ", ".join(f"{count} {what}" for what, count in counts.items() if count) or "nothing changed"
-        told = f"Rescanned {dataset['name']!r}: {changes}"
+        told = f"Rescanned {dataset['name']!r}: {rescanned.message}"
     console.print(told, markup=False, highlight=False)
     for notice in dataset.get("notices", ()):
         console.print(f"  {notice}", markup=False, highlight=False)
@@ -94,11 +92,12 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
 
 def asked(client: Constellate, dataset_id: str, ask: Callable[[], T], console: Console, model: str | None = None) -> T:
     """The answer to a question; the graph that a large set needs first is made under a bar. Raises `JobFailed`."""
+    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), _shown(console), model)
 
-    def shown(states: Iterator[Progress], kind: JobKind) -> Progress:
-        return watch(states, console, TITLES[kind])
 
-    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), shown, model)
+def _shown(console: Console) -> Watch:
+    """A function that shows the states of a job and returns the last one."""
+    return lambda states, kind: watch(states, console, TITLES[kind])
 
 
 def waiting_for_jobs(client: Constellate, console: Console) -> Callable[[JobInfo], None]:

@@ -94,8 +94,8 @@ class Lines:
         if not self._is_due(state):
             return
         self._printed_at_s, self._printed = self._clock(), state
-        share = f" ({state.processed / state.total:.0%})" if state.total else ""
-        parts = [f"{self._title}: {state.processed}/{state.total}{share}", note(state)]
+        share = f"/{state.total} ({state.processed / state.total:.0%})" if state.total else ""
+        parts = [f"{self._title}: {state.processed}{share}", note(state)]
         line = ", ".join(part for part in parts if part)
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 

@@ -16,7 +16,7 @@
  *   has_reduction: boolean, sample_count: number, sets?: import("./sets.js").SetOfVectors[]}} Status
  */
 /**
- * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce" | "import" | "graph", status: string, processed: number,
+ * @typedef {{id: string, dataset_id: string, kind: "embed" | "reduce" | "import" | "graph" | "register" | "rescan", status: string, processed: number,
  *   skipped: number, total: number, message: string}} Job
  */
 
@@ -133,17 +133,44 @@ const dataset = (id) => `datasets/${encodeURIComponent(id)}`;
 /** @returns {Promise<Dataset[]>} */
 export const listDatasets = () => get("datasets");
 
+const LISTED_EVERY_MS = 500;
+
+/**
+ * Have a job list files, and wait for its end.
+ * @param {string} path
+ * @param {object} body
+ * @param {(files: number) => void} onFiles told how many are listed so far
+ * @returns {Promise<{dataset_id: string, message: string}>} the last message says what was found
+ */
+async function listed(path, body, onFiles) {
+  const headers = { "Content-Type": "application/json", Prefer: "respond-async" };
+  const { dataset_id, job_id } = await (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+  for (;;) {
+    /** @type {Job} */
+    const job = await get(`jobs/${encodeURIComponent(job_id)}`);
+    if (job.status === "complete") return { dataset_id, message: job.message };
+    if (job.status !== "running") throw new Problem(job.message.replace(/^[a-z_]+: /, ""), 0);
+    onFiles(job.processed);
+    await new Promise((resolve) => setTimeout(resolve, LISTED_EVERY_MS));
+  }
+}
+
 /**
  * @param {{name: string, root: string, format: string, annotations?: string}} body
+ * @param {(files: number) => void} onFiles
  * @returns {Promise<Dataset>}
  */
-export const registerDataset = (body) => post("datasets", body);
+export async function registerDataset(body, onFiles) {
+  const { dataset_id } = await listed("datasets", body, onFiles);
+  return get(dataset(dataset_id));
+}
 
 /**
  * @param {string} id
- * @returns {Promise<{added: number, changed: number, removed: number}>}
+ * @param {(files: number) => void} onFiles
+ * @returns {Promise<string>} what has changed
  */
-export const rescan = (id) => post(`${dataset(id)}/rescan`);
+export const rescan = async (id, onFiles) => (await listed(`${dataset(id)}/rescan`, {}, onFiles)).message;
 
 /**
  * @param {string} id

@@ -60,10 +60,9 @@ export class Datasets {
     this._rescan.disabled = true;
     this._say("Looking for changes…");
     try {
-      const { added, changed, removed } = await api.rescan(dataset.id);
+      const changes = await api.rescan(dataset.id, (n) => this._say(`Looking for changes: ${plural(n, "file")}…`));
       await this.load();
-      const isSame = !added && !changed && !removed;
-      this._say(isSame ? "Nothing has changed." : `${added} added, ${changed} changed, ${removed} removed`);
+      this._say(changes === "nothing changed" ? "Nothing has changed." : changes);
     } catch (error) {
       this._say(/** @type {Error} */ (error).message);
     }
@@ -81,11 +80,9 @@ export class Datasets {
     this._complain("");
     try {
       const annotations = text("annotations");
-      const dataset = await api.registerDataset({
-        name: text("name"),
-        root: text("root"),
-        format: "auto",
-        ...(annotations && { annotations }),
+      const wanted = { name: text("name"), root: text("root"), format: "auto", ...(annotations && { annotations }) };
+      const dataset = await api.registerDataset(wanted, (n) => {
+        submit.textContent = `Adding ${plural(n, "file")}…`;
       });
       this.current = dataset;
       await this.load();

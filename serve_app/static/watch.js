@@ -31,6 +31,9 @@ export const TERMINAL = new Set(["complete", "error", "cancelled"]);
  */
 const streamOf = (job) => (job.kind === "reduce" ? "reduce" : "embed");
 
+/** Jobs that neither make vectors nor a map. */
+const OTHERS = new Set(["graph", "register", "rescan"]);
+
 export class Watch {
   /**
    * @param {{onProgress: (kind: Kind, state: Progress) => void, onEnd: (kind: Kind, state: Progress, isNews: boolean) => void,
@@ -92,11 +95,11 @@ export class Watch {
    */
   _tell(jobs) {
     for (const kind of /** @type {Kind[]} */ (["embed", "reduce"])) {
-      const newest = jobs.find((job) => job.kind !== "graph" && streamOf(job) === kind);
+      const newest = jobs.find((job) => !OTHERS.has(job.kind) && streamOf(job) === kind);
       if (newest && TERMINAL.has(newest.status)) this._end(kind, { ...newest, job_id: newest.id, rate: null, eta_s: null });
     }
     this._isFirstLook = false;
-    return jobs.find((job) => !TERMINAL.has(job.status) && job.kind !== "graph");
+    return jobs.find((job) => !TERMINAL.has(job.status) && !OTHERS.has(job.kind));
   }
 
   /**

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from serve_app.errors import JobRunning, NameTaken
-from serve_app.records import Job, JobKind
+from serve_app.records import Job, JobKind, ScanChange
 from serve_app.store import job_rows, scans
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
@@ -120,11 +120,16 @@ class Listings:
                 message = f"Registered {scans.register(session, job_id, row.dataset_id, name, found):,} images"
             else:
                 change = scans.rescan(session, job_id, row.dataset_id, found.columns, found.notices)
-                message = f"{change.added:,} added, {change.changed:,} changed, {change.removed:,} removed"
+                message = _summary(change)
             retire(session, "scan_files", job_id)
             row = job_rows.finish(session, row, "complete", message, total=row.embedded)
         self._pace.stop(job_id)
         return job_rows.public(row, self._pace)
+
+
+def _summary(change: ScanChange) -> str:
+    counts = {"added": change.added, "changed": change.changed, "removed": change.removed}
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing changed"
 
 
 def _insert(

@@ -26,6 +26,12 @@ def problem(status, detail, **more):
     return JSONResponse({"type": "about:blank", "title": "Problem", "status": status, "detail": detail, **more}, status)
 
 
+def listing(id, prefer):
+    """The start of a job that lists files; here it has ended when it is asked for."""
+    assert prefer == "respond-async"
+    return {"dataset_id": id, "job_id": f"listing-{id}", "status": "started", "message": "Listing."}
+
+
 def datasets(service):
     """Datasets, their samples and images."""
     router = APIRouter(prefix="/datasets")
@@ -34,17 +40,21 @@ def datasets(service):
     async def list_all():
         return [album.dataset() for album in service.albums.values()]
 
-    @router.post("", status_code=201)
-    async def register(body: dict):
+    @router.post("", status_code=202)
+    async def register(body: dict, prefer: str = Header()):
         if any(album.name == body["name"] for album in service.albums.values()):
             return problem(409, "Another dataset has this name: choose another one or delete it.")
         if not body["root"].startswith("/images/"):
             return problem(403, "The folder is not under the service's dataset roots.")
-        return service.add(Album(body["name"], 400), is_mapped=False).dataset()
+        return listing(service.add(Album(body["name"], 400), is_mapped=False).dataset()["id"], prefer)
 
-    @router.post("/{id}/rescan")
-    async def rescan(id: str):
-        return {"added": 0, "changed": 0, "removed": 0}
+    @router.post("/{id}/rescan", status_code=202)
+    async def rescan(id: str, prefer: str = Header()):
+        return listing(id, prefer)
+
+    @router.get("/{id}")
+    async def one(id: str):
+        return service.albums[id].dataset()
 
     @router.get("/{id}/samples")
     async def samples(id: str, limit: int = 1000, cursor: int = 0, where: str = ""):
@@ -63,6 +73,17 @@ def datasets(service):
     async def thumbnail(id: str, sid: str, size: int = 256):
         album = service.albums[id]
         return Response(album.picture(album.rows[sid], size), media_type="image/jpeg")
+
+    return router
+
+
+def listings(service):
+    """Jobs that list files, which are asked for by their own id."""
+    router = APIRouter()
+
+    @router.get("/jobs/{id}")
+    async def one_job(id: str):
+        return {"id": id, "status": "complete", "message": "nothing changed", "processed": 400, "total": 400}
 
     return router
 
@@ -277,4 +298,4 @@ def _described(name, values):
     }  # fmt: skip
 
 
-ROUTERS = (datasets, columns, jobs, embeddings, progress, search)
+ROUTERS = (datasets, columns, listings, jobs, embeddings, progress, search)

@@ -19,8 +19,10 @@ def test_embed_makes_vectors_a_map_and_a_file_and_says_what_was_left_out(run, se
     shown = run("embed", flowers)
     assert shown.exit_code == 0
     lines = shown.stdout.splitlines()
-    assert lines[0] == "Registered 'flowers': 5 images"
-    assert lines[1].startswith("Embedding: ")
+    assert lines[0].startswith("Listing: ")
+    registered = lines.index("Registered 'flowers': 5 images")
+    assert lines[registered - 1] == "Listing: 5/5 (100%)"
+    assert lines[registered + 1].startswith("Embedding: ")
     assert "Embedding: 5/5 (100%), 1 skipped" in lines
     assert "       1  unidentified: tulip/broken.png" in lines
     assert lines[-2] == f"4 images embedded with dinov2-base: {tmp_path}/flowers.parquet"
@@ -114,7 +116,7 @@ def test_a_job_that_somebody_cancels_ends_embed_with_1(run, live, flowers, monke
     cancelled = []
 
     def cancel_once(self, state):
-        if not cancelled:
+        if not cancelled and self._title == "Embedding":
             cancelled.append(run("cancel", "flowers").exit_code)
 
     monkeypatch.setattr("serve_app.cli.progress.Lines.show", cancel_once)

@@ -15,6 +15,7 @@ import pytest
 
 from constellate import AsyncConstellate, Constellate, JobFailed, Progress, Refused
 from constellate.routes import Routes
+from serve_app import sources
 from serve_app.api import create_app
 
 PROTOCOLS_OF_OTHERS = {
@@ -74,7 +75,8 @@ def test_a_folder_becomes_vectors_and_a_map_in_one_call(client, flowers):
     )
     assert [skip["file_name"] for skip in found.skipped] == ["tulip/broken.png"]
     ends = [state for state in states if state.is_terminal]
-    assert [(state.status, state.processed) for state in ends] == [("complete", 5), ("complete", 4)]
+    # The files are listed, then embedded, and those with vectors placed.
+    assert [(state.status, state.processed) for state in ends] == [("complete", 5), ("complete", 5), ("complete", 4)]
     assert len(client.coordinates(found.id)) == 4
     assert [sample["label"] for sample in client.samples(found.id)] == ["rose", "rose", "tulip", "tulip", "tulip"]
     (flowers / "tulip" / "broken.png").unlink()
@@ -96,7 +98,7 @@ def test_a_job_of_the_folder_that_runs_is_waited_for(service, client, flowers):
 
     client.embed_folder(flowers, on_progress=go_on)
     assert told[0].job_id == first
-    assert len({state.job_id for state in told}) == 3
+    assert len({state.job_id for state in told}) == 4  # after it come a rescan, vectors and a map
 
 
 def test_a_job_that_ends_badly_is_an_error_with_its_last_state(service, client, flowers):
@@ -105,6 +107,47 @@ def test_a_job_that_ends_badly_is_an_error_with_its_last_state(service, client, 
     with pytest.raises(JobFailed, match="no_valid_images") as failed:
         client.embed_folder(flowers)
     assert (failed.value.progress.status, failed.value.progress.skipped) == ("error", 5)
+
+
+def test_a_folder_becomes_a_dataset_with_progress_and_is_listed_again_afterwards(client, flowers):
+    states = []
+    dataset = client.register_folder(flowers, on_progress=states.append)
+    assert (states[-1].status, states[-1].message, dataset["sample_count"]) == ("complete", "Registered 5 images", 5)
+    (flowers / "tulip" / "broken.png").unlink()
+    again = client.register_folder(flowers, on_progress=states.append)
+    assert (states[-1].message, again["id"], again["sample_count"]) == ("1 removed", dataset["id"], 4)
+
+
+def test_a_registration_that_an_interrupted_program_began_is_waited_for(client, flowers, monkeypatch):
+    gate = threading.Event()
+    scan = sources.scan
+    monkeypatch.setattr(sources, "scan", lambda *args, **kwargs: gate.wait(60) and scan(*args, **kwargs))
+    started = client.start_register("flowers", flowers)
+    with pytest.raises(Refused) as refused:
+        client.start_register("flowers", flowers)
+    assert refused.value.problem["job_id"] == started.job_id
+    told = []
+
+    def go_on(state):
+        told.append(state)
+        gate.set()
+
+    assert client.register_folder(flowers, on_progress=go_on)["id"] == started.dataset_id
+    assert told[0].job_id == started.job_id
+
+
+def test_what_the_listing_finds_is_an_error_with_the_services_reason(client, flowers):
+    (flowers / "list.csv").write_text("colour\nred\n")
+    with pytest.raises(JobFailed, match=r"invalid_request: 'list\.csv' has no column 'file_name'"):
+        client.register_folder(flowers / "list.csv")
+
+
+def test_a_job_that_is_over_cannot_be_cancelled(client, flowers):
+    started = client.start_register("flowers", flowers)
+    list(client.follow(started.dataset_id, started.job_id, "register"))
+    with pytest.raises(Refused) as refused:
+        client.cancel_job(started.job_id)
+    assert refused.value.code == "nothing_running"
 
 
 def test_a_folder_outside_the_roots_is_refused_with_the_services_reason(client, tmp_path):
