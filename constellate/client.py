@@ -86,7 +86,11 @@ class Constellate(Routes):
         """
         wait, watch = self._steps(on_progress)
         dataset, _ = open_folder(self, absolute(str(path)), name, wait, watch)
-        finish_job(self, dataset["id"], "embed", lambda: self.generate(dataset["id"], model_name=model), wait, watch)
+        if dataset["format"] == "bulk":
+            wait_for_vectors(self, dataset["id"], watch)
+        else:
+            dataset_id = dataset["id"]
+            finish_job(self, dataset_id, "embed", lambda: self.generate(dataset_id, model_name=model), wait, watch)
         if with_map:
             finish_job(self, dataset["id"], "reduce", lambda: self.reduce(dataset["id"]), wait, watch)
         return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
@@ -204,6 +208,12 @@ def finish_job(
     if end.status != "complete":
         raise JobFailed(end)
     return end
+
+
+def wait_for_vectors(client: Routes, dataset_id: str, watch: Watch) -> Progress | None:
+    """Wait for the import of the vectors that a dataset came with; None if they are there. Raises `JobFailed`."""
+    newest = next((job for job in client.jobs() if (job["dataset_id"], job["kind"]) == (dataset_id, "import")), None)
+    return None if newest is None else _end_of(client, Started(dataset_id, newest["id"]), "import", watch)
 
 
 def with_graph(

@@ -49,6 +49,8 @@ def root_of(source: str) -> str:
 
 def is_of(dataset: DatasetInfo, source: str) -> bool:
     """Whether a dataset was made from this source: its folder, or the file that names or holds its images."""
+    if dataset["format"] == "bulk":  # its root is where the images lie, which may be a dataset of its own
+        return source == dataset["annotations"]
     if dataset["format"] in ("webdataset", "parquet"):
         return source == (dataset["annotations"] or dataset["root"])
     return source in (dataset["root"], dataset["annotations"])

@@ -16,7 +16,7 @@ from serve_app.errors import RefusedImage
 VectorArray = NDArray[np.float32]
 """(N, D) float32; the rows are in the order of the ids that come with it."""
 
-DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet"]
+DatasetFormat = Literal["folder", "coco", "manifest", "webdataset", "parquet", "bulk"]
 JobKind = Literal["embed", "reduce", "import", "graph", "register", "rescan"]
 JobStatus = Literal["running", "complete", "error", "cancelled"]
 NotifyState = Literal["pending", "delivered", "failed"]
@@ -54,6 +54,8 @@ class SourceFile:
 class Dataset:
     """A registered dataset. `root` is the real path of a folder or a URL; `annotations` is a file or URL, or None.
 
+    Of the format `bulk`, `annotations` is the folder of the parts, and `root` is where their images lie.
+
     `notices` says what the last listing left out or set aside, and why.
     """
 
@@ -65,6 +67,20 @@ class Dataset:
     sample_count: int
     created_at: datetime
     notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PartsVectors:
+    """Vectors in local parts that `constellate bulk` wrote: their folder, model, space, number of rows.
+
+    `digest` changes when the parts are made from other files.
+    """
+
+    folder: str
+    model_name: str
+    space_key: str
+    total: int
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,7 @@ async def register_dataset(
         format=body.format,
         annotations=body.annotations,
     )
+    await services.runner.nudge()  # a dataset may come with vectors to import
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 

@@ -43,6 +43,7 @@ async def register(
             annotations=found.annotations,
             columns=found.columns,
             notices=found.notices,
+            vectors=found.vectors,
         )
 
 
@@ -58,7 +59,7 @@ async def rescan(writer: Writer, settings: Settings, dataset: Dataset) -> ScanCh
     listing = await asyncio.to_thread(Lister(settings).again, dataset)
     async with _scanned(writer, listing) as scan_id:
         found = await asyncio.to_thread(listing.found)
-        return await writer.ask(Datasets.rescan, scan_id, dataset.id, found.columns, found.notices)
+        return await writer.ask(Datasets.rescan, scan_id, dataset.id, found.columns, found.notices, found.vectors)
 
 
 @asynccontextmanager

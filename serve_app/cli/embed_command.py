@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from constellate import Constellate, NothingThere
+from constellate.client import wait_for_vectors
 from constellate.dataset_sources import absolute, is_there, name_of, root_of
 from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
 from serve_app.cli.dataset_commands import file_stem, writable
-from serve_app.cli.embedding import Pipeline, open_dataset
+from serve_app.cli.embedding import Pipeline, open_dataset, shown
 from serve_app.cli.output import console, counted
 from serve_app.cli.service import LocalService, connect, interruptible
 from serve_app.config import Settings
@@ -115,11 +116,17 @@ def _absolute(model: str) -> str:
 def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path) -> None:
     dataset = open_dataset(client, console(), root, name)
     pipeline = Pipeline(client, console(), dataset)
-    embedded = pipeline.generate(model_name=model)
+    if dataset["format"] == "bulk":
+        wait_for_vectors(client, dataset["id"], shown(console()))
+        embedded = None
+    else:
+        embedded = pipeline.generate(model_name=model)
     pipeline.reduce()
     client.export(dataset["id"], target)
-    made_with = client.embeddings(dataset["id"])["model_name"]
-    _say(f"{counted(embedded.processed - embedded.skipped)} embedded with {made_with}: {target}")
+    made = client.embeddings(dataset["id"])
+    made_with = made["model_name"]
+    n_embedded = made["embedding_count"] if embedded is None else embedded.processed - embedded.skipped
+    _say(f"{counted(n_embedded)} embedded with {made_with}: {target}")
 
 
 def _say(text: str) -> None:

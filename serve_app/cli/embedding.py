@@ -74,7 +74,7 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
         UsageError: the name belongs to a dataset of another folder.
     """
     try:
-        dataset, rescanned = open_folder(client, root, name, waiting_for_jobs(client, console), _shown(console))
+        dataset, rescanned = open_folder(client, root, name, waiting_for_jobs(client, console), shown(console))
     except Refused as refused:
         if refused.status == 409 and "dataset_id" in refused.problem:
             taken = name or name_of(root)
@@ -92,10 +92,10 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
 
 def asked(client: Constellate, dataset_id: str, ask: Callable[[], T], console: Console, model: str | None = None) -> T:
     """The answer to a question; the graph that a large set needs first is made under a bar. Raises `JobFailed`."""
-    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), _shown(console), model)
+    return with_graph(client, dataset_id, ask, waiting_for_jobs(client, console), shown(console), model)
 
 
-def _shown(console: Console) -> Watch:
+def shown(console: Console) -> Watch:
     """A function that shows the states of a job and returns the last one."""
     return lambda states, kind: watch(states, console, TITLES[kind])
 

@@ -13,6 +13,7 @@ from serve_app.config import Settings
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.source_columns import SourceColumns
 from serve_app.records import Dataset, DatasetFormat, SourceFile
+from serve_app.sources import bulk
 from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
 from serve_app.sources.roots import check_annotations, check_root
 from serve_app.sources.web import Web
@@ -59,7 +60,8 @@ class Listing:
         columns = self._columns.gathered()
         notices = (*self._notices, *self._columns.notices())
         annotations = None if self._annotations is None else str(self._annotations)
-        return Listed(str(self._root), self._format, annotations, columns, notices)
+        vectors = bulk.vectors(bulk.parts(Path(annotations or ""))) if self._format == "bulk" else None
+        return Listed(str(self._root), self._format, annotations, columns, notices, vectors)
 
 
 class Lister:
@@ -80,6 +82,9 @@ class Lister:
 
     def place_of(self, dataset: Dataset) -> Place:
         """Where a dataset lies. Raises as `place`, where the folder was moved or the roots were changed."""
+        if dataset.format == "bulk":  # the images may lie where the service may not read
+            parts, _ = self._checked(dataset.annotations or "", None)
+            return bulk.images_root(bulk.parts(Path(str(parts)))), parts
         return self._checked(dataset.root, dataset.annotations)
 
     def new(self, root: str, annotations: str | None, wanted: WantedFormat) -> Listing:
@@ -92,6 +97,8 @@ class Lister:
         notices: list[str] = []
         folder, file = self._checked(root, annotations)
         format, file = sources.detect(folder, file, wanted, self._web, notices)
+        if format == "bulk":
+            folder = bulk.images_root(bulk.parts(folder)) if isinstance(folder, Path) else folder
         return Listing((folder, file), format, self._web, notices, may_be_empty=False)
 
     def again(self, dataset: Dataset) -> Listing:

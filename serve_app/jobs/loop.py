@@ -17,6 +17,7 @@ from serve_app.errors import ServiceError, StaleAttempt
 from serve_app.jobs.embed_job import EmbedJob, FileEmbedder
 from serve_app.jobs.listing import Lister
 from serve_app.jobs.listing_job import listing_job
+from serve_app.jobs.parts_job import parts_job
 from serve_app.jobs.retrying import FIT_AGAIN, UNTIL_BACK
 from serve_app.records import Claim
 from serve_app.services import Writer
@@ -196,6 +197,8 @@ class JobLoop:
                     await FIT_AGAIN.until_answered(lambda: self._projector.graph(claim), what="the reducer")
                 case "register" | "rescan":
                     await listing_job(claim, self._writer, self._lister)
+                case "import" if "parts" in claim.params:
+                    await parts_job(claim, self._writer)
                 case "import":  # no more rows can arrive once the job can be claimed
                     await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:

@@ -9,7 +9,7 @@ from typing import IO
 
 from serve_app.errors import InvalidRequest
 from serve_app.records import DatasetFormat, SourceFile
-from serve_app.sources import coco, folder, image_table, manifest, webdataset
+from serve_app.sources import bulk, coco, folder, image_table, manifest, webdataset
 from serve_app.sources.cloud import Bucket
 from serve_app.sources.detection import CONTAINERS, FILE_SUFFIXES, WantedFormat, detect, open_manifest
 from serve_app.sources.examination import examined
@@ -68,6 +68,9 @@ def _pages(
         return
     if annotations is None:
         raise InvalidRequest(f"a {format} dataset needs its annotation file")
+    if format == "bulk":
+        yield from _in_parts(root, annotations, page_size, web, notices)
+        return
     if format == "manifest":
         yield from _named(root, annotations, page_size, web, notices)
         return
@@ -88,6 +91,23 @@ def _named(
         listed = manifest.images(file, annotations.name, web.allows, root=folder, base=base, notices=notices)
         folders = (b"", base) if base else (b"",)
         yield from examined(root, listed, page_size, web, base=base, folders=folders, notices=notices)
+
+
+def _in_parts(
+    root: Path | Url, parts: Path | Url, page_size: int, web: Web, notices: list[str]
+) -> Iterator[list[SourceFile]]:
+    """The images that parts of `constellate bulk` name. Where the service may not read them, they are not examined."""
+    if isinstance(parts, Url):
+        raise InvalidRequest("parts of `constellate bulk` are read from folders of this machine only")
+    listed = bulk.images(bulk.parts(parts), web.allows, notices)
+    if web.reads(root):
+        yield from examined(root, listed, page_size, web, notices=notices)
+        return
+    while page := list(islice(listed, page_size)):
+        yield page
+    notices.append(
+        f"the images lie in {root}, which is not below one of DATASET_ROOTS: search and map work, pictures are refused"
+    )
 
 
 def _files(root: Path | Url, suffixes: frozenset[bytes], notices: list[str]) -> Iterator[SourceFile]:

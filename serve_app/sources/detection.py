@@ -10,14 +10,14 @@ from typing import IO, Literal, cast
 
 from serve_app.errors import InvalidRequest
 from serve_app.records import DatasetFormat
-from serve_app.sources import coco, folder, image_table, manifest, webdataset
+from serve_app.sources import bulk, coco, folder, image_table, manifest, webdataset
 from serve_app.sources.cloud import Bucket
 from serve_app.sources.listing import open_listing, skip_mark
 from serve_app.sources.reading import open_container
 from serve_app.sources.web import NO_WEB, Web
 from serve_app.urls import WEB, Url
 
-WantedFormat = Literal["auto", "folder", "coco", "manifest", "webdataset", "parquet"]
+WantedFormat = Literal["auto", "folder", "coco", "manifest", "webdataset", "parquet", "bulk"]
 
 COCO_NAMES = (
     "annotations.json",
@@ -60,6 +60,8 @@ def detect(
 ) -> tuple[DatasetFormat, Path | Url | None]:
     """Find out a dataset's format and its annotation file, or check those that the caller gives.
 
+    A folder that has parts of `constellate bulk` is of the format `bulk`, and the folder is the annotation file.
+
     Without an annotation file, the function looks in `root` for the names of `COCO_NAMES` and then `MANIFEST_NAMES`, in
     this order. A file with such a name counts only if it is COCO or has a column of file names; otherwise it is set
     aside, and `notices` gets a sentence that says why. If there is no such file, the dataset is a folder of images. If
@@ -76,6 +78,10 @@ def detect(
         return "folder", None
     if annotations is not None:
         return (wanted if wanted != "auto" else _format_of(annotations, web)), annotations
+    if wanted in ("auto", "bulk") and isinstance(root, Path) and bulk.is_there(root):
+        return "bulk", root
+    if wanted == "bulk":
+        raise InvalidRequest("the folder has no parts of `constellate bulk` (part-00000.parquet, …)")
     if wanted in CONTAINERS:
         return cast(DatasetFormat, wanted), None
     if wanted in ("auto", "coco") and isinstance(root, Path) and (coco_file := _well_known_coco(root, aside)):

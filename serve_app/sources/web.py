@@ -16,16 +16,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urljoin
 
 import httpcore
 
-from serve_app.errors import InvalidRequest, RefusedImage, Unavailable
+from serve_app.errors import InvalidRequest, OutsideRoots, RefusedImage, Unavailable
 from serve_app.sources.addresses import is_public
 from serve_app.sources.files import UNKNOWN, check_size
 from serve_app.sources.remote import change_mark
-from serve_app.sources.roots import Roots, allows
+from serve_app.sources.roots import Roots, allows, require_root
 from serve_app.sources.shortage import raise_shortage
 from serve_app.urls import Url, parse
 
@@ -141,6 +142,14 @@ class Web:
     def allows(self, url: Url) -> bool:
         """Whether a URL of the web or of a bucket is below a root."""
         return allows(url, self._roots)
+
+    def reads(self, root: Path | Url) -> bool:
+        """Whether a dataset's root, a real path or a URL, is below a root."""
+        try:
+            require_root(str(root), self._roots)
+        except OutsideRoots:
+            return False
+        return True
 
     def read(self, url: Url, *, max_bytes: int) -> bytes:
         """The bytes at a URL.

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
-from serve_app.records import Dataset, DatasetFormat, Sample, ScanChange, SourceFile
+from serve_app.records import Dataset, DatasetFormat, PartsVectors, Sample, ScanChange, SourceFile
 from serve_app.store import filtering, scans, sets
 from serve_app.store.column_rows import GivenColumns
+from serve_app.store.imports import insert_parts
 from serve_app.store.job_rows import running_job
 from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.retired import retire
@@ -72,8 +73,9 @@ class Datasets:
         annotations: str | None,
         columns: GivenColumns | None = None,
         notices: Sequence[str] = (),
+        vectors: PartsVectors | None = None,
     ) -> Dataset:
-        """Turn a scan into a new dataset, with the columns that its source has.
+        """Turn a scan into a new dataset, with the columns that its source has, and begin to import its vectors.
 
         Raises:
             NameTaken: a dataset has this name; the message is its id.
@@ -88,11 +90,18 @@ class Datasets:
             found = Listed(root, format, annotations, columns, tuple(notices))
             scans.register(session, scan_id, dataset_id, name, found)
             _forget_scan(session, scan_id)
+            if vectors is not None:
+                insert_parts(session, dataset_id, vectors)
             return require_dataset(session, dataset_id)
 
     @write
     def rescan(
-        self, scan_id: str, dataset_id: str, columns: GivenColumns | None = None, notices: Sequence[str] = ()
+        self,
+        scan_id: str,
+        dataset_id: str,
+        columns: GivenColumns | None = None,
+        notices: Sequence[str] = (),
+        vectors: PartsVectors | None = None,
     ) -> ScanChange:
         """Replace a dataset's samples, notices, and the columns of its source, by a scan; samples keep their id.
 
@@ -109,6 +118,8 @@ class Datasets:
             _require_scan(session, scan_id)
             change = scans.rescan(session, scan_id, dataset_id, columns, notices)
             _forget_scan(session, scan_id)
+            if vectors is not None:
+                insert_parts(session, dataset_id, vectors)
         return change
 
     @write

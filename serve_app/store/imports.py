@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from serve_app.errors import JobRunning
-from serve_app.records import FileStamp, ImportedRows, Job, Skip
-from serve_app.store import job_rows, staging
-from serve_app.store.datasets import require_dataset
+from serve_app.errors import DatasetNotFound, JobRunning
+from serve_app.records import FileStamp, ImportedRows, Job, PartsVectors, Skip
+from serve_app.store import job_rows, sets, staging
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import write
+from serve_app.store.retired import wipe
 from serve_app.store.running_jobs import Leases, Pace
 from serve_app.store.schema import create_vector_tables, dimensions
 from serve_app.store.session import Session
@@ -55,7 +55,8 @@ class Imports:
             DiskFull: the disk has no room for the vectors.
         """
         with self._database.transaction() as session:
-            require_dataset(session, dataset_id)
+            if session.row("SELECT 1 FROM datasets WHERE id = ?", dataset_id) is None:
+                raise DatasetNotFound(f"there is no dataset '{dataset_id}'")
             require_room_for(session, self._database.path.parent, total, dimension)
             running = job_rows.running_job(session, dataset_id)
             if running is not None:
@@ -92,6 +93,41 @@ class Imports:
         return job_rows.public(row, self._pace)
 
     @write
+    def begin(self, job_id: str, attempt: int, *, model_name: str, space_key: str, dimension: int, total: int) -> Job:
+        """Tie an import of local parts to its space before its first block; what an attempt before it staged goes.
+
+        Raises:
+            StaleAttempt: the job was cancelled, or another attempt has claimed it.
+            InvalidRequest: vectors of this dimension cannot be stored.
+            DiskFull: the disk has no room for the vectors.
+        """
+        with self._database.transaction() as session:
+            row = job_rows.guard(session, job_id, attempt)
+            for table in job_rows.staged_in(row):
+                wipe(session, table, job_id)
+            session.q("DELETE FROM job_skips WHERE job_id = ?", job_id)
+            require_room_for(session, self._database.path.parent, total, dimension)
+            is_new_dimension = dimension not in dimensions(session)
+            if is_new_dimension:
+                create_vector_tables(session, dimension)
+            row = job_rows.update(
+                session,
+                row,
+                model_name=model_name,
+                space_key=space_key,
+                dimension=dimension,
+                total=total,
+                embedded=0,
+                skipped=0,
+                params=json.dumps(json.loads(row.params) | {"placed": 0}),
+                message="Reading vectors",
+            )
+        if is_new_dimension:
+            self._database.checkpoint()  # moves the new tables from the write-ahead log into the file
+        self._pace.start(row.id, 0)
+        return job_rows.public(row, self._pace)
+
+    @write
     def put(self, job_id: str, attempt: int, block_no: int, rows: ImportedRows, *, lease_s: float) -> Job:
         """Stage and count a block of rows in one transaction, and extend the lease; the call is safe to repeat.
 
@@ -109,6 +145,27 @@ class Imports:
         self._leases.extend(job_id, lease_s)
         self._pace.note(job_id, row.processed)
         return job_rows.public(row, self._pace)
+
+
+def insert_parts(session: Session, dataset_id: str, vectors: PartsVectors) -> None:
+    """Add a job that imports local parts, unless the dataset's current set came from the very same."""
+    current = sets.current(session, dataset_id)
+    if (
+        current is not None
+        and json.loads(job_rows.load(session, current.job_id).params).get("digest") == vectors.digest
+    ):
+        return
+    job_rows.insert(
+        session,
+        dataset_id,
+        "import",
+        total=vectors.total,
+        model_name=vectors.model_name,
+        force=False,
+        params=json.dumps({"parts": vectors.folder, "digest": vectors.digest}),
+        vectors_job_id=None,
+        scan_no=session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id),
+    )
 
 
 def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> JobRow:
@@ -135,13 +192,14 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
     skips = [Skip(*_names(found, skip.sample_id), skip.reason, skip.detail) for skip in skips]
     staging.put_skips(session, space, skips, first_position=row.skipped)
     processed = row.processed + len(keep) + len(skips)
+    params = json.loads(row.params)
     return job_rows.update(
         session,
         row,
         embedded=row.embedded + len(keep),
         skipped=row.skipped + len(skips),
         last_block=block_no,
-        params=json.dumps({"placed": json.loads(row.params).get("placed", 0) + placed}),
+        params=json.dumps(params | {"placed": params.get("placed", 0) + placed}),
         message=f"Receiving {processed:,} of {row.total:,} vectors",
     )
 

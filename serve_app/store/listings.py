@@ -14,6 +14,7 @@ from serve_app.errors import JobRunning, NameTaken
 from serve_app.records import Job, JobKind, ScanChange
 from serve_app.store import job_rows, scans
 from serve_app.store.datasets import require_dataset
+from serve_app.store.imports import insert_parts
 from serve_app.store.job_rows import COLUMNS, JobRow
 from serve_app.store.methods import write
 from serve_app.store.retired import retire, wipe
@@ -123,6 +124,8 @@ class Listings:
                 message = _summary(change)
             retire(session, "scan_files", job_id)
             row = job_rows.finish(session, row, "complete", message, total=row.embedded)
+            if found.vectors is not None:
+                insert_parts(session, row.dataset_id, found.vectors)
         self._pace.stop(job_id)
         return job_rows.public(row, self._pace)
 

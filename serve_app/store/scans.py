@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from serve_app.records import DatasetFormat, ScanChange, SourceFile
+from serve_app.records import DatasetFormat, PartsVectors, ScanChange, SourceFile
 from serve_app.store import column_rows, sets
 from serve_app.store.column_rows import GivenColumns
 from serve_app.store.job_rows import utc_now
@@ -30,7 +30,8 @@ _SCANNED = (
 class Listed:
     """What a whole listing found besides its files: where they lie, and the columns and notices of their source.
 
-    `root` is a real path or a URL, and `annotations` is a file, a folder of parts, a URL or None.
+    `root` is a real path or a URL, and `annotations` is a file, a folder of parts, a URL or None. `vectors` lie beside
+    the names, and are imported once the listing is taken over.
     """
 
     root: str
@@ -38,6 +39,7 @@ class Listed:
     annotations: str | None
     columns: GivenColumns | None = None
     notices: tuple[str, ...] = ()
+    vectors: PartsVectors | None = None
 
 
 def table_of(files: Sequence[SourceFile]) -> pa.Table:
