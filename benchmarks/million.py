@@ -104,9 +104,11 @@ class Asked:
                 pass
 
     def register(self, manifest: Path) -> str:
-        """Register a manifest; returns the dataset's id."""
+        """Register a manifest by a job and wait for its end; returns the dataset's id."""
         body = {"name": manifest.stem, "root": str(manifest.parent), "format": "manifest", "annotations": str(manifest)}
-        found: str = self.http.post("/datasets", json=body).raise_for_status().json()["id"]
+        answer = self.http.post("/datasets", json=body, headers={"Prefer": "respond-async"}).raise_for_status().json()
+        self.finish(answer["job_id"])
+        found: str = answer["dataset_id"]
         return found
 
     def send(self, dataset: str, file: Path) -> str:
