@@ -59,6 +59,14 @@ class SetInfo(TypedDict):
     has_reduction: bool
 
 
+class MapInfo(TypedDict):
+    """How a map was made: images fitted by UMAP, images placed beside them later, and landmarks of a large one."""
+
+    fitted: int
+    placed: int
+    landmarks: int | None
+
+
 class EmbeddingsInfo(TypedDict):
     """The state of one set of vectors and its map; `sets` has all sets of the dataset, the one made last first."""
 
@@ -68,6 +76,7 @@ class EmbeddingsInfo(TypedDict):
     model_name: str | None
     has_reduction: bool
     sets: list[SetInfo]
+    map: NotRequired[MapInfo | None]
 
 
 class SkipInfo(TypedDict):

@@ -196,12 +196,16 @@ class Routes:
         body = {"force": force, **_given(model_name=model_name, notify_url=notify_url)}
         return self._started(f"/datasets/{dataset_id}/embeddings/generate", body)
 
-    def reduce(self, dataset_id: str, *, notify_url: str | None = None, model: str | None = None) -> str:
+    def reduce(
+        self, dataset_id: str, *, redraw: bool = False, notify_url: str | None = None, model: str | None = None
+    ) -> str:
         """Start the 2D map and return the job's id; `notify_url` is told when it ends.
 
+        Images that the last map has stay where they are, unless `redraw` lays out all of them anew.
         Raises `Refused` (409, with `job_id`) while a job runs.
         """
-        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", _given(notify_url=notify_url), model)
+        body = {"redraw": redraw, **_given(notify_url=notify_url)}
+        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", body, model)
 
     def graph(self, dataset_id: str, *, k: int = 15, model: str | None = None) -> str:
         """Start finding `k` neighbours of every vector, which questions about large sets need; returns the job's id."""

@@ -23,7 +23,7 @@ from serve_app.jobs.listing import Lister
 from serve_app.jobs.loop import JobLoop
 from serve_app.policy import MAX_PAIRWISE_ROWS, Policy
 from serve_app.projection.fit_process import graph_of_set
-from serve_app.records import Block, Skip
+from serve_app.records import Block, Layout, Skip
 from serve_app.search.searcher import LocalSearcher
 from serve_app.search.set_files import SetFiles
 from serve_app.service_record import ServiceRecord
@@ -71,7 +71,8 @@ class LineProjector:
         stored = await self._writer.ask(Vectors.current, claim.dataset.id)
         numbers = np.arange(stored.count, dtype=np.float64)
         points = np.stack([numbers, -numbers], axis=1)
-        await self._writer.ask(Vectors.put_points, claim.job.id, claim.attempt, stored.job_id, points)
+        layout = Layout(points, note="; drawn anew" if claim.params["redraw"] else "")
+        await self._writer.ask(Vectors.put_points, claim.job.id, claim.attempt, stored.job_id, layout)
 
     async def graph(self, claim):
         await graph_job(claim, self._writer, self._sets, InProcess())

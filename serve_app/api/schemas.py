@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
-from serve_app.records import Dataset, EmbeddingStatus, Job, Neighbour, Sample, ScanChange, SetStatus, Skip
+from serve_app.records import Dataset, EmbeddingStatus, Job, MapMade, Neighbour, Sample, ScanChange, SetStatus, Skip
 from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.column_records import ColumnInfo, ColumnsChange, RefusedRows, TagChange, ValueCount
@@ -64,6 +64,7 @@ RECORDS = (
         has_reduction=True,
         sample_count=5,
         sets=[SetStatus("dinov2-base", SPACE, 768, embedding_count=4, job_id=JOB_ID, has_reduction=True)],
+        map=MapMade(fitted=4),
     ),
     Neighbour("rose/b.png", "rose/b.png", "rose", score=0.93),
     ValueCount("rose", 2),

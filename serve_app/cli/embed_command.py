@@ -41,6 +41,9 @@ def embed(
         str | None, typer.Option(help="A DINOv2 model or a checkpoint folder.", show_default="the service's")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The Parquet file to write.", show_default="NAME.parquet")] = None,
+    redraw: Annotated[
+        bool, typer.Option("--redraw", help="Lay the whole map out anew. Otherwise images that are on it stay there.")
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave a service started for this running.")] = False,
 ) -> None:
     """Embed a folder of images, compute its 2D map, and write both to a Parquet file.
@@ -63,7 +66,7 @@ def embed(
     target = writable(out or Path(f"{file_stem(name or name_of(root))}.parquet"))
     with interruptible(), _service(settings, root, model, keep=keep) as (client, is_temporary):
         try:
-            _run(client, root, name, model, target)
+            _run(client, root, name, model, target, redraw=redraw)
         except KeyboardInterrupt:
             _say(
                 "Interrupted. What is embedded is kept: the same command goes on from there."
@@ -113,7 +116,7 @@ def _absolute(model: str) -> str:
         return model  # the service may know this name; if not, it refuses it
 
 
-def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path) -> None:
+def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path, *, redraw: bool) -> None:
     dataset = open_dataset(client, console(), root, name)
     pipeline = Pipeline(client, console(), dataset)
     if dataset["format"] == "bulk":
@@ -121,7 +124,7 @@ def _run(client: Constellate, root: str, name: str | None, model: str | None, ta
         embedded = None
     else:
         embedded = pipeline.generate(model_name=model)
-    pipeline.reduce()
+    pipeline.reduce(redraw=redraw)
     client.export(dataset["id"], target)
     made = client.embeddings(dataset["id"])
     made_with = made["model_name"]

@@ -42,6 +42,13 @@ def test_embedding_a_folder_again_takes_up_what_changed(run, embedded, flowers):
     assert "Rescanned 'flowers': nothing changed" in run("embed", flowers).stdout
 
 
+def test_a_map_is_drawn_anew_for_whoever_asks(run, embedded, flowers):
+    with Constellate(embedded.settings.url) as client:
+        for options, message in (((), "on the map"), (("--redraw",), "drawn anew")):
+            assert run("embed", flowers, *options).exit_code == 0
+            assert client.jobs()[0]["message"].endswith(message)
+
+
 def test_a_second_name_makes_a_second_dataset(run, embedded, flowers, tmp_path):
     assert run("embed", flowers, "--name", "blossoms").exit_code == 0
     assert (tmp_path / "blossoms.parquet").is_file()

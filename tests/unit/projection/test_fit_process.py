@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from serve_app.errors import Conflict, InvalidRequest, WorkerCrashed
-from serve_app.projection.fit_process import FitProcess, fit_set
+from serve_app.projection.fit_process import FitProcess, fit_set, place_in_set
 from serve_app.projection.reduction import Projection
 
 PATIENCE_S = 60
@@ -36,6 +36,12 @@ def fit(folder, projection, on_progress):
     if folder.name == "broken":
         raise ZeroDivisionError("a bug")
     return np.full((2, 2), os.getpid(), np.float64)
+
+
+def place(folder, projection, kept, on_progress):
+    """As `fit`, but what is kept is moved one to the right."""
+    fit(folder, projection, on_progress)
+    return kept + [1, 0]
 
 
 def warm():
@@ -116,6 +122,17 @@ async def test_one_process_serves_fit_after_fit_also_after_errors():
     assert np.array_equal(await process.fit(Path("again"), Projection(), Pids()), first)
 
 
+async def test_placing_waits_for_its_turn_and_a_cancelled_one_ends_its_process_as_a_fit_does():
+    process, pids, kept = FitProcess(fit, warm, place=place), Pids(), np.zeros((3, 2))
+    placing = asyncio.create_task(process.place(Path("endless"), Projection(), kept, pids))
+    await asyncio.wait_for(pids.seen.wait(), PATIENCE_S)
+    waiting = asyncio.create_task(process.place(Path("next"), Projection(), kept, Pids()))
+    await asyncio.sleep(0)
+    placing.cancel()
+    assert (await asyncio.wait_for(waiting, PATIENCE_S)).tolist() == [[1, 0]] * 3
+    await ended(psutil.Process(pids.pids[0]))
+
+
 async def test_a_fit_ends_with_the_process_that_asked_for_it(tmp_path):
     """Otherwise a killed reducer would leave a fit that computes for nobody."""
     script = tmp_path / "parent.py"
@@ -132,3 +149,5 @@ async def test_a_fit_ends_with_the_process_that_asked_for_it(tmp_path):
 def test_vectors_that_were_replaced_before_the_fit_began_are_a_conflict(tmp_path):
     with pytest.raises(Conflict):
         fit_set(tmp_path / "gone", Projection(), lambda phase, done, total: None)
+    with pytest.raises(Conflict):
+        place_in_set(tmp_path / "gone", Projection(), np.zeros((3, 2)), lambda phase, done, total: None)
