@@ -41,7 +41,7 @@ def fit(folder, projection, on_progress):
 def place(folder, projection, kept, on_progress):
     """As `fit`, but what is kept is moved one to the right."""
     fit(folder, projection, on_progress)
-    return kept + [1, 0]
+    return np.add(kept, [1, 0])
 
 
 def warm():
