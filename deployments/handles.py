@@ -75,6 +75,8 @@ BULK_METHODS: frozenset[str] = frozenset(
         Vectors.rows,
         Vectors.export,
         Vectors.matching,
+        Vectors.values,
+        Vectors.files,
     )
 )
 """Store methods whose time grows with the dataset; the others answer in milliseconds unless something is wrong."""

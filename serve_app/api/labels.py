@@ -29,7 +29,6 @@ from serve_app.records import VectorArray
 from serve_app.search.neighbours import Neighbours
 from serve_app.search.similarity import normalised
 from serve_app.services import Services
-from serve_app.store.column_rows import FIXED
 from serve_app.store.columns import Columns
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
@@ -93,10 +92,8 @@ async def label_by_phrases(
     if len(options.phrases) * len(options.templates) > MAX_TEXTS:
         raise InvalidRequest(f"phrases times templates are more than {MAX_TEXTS:,}")
     names = [options.column, f"{options.column}_score"]
-    if not all(map(column_file.is_name, names)):
-        raise InvalidRequest("a column has a name of at most 94 printable characters")
-    if taken := FIXED & {name.casefold() for name in names}:
-        raise InvalidRequest(f"the name {min(taken)!r} is taken by the listing, tags or vectors")
+    for name in names:
+        column_file.require_free_name(name)
     model = await model_of_set(dataset_id, services, model)
     phrases, space_key = await _phrase_vectors(services, model, options)
     ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where, model)

@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
 from serve_app.records import Dataset, EmbeddingStatus, Job, MapMade, Neighbour, Sample, ScanChange, SetStatus, Skip
+from serve_app.search.finding_records import Cluster, Keep, Leak, Medoid, Mislabeled, Twin, Valued
 from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.column_records import ColumnInfo, ColumnsChange, RefusedRows, TagChange, ValueCount
@@ -67,6 +68,12 @@ RECORDS = (
         map=MapMade(fitted=4),
     ),
     Neighbour("rose/b.png", "rose/b.png", "rose", score=0.93),
+    Twin("rose/b.png", "rose/b.png", "rose", 0.991, "drop", "0.991 like rose/a.png, which has more pixels"),
+    Valued("rose/b.png", "rose/b.png", "test"),
+    Leak(SAMPLE_ID, SAMPLE_ID, "train", Valued("rose/b.png", "rose/b.png", "test"), 0.991, exact=False),
+    Mislabeled("tulip/c.png", "tulip/c.png", "tulip", "rose", 0.62),
+    Medoid(SAMPLE_ID, SAMPLE_ID),
+    Cluster(0, 3, Medoid(SAMPLE_ID, SAMPLE_ID), None, "rose", 0.67),
     ValueCount("rose", 2),
     ColumnInfo(
         "label", "text", False, "listing", 5, 2, [ValueCount("tulip", 3), ValueCount("rose", 2)], min=None, max=None
@@ -104,6 +111,9 @@ _UpTo1000 = Annotated[int, Field(ge=1, le=MAX_NEIGHBOURS), BeforeValidator(_digi
 NeighbourLimit = Annotated[_UpTo1000, Query(description="samples to return")]
 NeighbourCount = Annotated[_UpTo1000, Query(alias="k", description="neighbours to average over")]
 DiverseCount = Annotated[_UpTo1000, Query(alias="n", description="samples to choose")]
+MinSize = Annotated[
+    int, Field(ge=2, le=MAX_PAGE), BeforeValidator(_digits), Query(description="least samples of a cluster")
+]
 Threshold = Annotated[
     float,
     Field(gt=0, le=1, allow_inf_nan=False),
@@ -118,6 +128,9 @@ Cursor = Annotated[
     Annotated[str, StringConstraints(pattern="^[0-9]{1,18}-[0-9]{1,18}$")] | SkipJsonSchema[None],
     Query(description="`next_cursor` of the page before; 409 when the listing has been replaced since"),
 ]
+
+ColumnText = Annotated[str, StringConstraints(min_length=1, max_length=100)]
+ColumnName = Annotated[ColumnText, Query(description="a column, as a filter names it")]
 
 WhereText = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 Where = Annotated[
@@ -135,6 +148,17 @@ RequiredSetModel = Annotated[
 SetModel = Annotated[
     ModelName | SkipJsonSchema[None],
     Query(description="the model whose set is meant, as `sets` of the status lists it; without it the set made last"),
+]
+KeepChoice = Annotated[
+    Keep | SkipJsonSchema[None],
+    Query(description="which of near-duplicates to keep: the one of most pixels, the oldest file, the first name"),
+]
+Labelled = Annotated[
+    WhereText | SkipJsonSchema[None],
+    Query(description="a filter: what the choice keeps away from"),
+]
+Balance = Annotated[
+    ColumnText | SkipJsonSchema[None], Query(description="a column whose values get equal shares of the choice")
 ]
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -264,6 +288,14 @@ class DuplicateGroups(BaseModel):
         description="images whose every neighbour in the graph is a near-duplicate, so that there may be more; "
         "a graph with a larger `k` finds them",
     )
+
+
+class KeptGroups(BaseModel):
+    """Groups of near-duplicates with what to do: the first of each group is the one to keep."""
+
+    threshold: float = Field(examples=[0.95])
+    groups: list[list[Twin]]
+    incomplete: int = Field(0, description="as without `keep`")
 
 
 class Point(BaseModel):

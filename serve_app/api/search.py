@@ -1,20 +1,29 @@
 """Routes that compare vectors by cosine similarity: neighbours, duplicates, outliers, a diverse choice."""
 
 import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Annotated
 
+import pyarrow as pa
 from fastapi import APIRouter, File, UploadFile
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
+from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Scope
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
+from serve_app.api.plans import FILES, Format, PlanFormat, plan
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import (
+    Balance,
     DiverseCount,
     DuplicateGroups,
+    KeepChoice,
+    KeptGroups,
+    Labelled,
     NeighbourCount,
     NeighbourLimit,
     NeighbourList,
@@ -31,6 +40,7 @@ from serve_app.errors import (
     GraphNeeded,
     InvalidFilter,
     InvalidImage,
+    InvalidRequest,
     ModelUnavailable,
     NoEmbeddings,
     NoTextTower,
@@ -39,12 +49,21 @@ from serve_app.errors import (
     UnknownModel,
     UnsupportedMediaType,
 )
-from serve_app.records import Skip
+from serve_app.records import Neighbour, Skip
+from serve_app.search.finding_records import Keep, Twin
+from serve_app.search.findings import Findings
 from serve_app.search.neighbours import Neighbours
 from serve_app.services import Services
+from serve_app.store.datasets import Datasets
 from serve_app.store.vectors import Vectors
+from serve_app.urls import is_url
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
+
+
+_CHOSEN = {**dict.fromkeys(("sample_id", "file_name", "label"), pa.string()), "score": pa.float64()}
+_LINKED = {"group": pa.int64(), **_CHOSEN}
+_TWIN = {**_LINKED, "action": pa.string(), "reason": pa.string()}
 
 
 class JsonRoute(APIRoute):
@@ -162,16 +181,54 @@ async def model_of_set(dataset_id: str, services: Services, model: str | None = 
     return name
 
 
-@router.get("/duplicates", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
+@router.get(
+    "/duplicates",
+    response_model=DuplicateGroups | KeptGroups,
+    responses=FILES | problems.documented(InvalidFilter, InvalidRequest, NoEmbeddings, DatasetNotFound, GraphNeeded),
+)
 async def find_duplicates(
-    dataset_id: str, services: ServicesNow, threshold: Threshold = 0.95, where: Where = None, model: SetModel = None
-) -> DuplicateGroups:
+    dataset_id: str,
+    services: ServicesNow,
+    threshold: Threshold = 0.95,
+    keep: KeepChoice = None,
+    where: Where = None,
+    model: SetModel = None,
+    format: Format = "json",
+) -> DuplicateGroups | KeptGroups | Response:
     """Find groups of near-duplicates: samples linked by a cosine of at least `threshold`.
 
-    Above 30,000 images the links are those of the graph; `POST /datasets/{id}/graph` makes it.
+    Without `keep` links form chains. With it, each group has one sample to keep, which all others of the group are
+    near-duplicates of, and says why. Above 30,000 images the links are those of the graph; `POST
+    /datasets/{id}/graph` makes it.
     """
+    if keep is not None:
+        return await _kept(services, dataset_id, threshold, keep, where, model, format)
     found = await services.searcher.ask(Neighbours.duplicates, dataset_id, threshold, where, model)
+    if format != "json":
+        return await asyncio.to_thread(plan, _grouped(found.groups), _LINKED, "duplicates", format)
     return DuplicateGroups(threshold=threshold, groups=found.groups, incomplete=found.incomplete)
+
+
+async def _kept(
+    services: Services,
+    dataset_id: str,
+    threshold: float,
+    keep: Keep,
+    where: str | None,
+    model: str | None,
+    format: PlanFormat,
+) -> KeptGroups | Response:
+    if keep == "oldest" and is_url((await services.writer.ask(Datasets.get, dataset_id)).root):
+        raise InvalidRequest("the ages of files behind a URL are not known; keep largest or first")
+    found = await services.searcher.ask(Findings.kept_twins, dataset_id, threshold, keep, where)
+    if format != "json":
+        return await asyncio.to_thread(plan, _grouped(found.groups), _TWIN, "duplicates", format)
+    return KeptGroups(threshold=threshold, groups=found.groups, incomplete=found.incomplete)
+
+
+def _grouped(groups: Sequence[Sequence[Neighbour | Twin]]) -> Iterator[dict[str, object]]:
+    """The rows of a file: the members of groups, which are numbered from 1."""
+    return ({"group": n, **asdict(member)} for n, group in enumerate(groups, start=1) for member in group)
 
 
 @router.get("/outliers", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
@@ -190,9 +247,26 @@ async def find_outliers(
     return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where, model))
 
 
-@router.get("/diverse", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound))
+@router.get(
+    "/diverse",
+    response_model=NeighbourList,
+    responses=FILES | problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, Conflict),
+)
 async def choose_diverse(
-    dataset_id: str, services: ServicesNow, n: DiverseCount = 50, where: Where = None, model: SetModel = None
-) -> NeighbourList:
-    """Choose `n` samples that cover the dataset; they are returned in the order of choice."""
-    return NeighbourList(items=await services.searcher.ask(Neighbours.diverse, dataset_id, n, where, model))
+    dataset_id: str,
+    services: ServicesNow,
+    n: DiverseCount = 50,
+    where: Where = None,
+    labelled: Labelled = None,
+    balance: Balance = None,
+    model: SetModel = None,
+    format: Format = "json",
+) -> NeighbourList | Response:
+    """Choose `n` samples that cover the dataset; they are returned in the order of choice.
+
+    The choice keeps away from what `labelled` chooses, and takes turns among the values of the column `balance`.
+    """
+    found = await services.searcher.ask(Neighbours.diverse, dataset_id, n, where, labelled, balance, model)
+    if format != "json":
+        return await asyncio.to_thread(plan, map(asdict, found), _CHOSEN, "diverse", format)
+    return NeighbourList(items=found)

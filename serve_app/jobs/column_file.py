@@ -116,6 +116,14 @@ def is_name(name: str) -> bool:
     return bool(name.strip()) and len(name) <= MAX_NAME and name.isprintable()
 
 
+def require_free_name(name: str) -> None:
+    """Return if a new column can have this name. Raises `InvalidRequest`."""
+    if not is_name(name):
+        raise InvalidRequest(f"{name[:MAX_NAME]!r} is no name: use at most {MAX_NAME} printable characters")
+    if name.casefold() in FIXED:
+        raise InvalidRequest(f"the name {name!r} is taken by the listing, tags or vectors")
+
+
 def _check_number(n_columns: int) -> None:
     if n_columns > MAX_COLUMNS:
         raise InvalidRequest(f"the file has {n_columns:,} columns; the limit is {MAX_COLUMNS}")

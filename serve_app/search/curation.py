@@ -5,11 +5,13 @@ cosine similarities; functions neither copy nor change it. This module knows row
 repeatable.
 """
 
+from collections import deque
+
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.records import VectorArray
-from serve_app.search.pairs import OnStep, nearest, tiles
+from serve_app.search.pairs import TILE_ROWS, OnStep, nearest, tiles
 
 # float32 products of equal rows differ from 1 by less than this. Without the margin, threshold 1 would miss copies.
 ROUNDING = 1e-6
@@ -108,7 +110,14 @@ def outlier_scores(matrix: VectorArray, k: int, *, on_step: OnStep | None = None
     return scores.clip(-1.0, 1.0)
 
 
-def diverse(matrix: VectorArray, n: int, *, on_step: OnStep | None = None) -> NDArray[np.intp]:
+def diverse(
+    matrix: VectorArray,
+    n: int,
+    *,
+    closest: NDArray[np.float32] | None = None,
+    classes: NDArray[np.integer] | None = None,
+    on_step: OnStep | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
     """Choose rows that cover the set: each next row is the least similar to all rows chosen before.
 
     This is the k-centre greedy algorithm; its radius is at most twice the smallest possible (Gonzalez 1985; Sener &
@@ -117,19 +126,57 @@ def diverse(matrix: VectorArray, n: int, *, on_step: OnStep | None = None) -> ND
 
     Args:
         matrix: (N, D), normalised.
-        n: the number of rows; it is lowered to N.
+        n: the number of rows; it is lowered to the number of those that may be chosen.
+        closest: (N,) similarities to the nearest of the rows that are chosen already; infinite where a row must not be
+            chosen. The array is changed.
+        classes: (N,) numbers; the classes take turns, the largest first, for as long as each has rows.
         on_step: called after each choice.
 
     Returns:
-        min(n, N) different rows in the order of choice.
+        Different rows in the order of choice, and their similarities to the nearest row chosen before, 0 for the first.
     """
-    chosen = np.empty(min(n, len(matrix)), dtype=np.intp)
-    closest = np.full(len(matrix), -np.inf, dtype=np.float32)
-    for place in range(len(chosen)):
-        row = closest.argmin() if place else np.vecdot(matrix, matrix.mean(axis=0)).argmax()
+    is_first = closest is None
+    if closest is None:
+        closest = np.full(len(matrix), -np.inf, dtype=np.float32)
+    turns = _turns(closest, classes)
+    n = min(n, sum(len(rows) for rows in turns))
+    chosen, scores = np.empty(n, np.intp), np.zeros(n, np.float32)
+    for place in range(n):
+        rows = turns.popleft()
+        if is_first and not place:
+            row = rows[np.vecdot(matrix, matrix.mean(axis=0))[rows].argmax()]
+        else:
+            row = rows[closest[rows].argmin()]
+            scores[place] = closest[row]
         chosen[place] = row
         np.maximum(closest, np.vecdot(matrix, matrix[row]), out=closest)
         closest[row] = np.inf
+        turns.append(rows)
+        while turns and np.isposinf(closest[turns[0]]).all():
+            turns.popleft()
         if on_step is not None:
-            on_step(place + 1, len(chosen))
-    return chosen
+            on_step(place + 1, n)
+    return chosen, scores.clip(-1.0, 1.0)
+
+
+def _turns(closest: NDArray[np.float32], classes: NDArray[np.integer] | None) -> deque[NDArray[np.intp]]:
+    """The rows of each class that may be chosen, the largest class first."""
+    rows = np.flatnonzero(~np.isposinf(closest))
+    if classes is None:
+        return deque([rows] if len(rows) else [])
+    by_class = rows[np.argsort(classes[rows], kind="stable")]
+    groups = np.split(by_class, np.flatnonzero(np.diff(classes[by_class])) + 1)
+    return deque(sorted((group for group in groups if len(group)), key=lambda group: -len(group)))
+
+
+def closest_to(matrix: VectorArray, others: VectorArray, *, on_step: OnStep | None = None) -> NDArray[np.float32]:
+    """(N,) the similarity of each row to the nearest of (M, D) others, -inf without others; N·M·D operations."""
+    closest = np.full(len(matrix), -np.inf, dtype=np.float32)
+    starts = [(start, of) for start in range(0, len(matrix), TILE_ROWS) for of in range(0, len(others), TILE_ROWS)]
+    for done, (start, of) in enumerate(starts, start=1):
+        rows = slice(start, start + TILE_ROWS)
+        best = (matrix[rows] @ others[of : of + TILE_ROWS].T).max(axis=1)
+        np.maximum(closest[rows], best, out=closest[rows])
+        if on_step is not None:
+            on_step(done, len(starts))
+    return closest

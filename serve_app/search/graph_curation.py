@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from serve_app.search.curation import ROUNDING, Link, groups_of, joined, members_of
 from serve_app.search.graph_file import GraphFile
+from serve_app.search.twins import Across, Kept, pairs_across
 
 BLOCK_ROWS = 2**16
 
@@ -60,6 +61,74 @@ def mean_similarities(graph: GraphFile, rows: Rows, k: int) -> NDArray[np.float3
         missing = k - is_counted.sum(axis=1)
         scores.append((np.where(is_counted, similarities, 0).sum(axis=1) + missing * similarities[:, -1]) / k)
     return np.concatenate(scores).astype(np.float32).clip(-1.0, 1.0)
+
+
+def kept(
+    graph: GraphFile, rows: Rows, order: NDArray[np.intp], threshold: float, contents: NDArray[np.int32]
+) -> tuple[Kept, int]:
+    """What `twins.kept` returns, by the links that the graph has, and the number of rows that may have more twins."""
+    left, right, scores, incomplete = _links(graph, rows, threshold)
+    left, right, scores = np.concatenate([left, right]), np.concatenate([right, left]), np.tile(scores, 2)
+    by_left = np.argsort(left, kind="stable")
+    right, scores, starts = right[by_left], scores[by_left], _starts(left, len(contents))
+    by_content, copies = np.argsort(contents, kind="stable"), _starts(contents, len(contents))
+    found = Kept.nothing(len(contents))
+    is_alone = (np.diff(starts) == 0) & (np.diff(copies)[contents] == 1)
+    found.rows[is_alone] = np.flatnonzero(is_alone)
+    for row in order[~is_alone[order]]:
+        if found.rows[row] < 0:
+            of_content = by_content[copies[contents[row]] : copies[contents[row] + 1]]
+            found.decide(int(row), of_content, 1.0)
+            links = slice(starts[row], starts[row + 1])
+            found.decide(int(row), right[links], scores[links])
+    return found, incomplete
+
+
+def across(
+    graph: GraphFile, rows: Rows, classes: NDArray[np.int32], threshold: float, contents: NDArray[np.int32]
+) -> tuple[Across, int]:
+    """What `twins.across` returns, by the links that the graph has.
+
+    Returns:
+        The pairs, and the number of rows that may have a twin which the graph does not know: all their neighbours are
+        so similar, and none is of another class.
+    """
+    best, twin = np.full(len(classes), -np.inf, np.float32), np.full(len(classes), -1, np.int64)
+    incomplete = 0
+    for start, places, similarities in _blocks(graph, rows):
+        own = slice(start, start + len(places))
+        is_other = (places >= 0) & (classes[places] != classes[own, None])
+        scores = np.where(is_other, similarities, -np.inf)
+        place = scores.argmax(axis=1)[:, None]
+        best[own] = np.take_along_axis(scores, place, axis=1)[:, 0]
+        twin[own] = np.take_along_axis(places, place, axis=1)[:, 0]
+        incomplete += int(((similarities[:, -1] >= threshold - ROUNDING) & ~is_other.any(axis=1)).sum())
+    return pairs_across(twin, best, classes, threshold, contents), incomplete
+
+
+def neighbours(graph: GraphFile, rows: Rows, k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """(n, k) places of the nearest neighbours that the graph knows, -1 outside the part, and their similarities."""
+    blocks = [(places[:, :k], similarities[:, :k]) for _, places, similarities in _blocks(graph, rows)]
+    return np.concatenate([places for places, _ in blocks]), np.concatenate([scores for _, scores in blocks])
+
+
+def _links(
+    graph: GraphFile, rows: Rows, threshold: float
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], int]:
+    """Both (L,) ends and the similarities of the graph's links, and the number of rows that may have more."""
+    found = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))]
+    incomplete = 0
+    for start, places, similarities in _blocks(graph, rows):
+        row, place = np.nonzero((places >= 0) & (similarities >= threshold - ROUNDING))
+        found.append(((row + start).astype(np.int32), places[row, place], np.minimum(similarities[row, place], 1.0)))
+        incomplete += int((similarities[:, -1:] >= threshold - ROUNDING).sum())
+    left, right, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return left, right, scores, incomplete
+
+
+def _starts(sorted_by: NDArray[np.int32], n: int) -> NDArray[np.intp]:
+    """(n + 1,) where the elements of each number from 0 to n - 1 begin once they are sorted."""
+    return np.concatenate([[0], np.cumsum(np.bincount(sorted_by, minlength=n))])
 
 
 def _blocks(graph: GraphFile, rows: Rows) -> Iterator[tuple[int, NDArray[np.int32], NDArray[np.float32]]]:

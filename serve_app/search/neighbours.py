@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from serve_app.errors import Conflict, GraphNeeded, InvalidRequest, Overloaded, SampleNotFound
 from serve_app.policy import MAX_PAIRWISE_ROWS
 from serve_app.records import NearDuplicates, Neighbour, VectorArray
-from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.curation import closest_to, diverse, near_duplicates, outlier_scores
 from serve_app.search.graph_curation import linked_groups, mean_similarities
 from serve_app.search.graph_file import DEFAULT_K, MAX_K, GraphFile
 from serve_app.search.pairs import OnStep
 from serve_app.search.part import Part, neighbours
 from serve_app.search.set_files import SetFiles
+from serve_app.search.set_values import values
 from serve_app.search.similarity import best_of, normalised, top_k
 from serve_app.services import Writer
 
@@ -51,6 +52,7 @@ class Neighbours:
 
     def __init__(self, writer: Writer, folder: Path, *, max_pairwise_rows: int = MAX_PAIRWISE_ROWS) -> None:
         self._sets = SetFiles(folder, writer)
+        self._writer = writer
         self._max_pairwise_rows = max_pairwise_rows
         self._n_long = 0
 
@@ -145,16 +147,27 @@ class Neighbours:
         return part.neighbours(places, scores[places])
 
     async def diverse(
-        self, dataset_id: str, n: int, where: str | None = None, model: str | None = None
+        self,
+        dataset_id: str,
+        n: int,
+        where: str | None = None,
+        labelled: str | None = None,
+        balance: str | None = None,
+        model: str | None = None,
     ) -> list[Neighbour]:
         """`n` samples that cover the dataset (k-centre greedy), in the order of choice.
 
-        `score` is the similarity to the nearest sample chosen before; the first sample scores 0.
+        `score` is the similarity to the nearest sample chosen before; the first sample scores 0. The choice keeps away
+        from the samples that the filter `labelled` chooses as if it had begun with them, and takes turns among the
+        values of the column `balance`; samples without a value are one group more.
         """
         part = await self._sets.part(dataset_id, where, model)
-        places = await self._long(lambda on_step: diverse(part.matrix(on_step), n, on_step=on_step))
-        chosen = part.of.matrix[places if part.rows is None else part.rows[places]]
-        scores = [float((chosen[:i] @ chosen[i]).max()) if i else 0.0 for i in range(len(places))]
+        away = None if labelled is None else await self._sets.part(dataset_id, labelled, model)
+        if away is not None and away.of.version != part.of.version:
+            raise Conflict("The vectors were replaced while they were read; ask again.")
+        classes = None if balance is None else await values(self._writer, dataset_id, part.of, balance)
+        codes = None if classes is None else classes.codes if part.rows is None else classes.codes[part.rows]
+        places, scores = await self._long(lambda on_step: _spread(part, n, away, codes, on_step))
         return part.neighbours(places, scores)
 
     async def forget(self, dataset_id: str) -> None:
@@ -211,3 +224,17 @@ class Neighbours:
     def _over(self, computing: asyncio.Future[R]) -> None:
         self._n_long -= 1
         computing.exception()  # or asyncio would log that nobody retrieved it
+
+
+def _spread(
+    part: Part, n: int, away: Part | None, classes: NDArray[np.int32] | None, on_step: OnStep
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Places of a diverse choice and their scores; none of them lies in `away`."""
+    matrix = part.matrix(on_step)
+    closest = None
+    if away is not None and len(away):
+        closest = closest_to(matrix, away.matrix(on_step), on_step=on_step)
+        is_away = np.zeros(len(part.of.matrix), bool)
+        is_away[slice(None) if away.rows is None else away.rows] = True
+        closest[is_away[slice(None) if part.rows is None else part.rows]] = np.inf
+    return diverse(matrix, n, closest=closest, classes=classes, on_step=on_step)

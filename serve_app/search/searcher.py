@@ -1,4 +1,4 @@
-"""Asks the questions of `Neighbours` by name, so that one method can carry all questions between processes."""
+"""Asks the questions of `Neighbours` and `Findings` by name, so that one method carries all between processes."""
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 from serve_app.errors import InvalidRequest
 from serve_app.policy import MAX_PAIRWISE_ROWS
+from serve_app.search.findings import Findings
 from serve_app.search.neighbours import Neighbours
 from serve_app.services import Writer
 
@@ -15,20 +16,21 @@ R = TypeVar("R")
 
 QUESTIONS: Mapping[str, Callable[..., Awaitable[object]]] = {
     method.__qualname__: method
-    for name, method in vars(Neighbours).items()
+    for owner in (Neighbours, Findings)
+    for name, method in vars(owner).items()
     if inspect.iscoroutinefunction(method) and not name.startswith("_")
 }
-"""The questions that can be asked: the public methods of `Neighbours` by qualified name."""
+"""The questions that can be asked: the public methods of both by qualified name."""
 
 
 class LocalSearcher:
-    """A `services.Searcher` that maps the vectors into this process; `folder` holds their files; see `Neighbours`."""
+    """A `services.Searcher` that maps the vectors into this process; `folder` holds their files; see `Findings`."""
 
     def __init__(self, writer: Writer, folder: Path, *, max_pairwise_rows: int = MAX_PAIRWISE_ROWS) -> None:
-        self._neighbours = Neighbours(writer, folder, max_pairwise_rows=max_pairwise_rows)
+        self._findings = Findings(writer, folder, max_pairwise_rows=max_pairwise_rows)
 
     async def ask(self, question: Callable[Concatenate[Any, P], Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """See `services.Searcher.ask`. Raises `InvalidRequest` if `question` is no method of `Neighbours`."""
+        """See `services.Searcher.ask`. Raises `InvalidRequest` if `question` is no method of `Findings`."""
         return cast(R, await self.ask_named(question.__qualname__, args, kwargs))
 
     async def ask_named(self, name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
@@ -36,4 +38,4 @@ class LocalSearcher:
         question = QUESTIONS.get(name)
         if question is None:
             raise InvalidRequest(f"there is no question '{name}'")
-        return await question(self._neighbours, *args, **kwargs)
+        return await question(self._findings, *args, **kwargs)

@@ -88,14 +88,11 @@ def detect(
         return _noticed("coco", coco_file, aside, notices)
     if wanted in ("auto", "manifest") and (manifest_file := _well_known_manifest(root, web, aside)):
         return _noticed("manifest", manifest_file, aside, notices)
+    aside += _perhaps_coco(root)
     if wanted == "auto":
-        contents = _contents(root, aside)
-        if isinstance(root, Path):
-            aside += _perhaps_coco(root)
-        return _noticed(contents, None, aside, notices)
+        return _noticed(_contents(root, aside), None, aside, notices)
     names = ", ".join(COCO_NAMES if wanted == "coco" else MANIFEST_NAMES)
-    others = _perhaps_coco(root) if wanted == "coco" and isinstance(root, Path) else []
-    found = "".join(f"; {sentence}" for sentence in (*aside, *others))
+    found = "".join(f"; {sentence}" for sentence in aside)
     raise InvalidRequest(f"no {wanted} file in the folder (looked for {names}){found}; name it in 'annotations'")
 
 
@@ -224,8 +221,10 @@ def _well_known_coco(root: Path, aside: list[str]) -> Path | None:
     return None
 
 
-def _perhaps_coco(root: Path) -> list[str]:
-    """A sentence for each file of another name that begins like COCO."""
+def _perhaps_coco(root: Path | Url) -> list[str]:
+    """A sentence for each local file of another name that begins like COCO."""
+    if not isinstance(root, Path):
+        return []
     paths = [path for pattern in OTHER_COCO_NAMES for path in sorted(islice(root.glob(pattern), MAX_CANDIDATES))]
     known = [path for pattern in COCO_NAMES for path in islice(root.glob(pattern), MAX_CANDIDATES)]
     return [

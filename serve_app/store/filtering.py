@@ -148,6 +148,22 @@ def valued(session: Session, dataset_id: str, name: str) -> tuple[str, str, str]
     return None if listed is None else (*listed, "")
 
 
+def require_valued(session: Session, dataset_id: str, name: str) -> tuple[str, str, str]:
+    """What `valued` returns; a name that is no column is the mistake that it would be in a filter.
+
+    Raises:
+        InvalidFilter: the dataset has no column of the name.
+    """
+    found = valued(session, dataset_id, name)
+    if found is None:
+        from serve_app.store.where import condition
+
+        word = name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
+        condition(f"{word} IS NULL", _filterable(stored(session, dataset_id), dataset_id))
+        raise InvalidFilter(f"0: there is no column {name[:100]!r}")
+    return found
+
+
 def _join(column: Stored) -> str:
     alias = f"v{column.column_id}"
     return (

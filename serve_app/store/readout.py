@@ -181,6 +181,41 @@ def column_page(
     return _ipc(rows.drop_columns(["ordinal"]).cast(schema))
 
 
+def values_page(
+    session: Session, now: Current, column: tuple[str, str, str], after: int, limit: int
+) -> tuple[bytes, int | None]:
+    """`ordinal` and `value` of the samples in (after, after + limit] that have one, and the next `after`.
+
+    `column` is an answer of `filtering.valued`.
+    """
+    kind, value, joins = column
+    rows = session.arrow(
+        f"SELECT s.ordinal, {value} AS value FROM samples s{joins} WHERE s.dataset_id = ? "
+        f"AND s.ordinal > ? AND s.ordinal <= ? AND ({value}) IS NOT NULL",
+        *(now.dataset_id, after, after + limit),
+    )
+    schema = pa.schema([("ordinal", pa.int64()), ("value", filtering.ARROW_TYPES[kind])])
+    return _ipc(rows.cast(schema)), _next(now, after, limit)
+
+
+def files_page(session: Session, now: Current, after: int, limit: int) -> tuple[bytes, int | None]:
+    """`ordinal`, `pixels`, `bytes` and `mtime_ns` of the samples in (after, after + limit], and the next `after`.
+
+    Pixels are null where no numbers `width` and `height` are known.
+    """
+    sides = [filtering.valued(session, now.dataset_id, side) for side in ("width", "height")]
+    known = [side for side in sides if side is not None and side[0] == "number"]
+    pixels = " * ".join(value for _, value, _ in known) if len(known) == 2 else "NULL"
+    rows = session.arrow(
+        f"SELECT s.ordinal, ({pixels})::DOUBLE AS pixels, s.size_bytes AS bytes, "
+        "CASE WHEN contains(s.file_name, '://') THEN -1 ELSE s.mtime_ns END AS mtime_ns "
+        f"FROM samples s{''.join(joins for _, _, joins in known)} "
+        "WHERE s.dataset_id = ? AND s.ordinal > ? AND s.ordinal <= ?",
+        *(now.dataset_id, after, after + limit),
+    )
+    return _ipc(rows), _next(now, after, limit)
+
+
 def _next(now: Current, after: int, limit: int) -> int | None:
     """The ordinal after which the next page begins; None after the last sample."""
     return after + limit if after + limit < now.sample_count - 1 else None

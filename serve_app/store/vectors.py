@@ -232,6 +232,34 @@ class Vectors:
             only = filtering.choose(session, dataset_id, where, model=current.model_name)
             return readout.matching(session, current, only)
 
+    def values(self, dataset_id: str, *, version: str, after: int, limit: int, column: str) -> tuple[bytes, int | None]:
+        """A page of a column as one Arrow IPC stream of `ordinal` and `value`, and the next `after` (None at the end).
+
+        Samples without a value are left out; those without a vector are not. `after` is -1 for the first page.
+
+        Raises:
+            DatasetNotFound, NoEmbeddings, Conflict, InvalidRequest: as `names`.
+            InvalidFilter: the dataset has no such column.
+        """
+        require_limit(limit)
+        with self._database.read() as session:
+            current = _require_version(session, dataset_id, version)
+            found = filtering.require_valued(session, dataset_id, column)
+            return readout.values_page(session, current, found, after, limit)
+
+    def files(self, dataset_id: str, *, version: str, after: int, limit: int) -> tuple[bytes, int | None]:
+        """A page of what is known of files as one Arrow IPC stream, and the next `after` (None at the end).
+
+        The columns are ordinal, pixels (null if unknown), bytes and mtime_ns (-1 if unknown). `after` is -1 for the
+        first page.
+
+        Raises:
+            DatasetNotFound, NoEmbeddings, Conflict, InvalidRequest: as `names`.
+        """
+        require_limit(limit)
+        with self._database.read() as session:
+            return readout.files_page(session, _require_version(session, dataset_id, version), after, limit)
+
     def points(
         self, dataset_id: str, *, after: str | None, limit: int, where: str | None = None, model: str | None = None
     ) -> tuple[bytes, str | None]:

@@ -29,7 +29,8 @@ async def test_a_question_is_asked_by_its_name(searcher, dataset):
 
 def test_only_the_public_methods_can_be_asked():
     names = ("similar", "search", "best_of", "duplicates", "forget", "outliers", "diverse")
-    assert set(QUESTIONS) == {f"Neighbours.{name}" for name in names}
+    findings = ("kept_twins", "leaks", "mislabeled", "clusters")
+    assert set(QUESTIONS) == {f"Neighbours.{name}" for name in names} | {f"Findings.{name}" for name in findings}
 
 
 @pytest.mark.parametrize(

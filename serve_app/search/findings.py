@@ -1,0 +1,182 @@
+"""Finds what to act on in a dataset: twins to drop, leaks, wrong labels, clusters.
+
+This module knows ids, names and columns; the numerics are in `twins`, `graph_curation`, `label_doubts`, `clustering`.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from serve_app.errors import InvalidRequest
+from serve_app.search import clustering, graph_curation, set_values, twins
+from serve_app.search.finding_records import (
+    Cluster,
+    Clusters,
+    Keep,
+    KeptTwins,
+    Leak,
+    Leaks,
+    Medoid,
+    Mislabeled,
+    Value,
+    Valued,
+)
+from serve_app.search.keeping import Wishes
+from serve_app.search.label_doubts import MAX_LABELS, label_doubts
+from serve_app.search.neighbours import Neighbours
+from serve_app.search.pairs import nearest
+from serve_app.search.part import Part
+from serve_app.search.set_values import Values
+
+
+class Findings(Neighbours):
+    """Further questions; see `Neighbours`.
+
+    `kept_twins`, `leaks` and `clusters` need a graph of more than `max_pairwise_rows` vectors: `GraphNeeded`.
+    """
+
+    async def kept_twins(self, dataset_id: str, threshold: float, keep: Keep, where: str | None = None) -> KeptTwins:
+        """Near-duplicates, each with the sample that is kept in its place: they are twins, whatever else is dropped.
+
+        The samples are gone through in the order of `keep`. Each is kept unless it is a twin of one kept before.
+        """
+        part = await self._sets.part(dataset_id, where)
+        graph = await self._graph(dataset_id, part, 1)
+        files = await set_values.files(self._writer, dataset_id, part.of)
+        wishes = await asyncio.to_thread(Wishes, part, files, keep)
+        contents, order, incomplete = part.contents(), wishes.order, 0
+        if graph is not None:
+            found, incomplete = await self._long(
+                lambda _: graph_curation.kept(graph, part.rows, order, threshold, contents)
+            )
+        else:
+            found = await self._long(
+                lambda on_step: twins.kept(part.matrix(on_step), order, threshold, contents, on_step=on_step)
+            )
+        return KeptTwins([wishes.explained(group, found) for group in found.groups(order)], incomplete)
+
+    async def leaks(self, dataset_id: str, column: str, threshold: float, where: str | None = None) -> Leaks:
+        """Twins whose values of a column differ, each sample with the best: exact copies first, then by cosine.
+
+        Samples without a value are left out.
+
+        Raises:
+            InvalidFilter: the dataset has no such column.
+        """
+        whole = await self._sets.part(dataset_id, where)
+        values = await set_values.values(self._writer, dataset_id, whole.of, column)
+        part, codes = _valued(whole, values)
+        contents, incomplete = part.contents(), 0
+        if graph := await self._graph(dataset_id, part, 1):
+            found, incomplete = await self._long(
+                lambda _: graph_curation.across(graph, part.rows, codes, threshold, contents)
+            )
+        else:
+            found = await self._long(
+                lambda on_step: twins.across(part.matrix(on_step), codes, threshold, contents, on_step=on_step)
+            )
+        ends = [_named(part, places, values.distinct, codes) for places in (found.rows, found.twins)]
+        items = [
+            Leak(one.sample_id, one.file_name, one.value, twin, float(score), bool(is_exact))
+            for one, twin, score, is_exact in zip(*ends, found.scores, found.is_exact, strict=True)
+        ]
+        return Leaks(items, incomplete)
+
+    async def mislabeled(self, dataset_id: str, limit: int | None, where: str | None = None) -> list[Mislabeled]:
+        """The samples whose vectors speak most for another label than theirs, the most doubtful first.
+
+        Samples without a label are left out. It takes N·D·(D + 2·C) operations for C labels, and no graph.
+
+        Raises:
+            InvalidRequest: there are too many labels.
+        """
+        whole = await self._sets.part(dataset_id, where)
+        labels = set_values.of_labels(whole.of)
+        part, codes = _valued(whole, labels)
+        present, own = np.unique(codes, return_inverse=True)
+        if len(present) > MAX_LABELS:
+            raise InvalidRequest(
+                f"{len(present):,} different labels are too many to doubt; the limit is {MAX_LABELS:,}"
+            )
+        if len(present) < 2:
+            return []
+        others, scores = await self._long(
+            lambda on_step: label_doubts(part.matrix(on_step), own.astype(np.int32), len(present), on_step=on_step)
+        )
+        places = np.argsort(-scores, kind="stable")[:limit]
+        places = places[scores[places] > 0]
+        found = part.neighbours(places, scores[places])
+        suggested = [labels.distinct[present[other]] for other in others[places]]
+        return [
+            Mislabeled(sample.sample_id, sample.file_name, str(sample.label), str(other), sample.score)
+            for sample, other in zip(found, suggested, strict=True)
+        ]
+
+    async def clusters(
+        self, dataset_id: str, min_size: int, where: str | None = None, *, with_members: bool = False
+    ) -> Clusters:
+        """Dense groups, the largest first; a medoid is the sample closest to the mean of its cluster.
+
+        With members, the answer has a row for each sample that belongs to a cluster.
+        """
+        part = await self._sets.part(dataset_id, where)
+        numbers = await self._clusters(dataset_id, part, min_size)
+        places = await asyncio.to_thread(clustering.medoids, part.of.matrix, part.rows, numbers)
+        labels = set_values.of_labels(part.of)
+        codes = labels.codes if part.rows is None else labels.codes[part.rows]
+        sizes = np.bincount(numbers[numbers >= 0], minlength=len(places))
+        best, counts = clustering.majorities(numbers, codes, len(places))
+        items = [
+            Cluster(
+                cluster=number,
+                size=int(sizes[number]),
+                medoid=Medoid(medoid.sample_id, medoid.file_name),
+                name=None,
+                label=str(labels.distinct[best[number]]) if counts[number] else None,
+                share=float(counts[number] / sizes[number]) if counts[number] else None,
+            )
+            for number, medoid in enumerate(part.neighbours(places, [0.0] * len(places)))
+        ]
+        return Clusters(items, int((numbers < 0).sum()), _members(part, numbers) if with_members else None)
+
+    async def _clusters(self, dataset_id: str, part: Part, min_size: int) -> NDArray[np.int32]:
+        """(n,) numbers of clusters, -1 for none."""
+        k = min(clustering.NEIGHBOURS, len(part) - 1)
+        if k < 1:
+            return np.full(len(part), -1, np.int32)
+        if graph := await self._graph(dataset_id, part, k):
+            found = await asyncio.to_thread(graph_curation.neighbours, graph, part.rows, k)
+        else:
+            found = await self._long(lambda on_step: nearest(part.matrix(on_step), k, on_step=on_step))
+        return await self._long(lambda on_step: clustering.clusters_of(found[0], min_size, on_step=on_step))
+
+
+def _valued(part: Part, values: Values) -> tuple[Part, NDArray[np.int32]]:
+    """The samples of a part that have a value, and the codes of their values."""
+    codes = values.codes if part.rows is None else values.codes[part.rows]
+    places = np.flatnonzero(codes >= 0)
+    if len(places) == len(codes):
+        return part, codes
+    return replace(part, rows=places if part.rows is None else part.rows[places]), codes[places]
+
+
+def _members(part: Part, numbers: NDArray[np.int32]) -> pa.Table:
+    """sample_id, file_name, label and cluster of the samples that belong to one."""
+    places = np.flatnonzero(numbers >= 0)
+    rows = pa.array(places if part.rows is None else part.rows[places])
+    table = part.of.rows.select(["sample_id", "file_name", "label"]).take(rows)
+    return table.append_column("cluster", pa.array(numbers[places])).combine_chunks()
+
+
+def _named(
+    part: Part, places: NDArray[np.integer], distinct: list[Value], codes: NDArray[np.int32]
+) -> Iterable[Valued]:
+    found = part.neighbours(places, np.zeros(len(places)))
+    return [
+        Valued(sample.sample_id, sample.file_name, distinct[code])
+        for sample, code in zip(found, codes[places], strict=True)
+    ]
