@@ -138,6 +138,12 @@ class AsyncConstellate:
     duplicates = _awaited(Constellate.duplicates)
     outliers = _awaited(Constellate.outliers)
     diverse = _awaited(Constellate.diverse)
+    twins = _awaited(Constellate.twins)
+    leaks = _awaited(Constellate.leaks)
+    mislabeled = _awaited(Constellate.mislabeled)
+    clusters = _awaited(Constellate.clusters)
+    put_clusters = _awaited(Constellate.put_clusters)
+    save_plan = _awaited(Constellate.save_plan)
 
     async def _in_thread(self, call: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)

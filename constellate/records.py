@@ -97,6 +97,65 @@ class NeighbourInfo(TypedDict):
     score: float
 
 
+class TwinInfo(NeighbourInfo):
+    """A sample of a group of near-duplicates: `action` is "keep" or "drop", and `reason` says why."""
+
+    action: str
+    reason: str
+
+
+class ValuedInfo(TypedDict):
+    """A sample with its value of a column."""
+
+    sample_id: str
+    file_name: str
+    value: str | float | bool
+
+
+class LeakInfo(ValuedInfo):
+    """A sample with a twin of another value; `exact` says that both files have the same bytes."""
+
+    twin: ValuedInfo
+    score: float
+    exact: bool
+
+
+class MislabeledInfo(TypedDict):
+    """A sample whose label is doubtful; `score` is how much more likely the suggested one is, in (0, 1]."""
+
+    sample_id: str
+    file_name: str
+    label: str
+    suggested_label: str
+    score: float
+
+
+class MedoidInfo(TypedDict):
+    """The sample in the middle of a cluster."""
+
+    sample_id: str
+    file_name: str
+
+
+class ClusterInfo(TypedDict):
+    """A dense group of samples; `label` is the most frequent one, and `share` how much of the cluster has it."""
+
+    cluster: int
+    size: int
+    medoid: MedoidInfo
+    name: str | None
+    label: str | None
+    share: float | None
+
+
+class ClustersInfo(TypedDict):
+    """Clusters, the largest first, and the number of samples in none."""
+
+    method: str
+    noise: int
+    items: list[ClusterInfo]
+
+
 class SampleInfo(TypedDict):
     """An image of a dataset."""
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from constellate.findings import Findings
 from constellate.records import (
     ColumnInfo,
     DatasetInfo,
@@ -31,7 +32,7 @@ from constellate.wire import LONG_ANSWER_S, Wire
 ExportFormat = Literal["parquet", "arrow", "csv", "coco", "yolo", "list"]
 
 
-class Routes:
+class Routes(Findings):
     """Calls of the HTTP API; each raises `Unreachable` or `Refused`.
 
     `model` names one of a dataset's sets of vectors, as `embeddings` lists them; without it the set made last is meant.
@@ -309,7 +310,7 @@ class Routes:
         self, dataset_id: str, *, threshold: float, where: str | None = None, model: str | None = None
     ) -> list[list[NeighbourInfo]]:
         """Groups of samples, or of those that a filter chooses, linked by a cosine of at least `threshold`."""
-        answer = self._survey(dataset_id, "duplicates", where, model, threshold=threshold)
+        answer = self._finding(dataset_id, "duplicates", {"threshold": threshold}, where, model)
         return cast(list[list[NeighbourInfo]], answer["groups"])
 
     def outliers(
@@ -319,13 +320,26 @@ class Routes:
 
         Neighbours are looked for among the samples that a filter chooses too.
         """
-        return cast(list[NeighbourInfo], self._survey(dataset_id, "outliers", where, model, k=k, limit=limit)["items"])
+        params = {"k": k, "limit": limit}
+        return cast(list[NeighbourInfo], self._finding(dataset_id, "outliers", params, where, model)["items"])
 
     def diverse(
-        self, dataset_id: str, *, n: int, where: str | None = None, model: str | None = None
+        self,
+        dataset_id: str,
+        *,
+        n: int,
+        where: str | None = None,
+        labelled: str | None = None,
+        balance: str | None = None,
+        model: str | None = None,
     ) -> list[NeighbourInfo]:
-        """`n` samples that cover the dataset, or what a filter chooses of it, in the order of choice."""
-        return cast(list[NeighbourInfo], self._survey(dataset_id, "diverse", where, model, n=n)["items"])
+        """`n` samples that cover the dataset, or what a filter chooses of it, in the order of choice.
+
+        The choice keeps away from what the filter `labelled` chooses, and takes turns among the values of the column
+        `balance`.
+        """
+        params = {"n": n, **_given(labelled=labelled, balance=balance)}
+        return cast(list[NeighbourInfo], self._finding(dataset_id, "diverse", params, where, model)["items"])
 
     def export(
         self,
@@ -383,13 +397,6 @@ class Routes:
             if not page.get("next_cursor"):
                 return
             params = {**fixed, "cursor": page["next_cursor"]}
-
-    def _survey(
-        self, dataset_id: str, question: str, where: str | None, model: str | None, **numbers: float
-    ) -> dict[str, Any]:
-        params: dict[str, str | float] = {**numbers, **_given(where=where, model=model)}
-        answer = self._request("GET", f"/datasets/{dataset_id}/{question}", params=params, timeout_s=LONG_ANSWER_S)
-        return cast(dict[str, Any], answer.json())
 
 
 _ASYNC = {"Prefer": "respond-async"}

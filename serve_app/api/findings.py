@@ -12,7 +12,7 @@ from starlette.responses import Response
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
 from serve_app.api.plans import FILES, Format, file_of, plan
-from serve_app.api.schemas import ColumnName, Limit, MinSize, Threshold, Where
+from serve_app.api.schemas import ColumnName, Limit, MinSize, SetModel, Threshold, Where
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,
@@ -80,13 +80,14 @@ async def find_leaks(
     column: ColumnName = "split",
     threshold: Threshold = 0.95,
     where: Where = None,
+    model: SetModel = None,
     format: Format = "json",
 ) -> LeakList | Response:
     """Find twins with different values of a column, such as test images that are in the training split too.
 
     Exact copies come first, then by cosine; each sample is there with its best twin, and a pair once.
     """
-    found = await services.searcher.ask(Findings.leaks, dataset_id, column, threshold, where)
+    found = await services.searcher.ask(Findings.leaks, dataset_id, column, threshold, where, model)
     if format != "json":
         return await asyncio.to_thread(plan, map(_leak_row, found.items), _LEAK, "leaks", format)
     return LeakList(column=column, threshold=threshold, incomplete=found.incomplete, items=found.items)
@@ -94,13 +95,18 @@ async def find_leaks(
 
 @router.get("/mislabeled", response_model=MislabeledList, responses=FILES | _PROBLEMS)
 async def find_mislabeled(
-    dataset_id: str, services: ServicesNow, limit: Limit = 100, where: Where = None, format: Format = "json"
+    dataset_id: str,
+    services: ServicesNow,
+    limit: Limit = 100,
+    where: Where = None,
+    model: SetModel = None,
+    format: Format = "json",
 ) -> MislabeledList | Response:
     """Find samples whose labels the vectors speak against, the most doubtful first; `method` says how.
 
     Samples without a label have no say and are not listed.
     """
-    found = await services.searcher.ask(Findings.mislabeled, dataset_id, limit, where)
+    found = await services.searcher.ask(Findings.mislabeled, dataset_id, limit, where, model)
     if format != "json":
         return await asyncio.to_thread(plan, map(asdict, found), _MISLABELED, "mislabeled", format)
     return MislabeledList(method=label_doubts.METHOD, items=found)
@@ -108,13 +114,20 @@ async def find_mislabeled(
 
 @router.get("/clusters", response_model=ClusterList, responses=FILES | _PROBLEMS)
 async def find_clusters(
-    dataset_id: str, services: ServicesNow, min_size: MinSize = 5, where: Where = None, format: Format = "json"
+    dataset_id: str,
+    services: ServicesNow,
+    min_size: MinSize = 5,
+    where: Where = None,
+    model: SetModel = None,
+    format: Format = "json",
 ) -> ClusterList | Response:
     """Find dense groups of samples, the largest first; `method` says how.
 
     A file has the number of the cluster for each sample that belongs to one.
     """
-    found = await services.searcher.ask(Findings.clusters, dataset_id, min_size, where, with_members=format != "json")
+    found = await services.searcher.ask(
+        Findings.clusters, dataset_id, min_size, where, model, with_members=format != "json"
+    )
     if found.members is not None:
         return await asyncio.to_thread(file_of, found.members, "clusters", format)
     return ClusterList(method=clustering.METHOD, noise=found.noise, items=found.items)
@@ -127,13 +140,14 @@ async def put_clusters(
     column: ColumnName = "cluster",
     min_size: MinSize = 5,
     where: Where = None,
+    model: SetModel = None,
 ) -> ClusterColumn:
     """Put the number of each sample's cluster into a column, which filters and colours can name: `cluster = '3'`.
 
     The column replaces one of the name. Samples that belong to no cluster have no value.
     """
     column_file.require_free_name(column)
-    found = await services.searcher.ask(Findings.clusters, dataset_id, min_size, where, with_members=True)
+    found = await services.searcher.ask(Findings.clusters, dataset_id, min_size, where, model, with_members=True)
     await services.writer.ask(Columns.remove, dataset_id, column)
     if found.members is not None and len(found.members):
         numbers = found.members.column("cluster").cast(pa.string())

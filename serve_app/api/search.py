@@ -61,8 +61,8 @@ from serve_app.urls import is_url
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
 
 
-_CHOSEN = {**dict.fromkeys(("sample_id", "file_name", "label"), pa.string()), "score": pa.float64()}
-_LINKED = {"group": pa.int64(), **_CHOSEN}
+_SCORED = {**dict.fromkeys(("sample_id", "file_name", "label"), pa.string()), "score": pa.float64()}
+_LINKED = {"group": pa.int64(), **_SCORED}
 _TWIN = {**_LINKED, "action": pa.string(), "reason": pa.string()}
 
 
@@ -220,7 +220,7 @@ async def _kept(
 ) -> KeptGroups | Response:
     if keep == "oldest" and is_url((await services.writer.ask(Datasets.get, dataset_id)).root):
         raise InvalidRequest("the ages of files behind a URL are not known; keep largest or first")
-    found = await services.searcher.ask(Findings.kept_twins, dataset_id, threshold, keep, where)
+    found = await services.searcher.ask(Findings.kept_twins, dataset_id, threshold, keep, where, model)
     if format != "json":
         return await asyncio.to_thread(plan, _grouped(found.groups), _TWIN, "duplicates", format)
     return KeptGroups(threshold=threshold, groups=found.groups, incomplete=found.incomplete)
@@ -231,7 +231,11 @@ def _grouped(groups: Sequence[Sequence[Neighbour | Twin]]) -> Iterator[dict[str,
     return ({"group": n, **asdict(member)} for n, group in enumerate(groups, start=1) for member in group)
 
 
-@router.get("/outliers", responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded))
+@router.get(
+    "/outliers",
+    response_model=NeighbourList,
+    responses=FILES | problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded),
+)
 async def find_outliers(
     dataset_id: str,
     services: ServicesNow,
@@ -239,12 +243,14 @@ async def find_outliers(
     limit: NeighbourLimit = 50,
     where: Where = None,
     model: SetModel = None,
-) -> NeighbourList:
+    format: Format = "json",
+) -> NeighbourList | Response:
     """Find the samples least similar to their `k` nearest neighbours; `score` is the mean similarity to them.
 
     Above 30,000 images the neighbours are those of the graph; `POST /datasets/{id}/graph` makes it.
     """
-    return NeighbourList(items=await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where, model))
+    found = await services.searcher.ask(Neighbours.outliers, dataset_id, k, limit, where, model)
+    return await _listed(found, "outliers", format)
 
 
 @router.get(
@@ -267,6 +273,10 @@ async def choose_diverse(
     The choice keeps away from what `labelled` chooses, and takes turns among the values of the column `balance`.
     """
     found = await services.searcher.ask(Neighbours.diverse, dataset_id, n, where, labelled, balance, model)
+    return await _listed(found, "diverse", format)
+
+
+async def _listed(found: list[Neighbour], name: str, format: PlanFormat) -> NeighbourList | Response:
     if format != "json":
-        return await asyncio.to_thread(plan, map(asdict, found), _CHOSEN, "diverse", format)
+        return await asyncio.to_thread(plan, map(asdict, found), _SCORED, name, format)
     return NeighbourList(items=found)

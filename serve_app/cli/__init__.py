@@ -10,7 +10,14 @@ import sys
 
 import typer
 
-from serve_app.cli import bulk_command, column_commands, dataset_commands, embed_command, service_commands
+from serve_app.cli import (
+    bulk_command,
+    column_commands,
+    dataset_commands,
+    embed_command,
+    finding_commands,
+    service_commands,
+)
 
 app = typer.Typer(
     name="constellate",
@@ -30,6 +37,7 @@ app = typer.Typer(
 service_commands.add_to(app)
 embed_command.add_to(app)
 dataset_commands.add_to(app)
+finding_commands.add_to(app)
 column_commands.add_to(app)
 bulk_command.add_to(app)
 

@@ -2,7 +2,6 @@
 
 import os
 import re
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +13,7 @@ from constellate.following import follow
 from constellate.records import DatasetInfo
 from constellate.routes import ExportFormat
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
-from serve_app.cli.embedding import asked
-from serve_app.cli.output import Json, aside, console, print_json, print_neighbours, print_table, summarize_skips
+from serve_app.cli.output import Json, console, print_neighbours, summarize_skips
 from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
 from serve_app.config import Settings
@@ -57,7 +55,7 @@ FORMAT_OF_SUFFIX: dict[str, ExportFormat] = {".arrow": "arrow", ".csv": "csv", "
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for run in (cancel, search, duplicates, outliers, diverse, export):
+    for run in (cancel, search, export):
         add_command(app, run, *ADDRESS)
     add_command(app, import_vectors, *ADDRESS, name="import")
 
@@ -132,82 +130,6 @@ def search(
 def _names_a_file(query: str) -> bool:
     """Whether a query looks like a path and not like words."""
     return re.fullmatch(r"[~./].*|.*\.[A-Za-z0-9]{2,5}", query) is not None
-
-
-def duplicates(
-    settings: Settings,
-    dataset: DatasetName,
-    *,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least cosine of two images in a group.")] = 0.95,
-    where: Where = None,
-    model: Model = None,
-    json: Json = False,
-) -> None:
-    """List groups of images that are nearly the same.
-
-    The score is the cosine between an image and the most similar one of its group. Of a large dataset, a graph of each
-    image's neighbours is made first.
-
-    For example:
-
-        constellate duplicates photos --threshold 0.98
-        constellate duplicates photos --where "split = 'train'"
-    """
-    with connect(settings) as client:
-        of = find_dataset(client, dataset)["id"]
-        question = partial(client.duplicates, of, threshold=threshold, where=where, model=model)
-        groups = asked(client, of, question, aside(), model)
-    if json:
-        print_json(groups)
-        return
-    rows = ((number, n["score"], n["file_name"]) for number, group in enumerate(groups, start=1) for n in group)
-    print_table(["group", "score", "file"], rows)
-
-
-def outliers(
-    settings: Settings,
-    dataset: DatasetName,
-    *,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Neighbours to compare with.")] = 10,
-    limit: Limit = 50,
-    where: Where = None,
-    model: Model = None,
-    json: Json = False,
-) -> None:
-    """List the images that are least similar to their nearest neighbours, the strangest first.
-
-    The score is the mean cosine between an image and these neighbours. Of a large dataset, a graph of each image's
-    neighbours is made first.
-
-    For example:
-
-        constellate outliers photos -k 20 --limit 10
-    """
-    with connect(settings) as client:
-        of = find_dataset(client, dataset)["id"]
-        question = partial(client.outliers, of, k=k, limit=limit, where=where, model=model)
-        found = asked(client, of, question, aside(), model)
-    print_neighbours(found, as_json=json)
-
-
-def diverse(
-    settings: Settings,
-    dataset: DatasetName,
-    *,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="Images to choose.")] = 50,
-    where: Where = None,
-    model: Model = None,
-    json: Json = False,
-) -> None:
-    """Choose images that together cover the dataset, for example to label these first.
-
-    For example:
-
-        constellate diverse photos -n 100 --json
-    """
-    with connect(settings) as client:
-        found = client.diverse(find_dataset(client, dataset)["id"], n=n, where=where, model=model)
-    print_neighbours(found, as_json=json)
 
 
 def export(

@@ -39,12 +39,14 @@ class Findings(Neighbours):
     `kept_twins`, `leaks` and `clusters` need a graph of more than `max_pairwise_rows` vectors: `GraphNeeded`.
     """
 
-    async def kept_twins(self, dataset_id: str, threshold: float, keep: Keep, where: str | None = None) -> KeptTwins:
+    async def kept_twins(
+        self, dataset_id: str, threshold: float, keep: Keep, where: str | None = None, model: str | None = None
+    ) -> KeptTwins:
         """Near-duplicates, each with the sample that is kept in its place: they are twins, whatever else is dropped.
 
         The samples are gone through in the order of `keep`. Each is kept unless it is a twin of one kept before.
         """
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         graph = await self._graph(dataset_id, part, 1)
         files = await set_values.files(self._writer, dataset_id, part.of)
         wishes = await asyncio.to_thread(Wishes, part, files, keep)
@@ -59,7 +61,9 @@ class Findings(Neighbours):
             )
         return KeptTwins([wishes.explained(group, found) for group in found.groups(order)], incomplete)
 
-    async def leaks(self, dataset_id: str, column: str, threshold: float, where: str | None = None) -> Leaks:
+    async def leaks(
+        self, dataset_id: str, column: str, threshold: float, where: str | None = None, model: str | None = None
+    ) -> Leaks:
         """Twins whose values of a column differ, each sample with the best: exact copies first, then by cosine.
 
         Samples without a value are left out.
@@ -67,7 +71,7 @@ class Findings(Neighbours):
         Raises:
             InvalidFilter: the dataset has no such column.
         """
-        whole = await self._sets.part(dataset_id, where)
+        whole = await self._sets.part(dataset_id, where, model)
         values = await set_values.values(self._writer, dataset_id, whole.of, column)
         part, codes = _valued(whole, values)
         contents, incomplete = part.contents(), 0
@@ -86,7 +90,9 @@ class Findings(Neighbours):
         ]
         return Leaks(items, incomplete)
 
-    async def mislabeled(self, dataset_id: str, limit: int | None, where: str | None = None) -> list[Mislabeled]:
+    async def mislabeled(
+        self, dataset_id: str, limit: int | None, where: str | None = None, model: str | None = None
+    ) -> list[Mislabeled]:
         """The samples whose vectors speak most for another label than theirs, the most doubtful first.
 
         Samples without a label are left out. It takes N·D·(D + 2·C) operations for C labels, and no graph.
@@ -94,7 +100,7 @@ class Findings(Neighbours):
         Raises:
             InvalidRequest: there are too many labels.
         """
-        whole = await self._sets.part(dataset_id, where)
+        whole = await self._sets.part(dataset_id, where, model)
         labels = set_values.of_labels(whole.of)
         part, codes = _valued(whole, labels)
         present, own = np.unique(codes, return_inverse=True)
@@ -117,13 +123,19 @@ class Findings(Neighbours):
         ]
 
     async def clusters(
-        self, dataset_id: str, min_size: int, where: str | None = None, *, with_members: bool = False
+        self,
+        dataset_id: str,
+        min_size: int,
+        where: str | None = None,
+        model: str | None = None,
+        *,
+        with_members: bool = False,
     ) -> Clusters:
         """Dense groups, the largest first; a medoid is the sample closest to the mean of its cluster.
 
         With members, the answer has a row for each sample that belongs to a cluster.
         """
-        part = await self._sets.part(dataset_id, where)
+        part = await self._sets.part(dataset_id, where, model)
         numbers = await self._clusters(dataset_id, part, min_size)
         places = await asyncio.to_thread(clustering.medoids, part.of.matrix, part.rows, numbers)
         labels = set_values.of_labels(part.of)

@@ -191,6 +191,7 @@ async def test_a_diverse_choice_keeps_away_from_what_is_labelled_and_balances_cl
         ),
         ("mislabeled", ["sample_id", "file_name", "label", "suggested_label", "score"], None),
         ("clusters?min_size=2", ["sample_id", "file_name", "label", "cluster"], None),
+        ("outliers?limit=3", ["sample_id", "file_name", "label", "score"], 3),
         ("diverse?n=2", ["sample_id", "file_name", "label", "score"], 2),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -141,3 +141,41 @@ def test_export_writes_the_file_and_prints_where(run, tmp_path, options, name):
     assert run("export", "flowers", *options).stdout == f"{tmp_path / name}\n"
     head = (tmp_path / name).read_bytes()[:4]
     assert (head == b"PAR1") == name.endswith("parquet")
+
+
+def test_duplicates_say_what_to_keep_and_why(run):
+    rows = [line.split("\t") for line in run("duplicates", "flowers", "--keep", "first").stdout.splitlines()]
+    assert rows[0] == ["group", "score", "file", "action", "reason"]
+    assert [row[2:] for row in rows[1:]] == [
+        ["rose/a.png", "keep", "the first by name of 2"],
+        ["rose/copy.png", "drop", "1.000 like rose/a.png, which comes first by name"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "header"),
+    [
+        (["leaks", "--column", "file_name"], ["exact", "score", "file_name", "file", "file_name", "twin"]),
+        (["mislabeled"], ["score", "label", "suggested", "file"]),
+        (["clusters"], ["cluster", "images", "label", "share", "medoid"]),
+        (["clusters", "--column", "group"], ["cluster", "images", "label", "share", "medoid"]),
+    ],
+    ids=["leaks", "mislabeled", "clusters", "column"],
+)
+def test_findings_print_a_table_and_json(run, arguments, header):
+    command, *options = arguments
+    shown = run(command, "flowers", *options)
+    assert (shown.exit_code, shown.stdout.splitlines()[0].split("\t")) == (0, header)
+    found = json.loads(run(command, "flowers", *options, "--json").stdout)
+    assert len(shown.stdout.splitlines()) == 1 + len(found)
+
+
+@pytest.mark.parametrize("command", ["duplicates", "leaks", "mislabeled", "clusters", "outliers", "diverse"])
+def test_a_finding_is_saved_as_a_plan(run, tmp_path, command):
+    for name in ("plan.csv", "plan.parquet"):
+        assert run(command, "flowers", "--out", name).stdout == f"{tmp_path / name}\n"
+    text = (tmp_path / "plan.csv").read_text().splitlines()
+    assert [word.strip('"') for word in text[0].split(",")] == pq.read_schema(tmp_path / "plan.parquet").names
+    refused = run(command, "flowers", "--out", "plan.xlsx")
+    assert (refused.exit_code, "neither .csv nor .parquet" in refused.stderr) == (2, True)
+    assert not (tmp_path / "plan.xlsx").exists()

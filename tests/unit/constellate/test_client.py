@@ -228,7 +228,9 @@ def sent_by_every_method(tmp_path):
         "dataset_id": "d", "sample_id": "a/b", "job_id": "j", "format": "arrow", "last_event": "e",
         "where": "label = 'cat'", "tag": "keep", "choice": "label = 'cat'", "column": "width", "with_vectors": True,
         "notify_url": "https://h/hook", "phrases": ["cat", "dog"], "templates": ["a {}"], "text": None, "query": file,
-        "model": "m",
+        "model": "m", "redraw": True,
+        "min_size": 5, "keep": "first", "labelled": "tag = 'done'", "balance": "label", "finding": "diverse",
+        "params": "label = 'cat'",
     }  # fmt: skip
     for name, method in inspect.getmembers(Routes, inspect.isfunction):
         if name.startswith("_") or name == "close":
@@ -243,6 +245,8 @@ def sent_by_every_method(tmp_path):
             }
             if "choice" in given:  # which samples, by one of several names
                 given["where"] = given.pop("choice")
+            if "params" in given:  # any that the route takes
+                given["where"] = given.pop("params")
             result = method(client, **given)
             if inspect.isgenerator(result):
                 list(result)

@@ -226,6 +226,11 @@ def test_a_problem_says_its_detail_and_code():
         lambda client: client.duplicates("d", threshold=0.9, model="m"),
         lambda client: client.outliers("d", k=1, limit=1, model="m"),
         lambda client: client.diverse("d", n=1, model="m"),
+        lambda client: client.twins("d", model="m"),
+        lambda client: client.leaks("d", model="m"),
+        lambda client: client.mislabeled("d", model="m"),
+        lambda client: client.clusters("d", model="m"),
+        lambda client: client.put_clusters("d", model="m"),
     ],
 )
 def test_the_model_of_a_set_is_sent_in_the_address(ask):
@@ -246,3 +251,20 @@ def test_an_export_asks_for_the_set_that_is_named(client, dataset, tmp_path):
     client.export(dataset["id"], tmp_path / "x.parquet", model="dinov2-base")
     with pytest.raises(Refused, match="'dinov2-base'"):
         client.export(dataset["id"], tmp_path / "x.parquet", model="unheard of")
+
+
+def test_findings_are_asked_and_saved(client, dataset, flowers, tmp_path):
+    of = dataset["id"]
+    [[kept, dropped]] = client.twins(of, threshold=0.01, keep="first", where="label = 'rose'") or [[None, None]]
+    assert kept is None or (kept["action"], dropped["action"]) == ("keep", "drop")
+    assert client.leaks(of, column="label", threshold=1) == []
+    assert all(item["label"] != item["suggested_label"] for item in client.mislabeled(of))
+    assert client.clusters(of) | {"method": ""} == {"method": "", "noise": 4, "items": []}
+    assert client.put_clusters(of, column="group") == []
+    assert {n["label"] for n in client.diverse(of, n=2, balance="label")} == {"rose", "tulip"}
+    assert {n["label"] for n in client.diverse(of, n=9, labelled="label = 'rose'")} == {"tulip"}
+    client.save_plan(of, "diverse", tmp_path / "next.parquet", n=3)
+    assert pq.read_table(tmp_path / "next.parquet").num_rows == 3
+    with pytest.raises(Refused, match="no column"):
+        client.save_plan(of, "leaks", tmp_path / "leaks.csv", column="nope")
+    assert not (tmp_path / "leaks.csv").exists()

@@ -1,0 +1,113 @@
+"""The calls that ask what to act on: twins to drop, leaks, wrong labels, clusters; each can be saved as a plan."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, cast
+
+import httpx
+
+from constellate.records import ClusterInfo, ClustersInfo, LeakInfo, MislabeledInfo, TwinInfo
+from constellate.wire import LONG_ANSWER_S, Wire
+
+Keep = Literal["largest", "oldest", "first"]
+Finding = Literal["duplicates", "leaks", "mislabeled", "clusters", "diverse", "outliers"]
+PlanFormat = Literal["csv", "parquet"]
+
+
+class Findings:
+    """A part of `Routes`; each call is about the set of `model`, or the one made last.
+
+    Each raises `Refused`, for example (409, `graph_needed`) about a large set.
+    """
+
+    _wire: Wire
+    _request: Callable[..., httpx.Response]
+
+    def twins(
+        self,
+        dataset_id: str,
+        *,
+        threshold: float = 0.95,
+        keep: Keep = "largest",
+        where: str | None = None,
+        model: str | None = None,
+    ) -> list[list[TwinInfo]]:
+        """Groups of near-duplicates, the one to keep first; all others are its twins, and `reason` says why they go."""
+        answer = self._finding(dataset_id, "duplicates", {"threshold": threshold, "keep": keep}, where, model)
+        return cast(list[list[TwinInfo]], answer["groups"])
+
+    def leaks(
+        self,
+        dataset_id: str,
+        *,
+        column: str = "split",
+        threshold: float = 0.95,
+        where: str | None = None,
+        model: str | None = None,
+    ) -> list[LeakInfo]:
+        """Twins whose values of a column differ, exact copies first, then by cosine."""
+        answer = self._finding(dataset_id, "leaks", {"column": column, "threshold": threshold}, where, model)
+        return cast(list[LeakInfo], answer["items"])
+
+    def mislabeled(
+        self, dataset_id: str, *, limit: int = 100, where: str | None = None, model: str | None = None
+    ) -> list[MislabeledInfo]:
+        """The samples whose labels the vectors speak against, the most doubtful first."""
+        return cast(
+            list[MislabeledInfo], self._finding(dataset_id, "mislabeled", {"limit": limit}, where, model)["items"]
+        )
+
+    def clusters(
+        self, dataset_id: str, *, min_size: int = 5, where: str | None = None, model: str | None = None
+    ) -> ClustersInfo:
+        """Dense groups of samples, the largest first, and the number of samples in none (`noise`)."""
+        return cast(ClustersInfo, self._finding(dataset_id, "clusters", {"min_size": min_size}, where, model))
+
+    def put_clusters(
+        self,
+        dataset_id: str,
+        *,
+        column: str = "cluster",
+        min_size: int = 5,
+        where: str | None = None,
+        model: str | None = None,
+    ) -> list[ClusterInfo]:
+        """Put the number of each sample's cluster into a column, as a text: `cluster = '3'` is then a filter."""
+        answer = self._finding(
+            dataset_id, "clusters", {"column": column, "min_size": min_size}, where, model, method="POST"
+        )
+        return cast(list[ClusterInfo], answer["items"])
+
+    def save_plan(
+        self,
+        /,
+        dataset_id: str,
+        finding: Finding,
+        target: str | Path,
+        *,
+        format: PlanFormat | None = None,
+        **params: object,
+    ) -> None:
+        """Write a finding to a file, one row for each sample; a failed call leaves no partial file.
+
+        `params` are those of the finding's own call, such as `threshold` and `where`. The format follows from the name.
+        """
+        path = Path(target)
+        given = {name: str(value) for name, value in params.items() if value is not None}
+        given["format"] = format or ("parquet" if path.suffix == ".parquet" else "csv")
+        self._wire.download(f"/datasets/{dataset_id}/{finding}", path, given)
+
+    def _finding(
+        self,
+        dataset_id: str,
+        finding: str,
+        params: Mapping[str, object],
+        where: str | None,
+        model: str | None,
+        *,
+        method: str = "GET",
+    ) -> dict[str, object]:
+        named = {"where": where, "model": model}
+        given = {**params, **{name: value for name, value in named.items() if value is not None}}
+        answer = self._request(method, f"/datasets/{dataset_id}/{finding}", params=given, timeout_s=LONG_ANSWER_S)
+        return cast(dict[str, object], answer.json())
