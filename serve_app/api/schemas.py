@@ -172,7 +172,7 @@ class Body(BaseModel):
 
 
 NotifyUrl = Annotated[
-    Annotated[Text, StringConstraints(min_length=1, max_length=2048)] | SkipJsonSchema[None],
+    Annotated[Text, StringConstraints(min_length=1, max_length=2048)] | None,
     Field(description="http(s) URL below a dataset root that is told, signed, when the job ends"),
 ]
 

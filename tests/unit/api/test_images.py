@@ -227,3 +227,5 @@ async def test_a_sheet_is_bounded(client, dataset):
     for body in ({"sample_ids": []}, {"sample_ids": ["a"] * 257}, {"sample_ids": ["a"], "size_px": 129}):
         assert (await client.post(url, json=body)).status_code == 422
     assert (await client.post("/datasets/nowhere/sprites", json={"sample_ids": ["a"]})).status_code == 404
+    whole = {"sample_ids": ["rose/a.png"], "size_px": 32.0}  # JSON has one kind of number
+    assert (await client.post(url, json=whole)).status_code == 200

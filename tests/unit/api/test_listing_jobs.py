@@ -164,6 +164,13 @@ async def test_more_files_than_a_client_may_wait_for_need_a_job(client, services
     assert (await post(client, name="n", root=str(root / "flowers"))).status_code == 202
 
 
+async def test_the_document_says_that_nobody_may_be_told(app):
+    """The document of the API forbade the null that every `notify_url` took."""
+    schemas = app.openapi()["components"]["schemas"]
+    for name in ("NewDataset", "RescanOptions", "GenerateOptions", "ReduceOptions"):
+        assert {"type": "null"} in schemas[name]["properties"]["notify_url"]["anyOf"], name
+
+
 async def test_a_url_to_tell_of_the_end_needs_a_job(client, root):
     body = {"name": "n", "root": str(root / "flowers"), "notify_url": "https://example.org/done"}
     answer = await client.post("/datasets", json=body)
