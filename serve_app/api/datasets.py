@@ -88,7 +88,8 @@ async def register_dataset(
         format=body.format,
         annotations=body.annotations,
     )
-    await services.runner.nudge()  # a dataset may come with vectors to import
+    if dataset.format == "bulk":  # a job imports its vectors
+        await services.runner.nudge()
     response.headers["Location"] = f"/datasets/{dataset.id}"
     return dataset
 

@@ -118,6 +118,25 @@ def test_a_folder_becomes_a_dataset_with_progress_and_is_listed_again_afterwards
     assert (states[-1].message, again["id"], again["sample_count"]) == ("1 removed", dataset["id"], 4)
 
 
+def test_what_bulk_wrote_is_embedded_without_a_model(service, client, flowers):
+    out = flowers.parent / "vectors"
+    out.mkdir()
+    names = ["rose/a.png", "rose/b.png", "tulip/c.png"]
+    marks = {"source": str(flowers), "inputs": "1", "space_key": "s", "model_name": "dinov2-base"}
+    table = pa.table({"file_name": names, "vector": list(np.eye(3, dtype=np.float32) + 1)})
+    pq.write_table(table.replace_schema_metadata(marks), out / "part-00000.parquet")
+    states = []
+    found = client.embed_folder(out, on_progress=states.append)
+    assert (found.dataset["format"], found.embeddings["embedding_count"]) == ("bulk", 3)
+    assert [state.message for state in states if state.is_terminal][:2] == [
+        "Registered 3 images",
+        "Imported vectors of 3 images",
+    ]
+    assert found.embeddings["has_reduction"]
+    assert client.embed_folder(flowers, with_map=False).id != found.id  # the images are a dataset of their own
+    assert client.register_folder(out)["id"] == found.id
+
+
 def test_a_registration_that_an_interrupted_program_began_is_waited_for(client, flowers, monkeypatch):
     gate = threading.Event()
     scan = sources.scan
