@@ -80,7 +80,7 @@ class _Search:
             yield np.arange(len(self._asked)), known
             return
         centres = known[np.sort(random.permutation(len(known))[:n_lists])]
-        own = np.concatenate([self._products(self._matrix[part], centres).argmax(axis=1) for part in _parts(known)])
+        own = np.concatenate([self._products(self._taken(part), centres).argmax(axis=1) for part in _parts(known)])
         order = np.argsort(own, kind="stable")
         bounds = np.searchsorted(own[order], np.arange(n_lists + 1))
         n_probed = min(PROBED_LISTS, n_lists)
@@ -110,8 +110,13 @@ class _Search:
 
     def _products(self, rows: VectorArray, columns: Rows) -> VectorArray:
         """Scores of rows with columns of the matrix, largest for the nearest."""
-        products: VectorArray = rows @ self._matrix[columns].T
+        products: VectorArray = rows @ self._taken(columns).T
         return products if self._offsets is None else products - self._offsets[columns]
+
+    def _taken(self, rows: Rows) -> VectorArray:
+        """These rows of the matrix, which are ascending, without a copy where none is missing between them."""
+        is_slice = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
+        return self._matrix[rows[0] : rows[-1] + 1] if is_slice else self._matrix[rows]
 
 
 def _parts(rows: Rows) -> list[Rows]:
