@@ -222,10 +222,11 @@ class App {
     }
   }
 
-  /** @param {string} model empty for the service's default */
+  /** @param {string} model empty for that of the set that is shown, if there are several, or the service's default */
   _embed(model) {
     return this._try(() => {
-      const started = api.generate(this._id, model ? { model_name: model } : {});
+      const name = model || ((this._status?.sets ?? []).length > 1 && this._status?.model_name);
+      const started = api.generate(this._id, name ? { model_name: name } : {});
       this._starting = started.then(({ job_id }) => sessionStorage.setItem(STARTED, job_id)).catch(() => undefined);
       return started;
     });

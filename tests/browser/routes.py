@@ -142,7 +142,7 @@ def embeddings(service):
             "dataset_id": id,
             "has_embeddings": album.has_vectors,
             "embedding_count": album.n - len(album.skips) if album.has_vectors else 0,
-            "model_name": "dinov2-base" if album.has_vectors else None,
+            "model_name": (model or album.models[0]) if album.has_vectors else None,
             "has_reduction": album.has_map and model not in album.without_map,
             "sample_count": album.n,
             "sets": [{"model_name": name, "embedding_count": album.n} for name in album.models],

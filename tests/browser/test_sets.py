@@ -25,6 +25,7 @@ def asked(page):
 def test_the_chosen_set_is_asked_and_stays_in_the_address(page, base_url, service, asked):
     album = service.add(Album("meadow", 60))
     album.models, album.without_map = ["siglip2-base", "dinov2-base"], {"dinov2-base"}
+    service.job_s = 600.0
     visit = MapPage(page, base_url)
     visit.open_map()
     choice = page.get_by_label("Vectors of")
@@ -40,7 +41,14 @@ def test_the_chosen_set_is_asked_and_stays_in_the_address(page, base_url, servic
     assert ("outliers", "dinov2-base") in asked
     assert {model for path, model in asked if path.startswith("samples/")} <= {""}
 
-    page.reload()
+    with page.expect_response("**/generate**") as answered:
+        visit.work.get_by_role("button", name="Recompute").click()
+    begun = answered.value.request
+    assert begun.post_data_json == {"model_name": "dinov2-base"}
+    assert "model" not in parse_qs(urlsplit(begun.url).query)
+    service.jobs.clear()
+
+    page.goto(f"{base_url}/?dataset={album.id}&model=dinov2-base")
     expect(choice).to_have_value("dinov2-base")
     expect(page.get_by_role("heading", name="No map yet")).to_be_visible()
 
