@@ -141,12 +141,14 @@ Where = Annotated[
     ),
 ]
 
-ModelName = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+MAX_MODEL_NAME = 300
+"""A query has room for so many characters beside the longest filter; see `filtering.MAX_CHARACTERS`."""
 RequiredSetModel = Annotated[
-    ModelName, Query(description="the model of the set, as `sets` of the status lists it", examples=["dinov2-base"])
+    Annotated[str, StringConstraints(min_length=1, max_length=4096)],
+    Query(description="the model of the set, as `sets` of the status lists it", examples=["dinov2-base"]),
 ]
 SetModel = Annotated[
-    ModelName | SkipJsonSchema[None],
+    Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_NAME)] | SkipJsonSchema[None],
     Query(description="the model whose set is meant, as `sets` of the status lists it; without it the set made last"),
 ]
 KeepChoice = Annotated[

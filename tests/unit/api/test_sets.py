@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serve_app.api import create_app
+from serve_app.api import create_app, schemas
 from serve_app.search.searcher import LocalSearcher
+from serve_app.store import filtering
 from tests.fakes import FakeEmbedder, FakeModel
 from tests.unit.api import work
 from tests.unit.api.conftest import BASE_URL
@@ -225,3 +226,14 @@ async def test_imported_vectors_become_a_set_beside_the_others(client, services,
     again = pq.read_table(io.BytesIO((await client.get(f"{path}/export", params={"model": "mine"})).content))
     first = pq.read_table(io.BytesIO(exported.content))
     assert np.array_equal(again["vector"].to_pylist(), first["vector"].to_pylist())
+
+
+async def test_the_longest_filter_and_the_longest_name_of_a_model_fit_into_one_request(client, both):
+    """The HTTP parser takes 64 KiB of request line and headers; a character is twelve bytes at most."""
+    params = {"where": "\U0001f98a" * filtering.MAX_CHARACTERS, "model": "\U0001f98a" * schemas.MAX_MODEL_NAME}
+    address = httpx.URL(f"{BASE_URL}/datasets/{both['id']}/embeddings/coordinates").copy_merge_params(params)
+    assert len(address.raw_path) < 2**16 - 1500
+    assert (await client.get(address)).json()["code"] == "invalid_filter"
+    params["model"] += "x"
+    refused = await client.get(f"/datasets/{both['id']}/diverse", params=params)
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
