@@ -22,6 +22,7 @@ SHRINKAGE = 0.3
 
 MAX_LABELS = 10_000
 _BLOCK_NUMBERS = 2**22
+_ROUNDING = 1e-6
 
 Array = NDArray[np.float64]
 
@@ -44,7 +45,8 @@ def label_doubts(
     blocks = [slice(start, min(len(matrix), start + n_rows)) for start in range(0, len(matrix), n_rows)]
     mean, gram, sums = _moments(matrix, labels, n_labels, blocks, on_step)
     shares = np.bincount(labels, minlength=n_labels) / len(matrix)
-    ridge = max(SHRINKAGE * float(np.trace(gram)) / len(gram), np.finfo(np.float64).tiny)
+    # Vectors that are all equal have nothing but rounding in their products.
+    ridge = max(SHRINKAGE * float(np.trace(gram)) / len(gram), _ROUNDING * len(matrix))
     inverse = np.linalg.inv(gram + ridge * np.eye(len(gram)))
     weights = inverse @ (sums - len(matrix) * np.outer(mean, shares))
     others, margins = np.empty(len(matrix), np.intp), np.empty(len(matrix), np.float32)

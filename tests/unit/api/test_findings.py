@@ -1,15 +1,23 @@
 """Findings over HTTP, each on a dataset with faults that a test has planted: what is found, why, and as which file."""
 
 import io
+import os
+from dataclasses import replace
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
+from serve_app.api import create_app
+from serve_app.jobs.graph_job import graph_job
+from serve_app.search.searcher import LocalSearcher
+from serve_app.search.set_files import SetFiles
+from tests.live_service import InProcess
 from tests.unit.api import work
-from tests.unit.api.conftest import png
+from tests.unit.api.conftest import BASE_URL, png
 
 DIMENSION = 768
 
@@ -47,7 +55,7 @@ def plant(client, services, root):
 
 
 async def found(client, path, **params):
-    answer = await client.get(path, params=params)
+    answer = await client.get(path, params=params or None)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -217,3 +225,37 @@ async def test_a_plan_of_twins_becomes_columns_to_filter_by(client, plant):
     assert put.status_code == 200, put.text
     dropped = (await found(client, f"{path}/samples", where="action = 'drop'"))["items"]
     assert [sample["file_name"] for sample in dropped] == ["1.png"]
+
+
+@pytest.fixture
+async def large(settings, services):
+    """A client to which four images are many."""
+    searcher = LocalSearcher(services.writer, settings.sets_path, max_pairwise_rows=3)
+    app = create_app(settings, lambda: replace(services, searcher=searcher))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE_URL) as client:
+        yield client
+
+
+async def test_a_large_set_answers_from_its_graph_what_a_small_one_answers_at_once(client, large, plant, services):
+    names = ["train/a.png", "test/a.png", "train/b.png", "test/b.png", "train/c.png"]
+    path = await plant({name: (vector, (8, 8)) for name, vector in zip(names, at(0, 5, 90, 95, 180), strict=True)})
+    needing = ("duplicates?keep=largest&threshold=0.98", "leaks?threshold=0.98", "clusters?min_size=2")
+    for question in needing:
+        refused = await large.get(f"{path}/{question}")
+        assert (refused.status_code, refused.json()["code"]) == (409, "graph_needed"), question
+    await large.post(f"{path}/graph", json={"k": 15})
+    claim = await work.claim(services)
+    await graph_job(claim, services.writer, SetFiles(services.settings.sets_path, services.writer), InProcess())
+    for question in (*needing, "mislabeled", "diverse?n=3&balance=label"):
+        assert (await large.get(f"{path}/{question}")).json() == await found(client, f"{path}/{question}"), question
+
+
+async def test_the_oldest_file_is_kept_where_files_have_ages(client, plant, root, services):
+    path = await plant({f"{n}.png": (vector, (8, 8)) for n, vector in enumerate(at(0, 1, 2))})
+    for n, time in enumerate((3000, 1000, 2000)):
+        os.utime(root / "planted" / f"{n}.png", (time, time))
+    await client.post(f"{path}/rescan")
+    [group] = (await found(client, f"{path}/duplicates", keep="oldest"))["groups"]
+    assert [member["file_name"] for member in group] == ["1.png", "2.png", "0.png"]
+    assert group[1]["reason"] == "1.000 like 1.png, which is older"
+    assert (await client.get(f"{path}/duplicates", params={"keep": "newest"})).status_code == 422
