@@ -83,7 +83,7 @@ class Embedder(Protocol):
 
 
 class Searcher(Protocol):
-    """Answers questions about a dataset's vectors; callers name a method of `search.neighbours.Neighbours`.
+    """Answers questions about a dataset's vectors; callers name a method of `search.findings.Findings`.
 
     `await searcher.ask(Neighbours.similar, dataset_id, sample_id, 10)` asks the process that has the vectors in memory.
     """
