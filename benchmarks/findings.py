@@ -126,15 +126,17 @@ def compare(matrix: VectorArray, labels: Labels, n_seeds: int) -> None:
 def compare_clusters(matrix: VectorArray, labels: Labels) -> None:
     """Print how clusters agree with the labels: by cosine, and by the service's shared neighbours."""
     distances = np.maximum(0.0, 1 - (matrix @ matrix.T).astype(np.float64))
-    by_cosine = HDBSCAN(min_cluster_size=5, min_samples=3, metric="precomputed", copy=True).fit_predict(distances)
-    shared = clustering.clusters_of(nearest(matrix, clustering.NEIGHBOURS)[0], 5)
+    ways = {"shared neighbours (chosen)": clustering.clusters_of(nearest(matrix, clustering.NEIGHBOURS)[0], 5)}
+    for n in (3, 5):
+        hdbscan = HDBSCAN(min_cluster_size=5, min_samples=n, metric="precomputed", copy=True)
+        ways[f"cosine, `min_samples` {n}"] = hdbscan.fit_predict(distances)
     print("\n| clusters of 5 or more | number | largest | noise | adjusted Rand index of the rest |")
     print("| --- | --- | --- | --- | --- |")
-    for name, found in (("HDBSCAN by cosine", by_cosine), ("HDBSCAN by shared neighbours (chosen)", shared)):
+    for name, found in ways.items():
         inside = found >= 0
         index = adjusted_rand_score(labels[inside], found[inside])
         largest = np.bincount(found[inside]).max()
-        print(f"| {name} | {found.max() + 1} | {largest} | {1 - inside.mean():.0%} | {index:.2f} |")
+        print(f"| HDBSCAN by {name} | {found.max() + 1} | {largest} | {1 - inside.mean():.0%} | {index:.2f} |")
 
 
 def main() -> None:

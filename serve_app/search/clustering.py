@@ -1,7 +1,7 @@
 """Finds dense groups in a neighbour graph: HDBSCAN over the neighbours that two rows share.
 
 Letters for shapes: n rows, k neighbours. Distances in spaces of many dimensions differ little, so that density by them
-makes one large cluster and noise. Here, two rows are close if they are neighbours of one another and share many
+finds noise, or one large cluster. Here, two rows are close if they are neighbours of one another and share many
 (Jarvis & Patrick 1973; Ertöz, Steinbach & Kumar 2003). HDBSCAN (Campello, Moulavi & Sander 2013) is scikit-learn's.
 """
 
