@@ -6,13 +6,13 @@ from datetime import datetime
 
 import pyarrow as pa
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
+from serve_app.api.finding_schemas import ClusterColumn, ClusterList, ColumnName, LeakList, MislabeledList
 from serve_app.api.plans import FILES, Format, file_of, plan
-from serve_app.api.schemas import ColumnName, Limit, MinSize, SetModel, Threshold, Where
+from serve_app.api.schemas import Limit, MinSize, SetModel, Threshold, Where
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,
@@ -25,7 +25,7 @@ from serve_app.errors import (
 )
 from serve_app.jobs import column_file
 from serve_app.search import clustering, label_doubts
-from serve_app.search.finding_records import Cluster, Leak, Mislabeled, Value
+from serve_app.search.finding_records import Leak, Value
 from serve_app.search.findings import Findings
 from serve_app.store.columns import Columns
 
@@ -38,39 +38,6 @@ _MISLABELED = {
     **dict.fromkeys(("sample_id", "file_name", "label", "suggested_label"), pa.string()),
     "score": pa.float64(),
 }
-
-
-class LeakList(BaseModel):
-    """Twins whose values of a column differ."""
-
-    column: str = Field(examples=["split"])
-    threshold: float = Field(examples=[0.95])
-    incomplete: int = Field(
-        0,
-        description="images that may have a twin which the graph does not know: a graph with a larger `k` finds it",
-    )
-    items: list[Leak]
-
-
-class MislabeledList(BaseModel):
-    """Samples whose labels are doubtful, the most doubtful first."""
-
-    method: str = Field(examples=[label_doubts.METHOD])
-    items: list[Mislabeled]
-
-
-class ClusterList(BaseModel):
-    """Dense groups of samples, the largest first."""
-
-    method: str = Field(examples=[clustering.METHOD])
-    noise: int = Field(description="samples that belong to no cluster", examples=[1])
-    items: list[Cluster]
-
-
-class ClusterColumn(ClusterList):
-    """The clusters, and the column that has their numbers as texts."""
-
-    column: str = Field(examples=["cluster"])
 
 
 @router.get("/leaks", response_model=LeakList, responses=FILES | _PROBLEMS)

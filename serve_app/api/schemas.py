@@ -14,7 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from serve_app.projection.reduction import Projection
 from serve_app.records import Dataset, EmbeddingStatus, Job, MapMade, Neighbour, Sample, ScanChange, SetStatus, Skip
-from serve_app.search.finding_records import Cluster, Keep, Leak, Medoid, Mislabeled, Twin, Valued
+from serve_app.search.finding_records import Cluster, Leak, Medoid, Mislabeled, Twin, Valued
 from serve_app.search.graph_file import DEFAULT_K, MAX_K
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.column_records import ColumnInfo, ColumnsChange, RefusedRows, TagChange, ValueCount
@@ -129,9 +129,6 @@ Cursor = Annotated[
     Query(description="`next_cursor` of the page before; 409 when the listing has been replaced since"),
 ]
 
-ColumnText = Annotated[str, StringConstraints(min_length=1, max_length=100)]
-ColumnName = Annotated[ColumnText, Query(description="a column, as a filter names it")]
-
 WhereText = Annotated[str, StringConstraints(max_length=MAX_CHARACTERS)]
 Where = Annotated[
     WhereText | SkipJsonSchema[None],
@@ -150,17 +147,6 @@ RequiredSetModel = Annotated[
 SetModel = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_NAME)] | SkipJsonSchema[None],
     Query(description="the model whose set is meant, as `sets` of the status lists it; without it the set made last"),
-]
-KeepChoice = Annotated[
-    Keep | SkipJsonSchema[None],
-    Query(description="which of near-duplicates to keep: the one of most pixels, the oldest file, the first name"),
-]
-Labelled = Annotated[
-    WhereText | SkipJsonSchema[None],
-    Query(description="a filter: what the choice keeps away from"),
-]
-Balance = Annotated[
-    ColumnText | SkipJsonSchema[None], Query(description="a column whose values get equal shares of the choice")
 ]
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -290,14 +276,6 @@ class DuplicateGroups(BaseModel):
         description="images whose every neighbour in the graph is a near-duplicate, so that there may be more; "
         "a graph with a larger `k` finds them",
     )
-
-
-class KeptGroups(BaseModel):
-    """Groups of near-duplicates with what to do: the first of each group is the one to keep."""
-
-    threshold: float = Field(examples=[0.95])
-    groups: list[list[Twin]]
-    incomplete: int = Field(0, description="as without `keep`")
 
 
 class Point(BaseModel):

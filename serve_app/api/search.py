@@ -15,15 +15,12 @@ from starlette.types import Scope
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
+from serve_app.api.finding_schemas import Balance, KeepChoice, KeptGroups, Labelled
 from serve_app.api.plans import FILES, Format, PlanFormat, plan
 from serve_app.api.sample_path import SAMPLE_ID
 from serve_app.api.schemas import (
-    Balance,
     DiverseCount,
     DuplicateGroups,
-    KeepChoice,
-    KeptGroups,
-    Labelled,
     NeighbourCount,
     NeighbourLimit,
     NeighbourList,

@@ -15,6 +15,7 @@ from serve_app.api import create_app
 from serve_app.jobs.graph_job import graph_job
 from serve_app.search.searcher import LocalSearcher
 from serve_app.search.set_files import SetFiles
+from serve_app.store.datasets import Datasets
 from tests.live_service import InProcess
 from tests.unit.api import work
 from tests.unit.api.conftest import BASE_URL, png
@@ -259,3 +260,9 @@ async def test_the_oldest_file_is_kept_where_files_have_ages(client, plant, root
     assert [member["file_name"] for member in group] == ["1.png", "2.png", "0.png"]
     assert group[1]["reason"] == "1.000 like 1.png, which is older"
     assert (await client.get(f"{path}/duplicates", params={"keep": "newest"})).status_code == 422
+    scan = await services.writer.ask(Datasets.begin_scan)
+    remote = {"name": "remote", "root": "s3://bucket/photos", "format": "folder", "annotations": None}
+    dataset = await services.writer.ask(Datasets.register, scan, **remote)
+    refused = await client.get(f"/datasets/{dataset.id}/duplicates", params={"keep": "oldest"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert "behind a URL" in refused.json()["detail"]
