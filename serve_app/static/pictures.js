@@ -5,7 +5,7 @@
 
 import * as api from "./api.js";
 import { byId } from "./dom.js";
-import { placed } from "./placing.js";
+import { Placing } from "./placing.js";
 import { SpriteStore } from "./sprites.js";
 
 const OFF = "constellate.no-pictures";
@@ -27,8 +27,10 @@ export class Pictures {
     this._button.addEventListener("click", () => this.toggle());
     this.isOn = localStorage.getItem(OFF) === null;
     this._sprites = new SpriteStore(() => map.invalidate());
-    /** @type {Map<number, number[]>} rows by level of zoom */
-    this._levels = new Map();
+    /** @type {Placing | null} of the points that are shown now */
+    this._placing = null;
+    /** @type {number[]} rows that stand for many, the most first */
+    this._landmarks = [];
     /** @type {number[]} rows drawn in the last frame */
     this.rows = [];
     this._say();
@@ -39,13 +41,24 @@ export class Pictures {
    * @param {string} datasetId
    */
   reset(datasetId) {
-    this._levels.clear();
+    this._landmarks = [];
+    this.choose();
     this._sprites.reset((ids, sizePx, signal) => api.sprites(datasetId, ids, sizePx, signal));
   }
 
   /** Choose anew: other points are shown. */
   choose() {
-    this._levels.clear();
+    this._placing = null;
+  }
+
+  /**
+   * Show some images first wherever there is no room for all.
+   * @param {number[]} rows the most important first
+   */
+  prefer(rows) {
+    this._landmarks = rows;
+    this.choose();
+    this._map.invalidate();
   }
 
   /** Show them, or points alone; the next visit remembers. */
@@ -90,16 +103,14 @@ export class Pictures {
     return this.rows.find(isThere) ?? -1;
   }
 
-  /** @returns {number[]} */
+  /** @returns {number[]} rows whose pictures do not overlap, in and around the view */
   _chosen() {
     const { camera, points } = this._map;
     const level = Math.round(Math.log2(camera.scale) * LEVELS);
-    let rows = this._levels.get(level);
-    if (!rows && points) {
-      rows = placed(points.xy, this._map.shown(), SIDE_PX / Math.pow(2, (level - 0.5) / LEVELS));
-      this._levels.set(level, rows);
-    }
-    return rows ?? [];
+    this._placing ??= new Placing(points?.xy ?? new Float32Array(), this._map.shown(), this._landmarks.filter((row) => this._map.isShown(row)));
+    const [left, top] = camera.toMap(-SIDE_PX, -SIDE_PX);
+    const [right, bottom] = camera.toMap(camera.width + SIDE_PX, camera.height + SIDE_PX);
+    return this._placing.within(SIDE_PX / Math.pow(2, (level - 0.5) / LEVELS), [left, bottom, right, top]);
   }
 
   /** @param {number} row */

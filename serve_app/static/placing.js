@@ -1,94 +1,156 @@
 /**
  * Which points are shown as pictures: none overlaps another, and where points are crowded one stands for its neighbours.
+ * Only what is in view is looked at; what was chosen once stays, so that nothing flickers while the map moves.
  * @module
  */
 
-/** Where a cell of a picture's size has more points than this, pictures are rarer and the points show between them. */
+import { Cells } from "./cells.js";
+
+/** Where a picture's square holds more points than this, pictures are rarer and the points show between them. */
 const CROWDED = 4;
 const RARE = 1.6;
+/** Pictures are chosen in tiles of this many squares across. */
+const TILE = 8;
 
-/**
- * Where there is room, each point; where points are crowded, the middle one of each dense place, the densest first.
- * @param {Float32Array} xy 2N places in map units
- * @param {ArrayLike<number>} rows that may be chosen
- * @param {number} side of a picture in map units
- * @returns {number[]} rows whose squares do not overlap
- */
-export function placed(xy, rows, side) {
-  const cells = cellsOf(xy, rows, side);
-  if (rows.length <= CROWDED * cells.size) return apart(xy, Array.from(rows), side);
-  const dense = [...cells.keys()].map((key) => around(cells, key)).filter(({ n }) => n > CROWDED);
-  dense.sort((a, b) => b.n - a.n);
-  return apart(xy, dense.map((place) => medoid(xy, place)), side * RARE);
-}
+/** @typedef {import("./cells.js").Box} Box */
 
-/** @typedef {{n: number, x: number, y: number, rows: number[]}} Cell sums of places, and whose */
-
-/**
- * @param {Float32Array} xy
- * @param {ArrayLike<number>} rows
- * @param {number} size
- * @returns {Map<number, Cell>}
- */
-function cellsOf(xy, rows, size) {
-  /** @type {Map<number, Cell>} */
-  const cells = new Map();
-  for (let i = 0; i < rows.length; i++) {
-    const row = rows[i];
-    const key = keyOf(xy[2 * row], xy[2 * row + 1], size);
-    let cell = cells.get(key);
-    if (!cell) cells.set(key, (cell = { n: 0, x: 0, y: 0, rows: [] }));
-    cell.n++;
-    cell.x += xy[2 * row];
-    cell.y += xy[2 * row + 1];
-    cell.rows.push(row);
+export class Placing {
+  /**
+   * @param {Float32Array} xy 2N places within ±1
+   * @param {ArrayLike<number>} rows that may be chosen, the first ones first
+   * @param {number[]} landmarks rows that stand for many, the most first: they are chosen first where it is crowded
+   */
+  constructor(xy, rows, landmarks) {
+    this._xy = xy;
+    this._cells = new Cells(xy, rows);
+    this._landmarks = landmarks;
+    /** @type {Map<number, Level>} by side of a picture */
+    this._levels = new Map();
   }
-  return cells;
+
+  /**
+   * @param {number} side of a picture in map units
+   * @param {Box} view
+   * @returns {number[]} rows in or near the view whose squares do not overlap
+   */
+  within(side, view) {
+    let level = this._levels.get(side);
+    if (!level) this._levels.set(side, (level = new Level(this._xy, this._cells, side, this._landmarks)));
+    return level.within(view);
+  }
 }
 
-/**
- * @param {Map<number, Cell>} cells
- * @param {number} key
- * @returns {Cell} a cell and its eight neighbours together
- */
-function around(cells, key) {
-  const near = [-1, 0, 1].flatMap((dx) => [-1, 0, 1].map((dy) => cells.get(key + dx * COLUMN + dy)));
-  const found = /** @type {Cell[]} */ (near.filter(Boolean));
-  const sum = (/** @type {"n" | "x" | "y"} */ name) => found.reduce((total, cell) => total + cell[name], 0);
-  return { n: sum("n"), x: sum("x"), y: sum("y"), rows: cells.get(key)?.rows ?? [] };
+/** The pictures of one zoom, as far as they were in view. */
+class Level {
+  /**
+   * @param {Float32Array} xy
+   * @param {Cells} cells
+   * @param {number} side of a picture in map units
+   * @param {number[]} landmarks
+   */
+  constructor(xy, cells, side, landmarks) {
+    this._xy = xy;
+    this._cells = cells;
+    this._isCrowded = cells.count * (side / cells.size) ** 2 > CROWDED * cells.occupied;
+    this._places = Math.max(1, Math.round(side / cells.size));
+    this._width = TILE * (this._isCrowded ? this._places * cells.size : side);
+    this._squares = new Squares(xy, this._isCrowded ? side * RARE : side);
+    this._landmarks = this._isCrowded ? this._squares.fitting(landmarks) : [];
+    /** @type {Map<number, number[]>} rows by tile */
+    this._tiles = new Map();
+  }
+
+  /** @param {Box} view */
+  within([left, bottom, right, top]) {
+    const last = Math.floor(2 / this._width);
+    const tile = (/** @type {number} */ at) => Math.min(last, Math.max(0, Math.floor((at + 1) / this._width)));
+    const rows = [...this._landmarks];
+    for (let line = tile(bottom); line <= tile(top); line++) {
+      for (let column = tile(left); column <= tile(right); column++) rows.push(...this._tile(column, line));
+    }
+    return rows;
+  }
+
+  /**
+   * @param {number} column
+   * @param {number} line
+   * @returns {number[]}
+   */
+  _tile(column, line) {
+    const key = column * COLUMN + line;
+    let rows = this._tiles.get(key);
+    if (!rows) this._tiles.set(key, (rows = this._squares.fitting(this._isCrowded ? this._middles(column, line) : this._all(column, line))));
+    return rows;
+  }
+
+  /**
+   * @param {number} column
+   * @param {number} line
+   * @returns {number[]}
+   */
+  _all(column, line) {
+    const [left, bottom] = [column * this._width - 1, line * this._width - 1];
+    return this._cells.rowsIn([left, bottom, left + this._width, bottom + this._width]);
+  }
+
+  /**
+   * @param {number} column
+   * @param {number} line
+   * @returns {number[]} the row in the middle of each dense place of a tile, the densest first
+   */
+  _middles(column, line) {
+    const width = this._places;
+    const at = (/** @type {number} */ tile, /** @type {number} */ place) => (tile * TILE + place - 1) * width;
+    const steps = [...Array(TILE).keys()];
+    const crowds = steps.flatMap((i) => steps.map((j) => this._cells.crowd(at(column, i), at(line, j), 3 * width)));
+    const dense = crowds.filter(({ n }) => n > CROWDED).sort((a, b) => b.n - a.n);
+    return dense.map(({ x, y }) => this._cells.near(x, y));
+  }
 }
 
-/**
- * @param {Float32Array} xy
- * @param {Cell} cell
- * @returns {number} the row nearest to the mean
- */
-function medoid(xy, { n, x, y, rows }) {
-  const distance = (/** @type {number} */ row) => Math.hypot(xy[2 * row] - x / n, xy[2 * row + 1] - y / n);
-  return rows.reduce((best, row) => (distance(row) < distance(best) ? row : best));
-}
+/** Squares of one side that do not overlap. */
+class Squares {
+  /**
+   * @param {Float32Array} xy
+   * @param {number} side
+   */
+  constructor(xy, side) {
+    this._xy = xy;
+    this._side = side;
+    /** @type {Map<number, number>} row by cell: at most one square has its middle in a cell of half its side */
+    this._taken = new Map();
+  }
 
-/**
- * @param {Float32Array} xy
- * @param {number[]} rows the first ones count
- * @param {number} side
- * @returns {number[]} those whose squares overlap none before them
- */
-function apart(xy, rows, side) {
-  /** @type {Map<number, number>} at most one square has its middle in a cell of half its side */
-  const taken = new Map();
-  const half = side / 2;
-  return rows.filter((row) => {
-    const [x, y] = [xy[2 * row], xy[2 * row + 1]];
+  /**
+   * @param {number[]} rows the first ones count
+   * @returns {number[]} those whose squares overlap none before them; they are taken now
+   */
+  fitting(rows) {
+    return rows.filter((row) => this._take(row));
+  }
+
+  /** @param {number} row */
+  _take(row) {
+    const [x, y] = [this._xy[2 * row], this._xy[2 * row + 1]];
+    const half = this._side / 2;
     for (let dx = -2; dx <= 2; dx++) {
       for (let dy = -2; dy <= 2; dy++) {
-        const other = taken.get(keyOf(x + dx * half, y + dy * half, half));
-        if (other !== undefined && Math.abs(xy[2 * other] - x) < side && Math.abs(xy[2 * other + 1] - y) < side) return false;
+        const other = this._taken.get(keyOf(x + dx * half, y + dy * half, half));
+        if (other !== undefined && this._isOver(other, x, y)) return false;
       }
     }
-    taken.set(keyOf(x, y, half), row);
+    this._taken.set(keyOf(x, y, half), row);
     return true;
-  });
+  }
+
+  /**
+   * @param {number} row
+   * @param {number} x
+   * @param {number} y
+   */
+  _isOver(row, x, y) {
+    return Math.abs(this._xy[2 * row] - x) < this._side && Math.abs(this._xy[2 * row + 1] - y) < this._side;
+  }
 }
 
 const COLUMN = 2 ** 26;

@@ -92,3 +92,58 @@ def test_the_camera_takes_pixels_to_the_map_and_back(run):
 )
 def test_durations_are_told_in_the_unit_that_fits(run, seconds, words):
     assert run("words.js", "return m.duration(argument);", seconds) == words
+
+
+PLACED = """
+    let state = 1;
+    const random = () => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) / 2 ** 32;
+    const meadow = (n, half) => Float32Array.from({ length: 2 * n }, () => half * (2 * random() - 1));
+    const rows = (xy) => Uint32Array.from({ length: xy.length / 2 }, (_, row) => row);
+    const place = (xy, landmarks = []) => new m.Placing(xy, rows(xy), landmarks);
+    const overlaps = (xy, chosen, side) => chosen.some((a, i) => chosen.some((b, j) => i < j
+        && Math.abs(xy[2 * a] - xy[2 * b]) < side && Math.abs(xy[2 * a + 1] - xy[2 * b + 1]) < side));
+"""
+
+
+@pytest.mark.parametrize("side", [0.002, 0.02, 0.2], ids=["near", "between", "far"])
+def test_pictures_never_overlap_and_stay_while_the_map_moves(run, side):
+    body = """
+        const xy = meadow(20_000, 1);
+        const placing = place(xy);
+        const first = placing.within(argument, [-0.3, -0.3, 0.1, 0.1]);
+        const around = placing.within(argument, [-0.4, -0.4, 0.2, 0.2]);
+        return { first: first.length, stay: first.every((row) => around.includes(row)), overlap: overlaps(xy, around, argument) };
+    """
+    found = run("placing.js", PLACED + body, side)
+    assert found["first"] >= 4
+    assert (found["stay"], found["overlap"]) == (True, False)
+
+
+def test_every_point_with_room_for_its_picture_has_one(run):
+    body = "const xy = meadow(20, 1); return place(xy).within(2e-3, [-1, -1, 1, 1]).sort((a, b) => a - b);"
+    assert run("placing.js", PLACED + body) == list(range(20))
+
+
+def test_landmarks_are_shown_first_where_points_are_crowded(run):
+    body = "const xy = meadow(5000, 1); return place(xy, [7, 4321]).within(0.2, [-1, -1, 1, 1]).slice(0, 2);"
+    assert run("placing.js", PLACED + body) == [7, 4321]
+
+
+def test_the_time_to_choose_pictures_follows_the_view_and_not_the_number_of_points(run):
+    body = """
+        const viewed = (n) => {
+            const xy = meadow(n, 1);
+            const placing = place(xy);
+            const side = 1 / Math.sqrt(n); // as many points in view, however many there are
+            placing.within(side, [-side, -side, side, side]);
+            const begin = performance.now();
+            for (let i = 0; i < 2000; i++) {
+                const x = ((i % 30) - 15) * side;
+                placing.within(side, [x, -10 * side, x + 20 * side, 10 * side]);
+            }
+            return performance.now() - begin;
+        };
+        const least = (n) => Math.min(...[1, 2, 3].map(() => viewed(n)));
+        return least(400_000) / least(4000);
+    """
+    assert run("placing.js", PLACED + body) < 10

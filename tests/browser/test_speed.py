@@ -61,3 +61,31 @@ def test_panning_stays_smooth_and_ends_with_every_point_drawn(page, base_url, se
         print(f"\n{n:,} points: {fps:.0f} frames/s, at rest {max(at_rest):.0f}; at the least {share:.1%} of them drawn")
     assert fps >= LEAST_FRAMES * max(at_rest)
     visit.await_true("constellate.stage.map.drawn.share === 1")
+
+
+GO_TO = """([row, zoom]) => {
+    const { map } = constellate.stage;
+    const [x, y] = zoom > 1 ? map.points.xy.slice(2 * row, 2 * row + 2) : [0, 0];
+    Object.assign(map.camera, { x, y, zoom });
+    map.moved();
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "n", [10_000, *(pytest.param(n, marks=pytest.mark.every) for n in (300_000, 1_000_000))], ids="{:,}".format
+)
+def test_panning_stays_smooth_among_pictures_near_and_far(page, base_url, service, capsys, n):
+    visit = MapPage(page, base_url)
+    visit.open_map(service.add(Album("meadow", n)).id, pictures=True)
+    for zoom in (1, 0.05 * n**0.5):
+        at_rest, moving = [], []
+        for _ in range(3):
+            visit.evaluate(GO_TO, [n // 2, zoom])
+            visit.await_true("constellate.stage.pictures.rows.length > 3")
+            moving.append(visit.evaluate(FRAMES_OF_A_SECOND, True)["fps"])
+            at_rest.append(visit.evaluate(FRAMES_OF_A_SECOND, False)["fps"])
+        pictures = visit.evaluate("constellate.stage.pictures.rows.length")
+        with capsys.disabled():
+            print(f"\n{n:,} points, {zoom:.0f}x, {pictures} pictures: {max(moving):.0f} frames/s, at rest {max(at_rest):.0f}")
+        assert max(moving) >= LEAST_FRAMES * max(at_rest)
