@@ -260,7 +260,7 @@ export class ScatterMap {
   _adapt(frameMs) {
     this._frameMs = Math.min(frameMs, 1000);
     const least = Math.min(1, FEWEST / (this.points?.count || 1));
-    if (frameMs > SLOW_FRAME_MS) this._share = Math.max(least, this._share * Math.max(0.4, SLOW_FRAME_MS / frameMs));
+    if (frameMs > SLOW_FRAME_MS) this._share = Math.max(least, this._share * Math.max(0.2, SLOW_FRAME_MS / frameMs));
     else if (frameMs < FAST_FRAME_MS) this._share = Math.min(1, this._share * 1.04);
   }
 

@@ -9,8 +9,9 @@ import { Cells } from "./cells.js";
 /** Where a picture's square holds more points than this, pictures are rarer and the points show between them. */
 const CROWDED = 4;
 const RARE = 1.6;
-/** Pictures are chosen in tiles of this many squares across. */
+/** Pictures are chosen in tiles of this many squares across; where it is crowded, of places of half a square. */
 const TILE = 8;
+const CROWDED_TILE = 32;
 
 /** @typedef {import("./cells.js").Box} Box */
 
@@ -52,8 +53,8 @@ class Level {
     this._xy = xy;
     this._cells = cells;
     this._isCrowded = cells.count * (side / cells.size) ** 2 > CROWDED * cells.occupied;
-    this._places = Math.max(1, Math.round(side / cells.size));
-    this._width = TILE * (this._isCrowded ? this._places * cells.size : side);
+    this._place = Math.max(1, Math.round(side / cells.size / 2)); // in cells
+    this._width = this._isCrowded ? CROWDED_TILE * this._place * cells.size : TILE * side;
     this._squares = new Squares(xy, this._isCrowded ? side * RARE : side);
     this._landmarks = this._isCrowded ? this._squares.fitting(landmarks) : [];
     /** @type {Map<number, number[]>} rows by tile */
@@ -79,7 +80,7 @@ class Level {
   _tile(column, line) {
     const key = column * COLUMN + line;
     let rows = this._tiles.get(key);
-    if (!rows) this._tiles.set(key, (rows = this._squares.fitting(this._isCrowded ? this._middles(column, line) : this._all(column, line))));
+    if (!rows) this._tiles.set(key, (rows = this._isCrowded ? this._middles(column, line) : this._squares.fitting(this._all(column, line))));
     return rows;
   }
 
@@ -96,15 +97,15 @@ class Level {
   /**
    * @param {number} column
    * @param {number} line
-   * @returns {number[]} the row in the middle of each dense place of a tile, the densest first
+   * @returns {number[]} rows in the middle of dense places of a tile, the densest first, as far as there is room
    */
   _middles(column, line) {
-    const width = this._places;
-    const at = (/** @type {number} */ tile, /** @type {number} */ place) => (tile * TILE + place - 1) * width;
-    const steps = [...Array(TILE).keys()];
+    const width = this._place;
+    const at = (/** @type {number} */ tile, /** @type {number} */ place) => (tile * CROWDED_TILE + place - 1) * width;
+    const steps = [...Array(CROWDED_TILE).keys()];
     const crowds = steps.flatMap((i) => steps.map((j) => this._cells.crowd(at(column, i), at(line, j), 3 * width)));
     const dense = crowds.filter(({ n }) => n > CROWDED).sort((a, b) => b.n - a.n);
-    return dense.map(({ x, y }) => this._cells.near(x, y));
+    return dense.flatMap(({ x, y }) => (this._squares.hasRoom(x, y) ? this._squares.fitting([this._cells.near(x, y)]) : []));
   }
 }
 
@@ -132,6 +133,17 @@ class Squares {
   /** @param {number} row */
   _take(row) {
     const [x, y] = [this._xy[2 * row], this._xy[2 * row + 1]];
+    const fits = this.hasRoom(x, y);
+    if (fits) this._taken.set(keyOf(x, y, this._side / 2), row);
+    return fits;
+  }
+
+  /**
+   * @param {number} x
+   * @param {number} y
+   * @returns {boolean} whether a square with its middle there overlaps none
+   */
+  hasRoom(x, y) {
     const half = this._side / 2;
     for (let dx = -2; dx <= 2; dx++) {
       for (let dy = -2; dy <= 2; dy++) {
@@ -139,7 +151,6 @@ class Squares {
         if (other !== undefined && this._isOver(other, x, y)) return false;
       }
     }
-    this._taken.set(keyOf(x, y, half), row);
     return true;
   }
 

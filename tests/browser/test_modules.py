@@ -112,7 +112,8 @@ def test_pictures_never_overlap_and_stay_while_the_map_moves(run, side):
         const placing = place(xy);
         const first = placing.within(argument, [-0.3, -0.3, 0.1, 0.1]);
         const around = placing.within(argument, [-0.4, -0.4, 0.2, 0.2]);
-        return { first: first.length, stay: first.every((row) => around.includes(row)), overlap: overlaps(xy, around, argument) };
+        const stay = first.every((row) => around.includes(row));
+        return { first: first.length, stay, overlap: overlaps(xy, around, argument) };
     """
     found = run("placing.js", PLACED + body, side)
     assert found["first"] >= 4
