@@ -10,6 +10,8 @@
  * @property {string} colour the column that colours the points, empty for the label
  * @property {string} image sample id of the open image, empty for none
  * @property {string} words that are searched for, empty for none
+ * @property {string} finding the queue of findings that is worked through, empty for none
+ * @property {string} item key of its finding that is shown, empty for none
  */
 
 /** @returns {Place} */
@@ -17,7 +19,8 @@ export function placed() {
   const { searchParams } = new URL(location.href);
   const one = (/** @type {string} */ name) => searchParams.get(name) ?? "";
   const where = searchParams.getAll("where");
-  return { dataset: one("dataset"), where, colour: one("colour"), image: one("image"), words: one("words") };
+  const [dataset, colour, image, words, finding, item] = ["dataset", "colour", "image", "words", "finding", "item"].map(one);
+  return { dataset, where, colour, image, words, finding, item };
 }
 
 /**

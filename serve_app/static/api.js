@@ -388,3 +388,26 @@ export const outliers = (id, limit, where, signal) => get(`${dataset(id)}/outlie
  * @returns {Promise<{items: Item[]}>}
  */
 export const diverse = (id, n, where, signal) => get(`${dataset(id)}/diverse?n=${n}${filtered(where)}`, signal);
+
+/**
+ * @param {string} id
+ * @param {string} name of the finding
+ * @param {Record<string, string>} options
+ * @param {string} where
+ */
+export const findingsPath = (id, name, options, where) => `${dataset(id)}/${name}?${new URLSearchParams({ ...options, ...(where && { where }) })}`;
+
+/**
+ * @param {string} path of `findingsPath`
+ * @param {AbortSignal} signal
+ * @returns {Promise<any>}
+ */
+export const findings = (path, signal) => get(path, signal);
+
+/**
+ * Put the number of each sample's cluster into the column `cluster`.
+ * @param {string} id
+ * @param {string} where
+ * @returns {Promise<unknown>}
+ */
+export const putClusters = (id, where) => post(`${dataset(id)}/clusters?column=cluster${filtered(where)}`);

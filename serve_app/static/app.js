@@ -9,6 +9,7 @@ import { Datasets } from "./datasets.js";
 import { byId, el } from "./dom.js";
 import { pause } from "./events.js";
 import { acceptDrops, Find } from "./find.js";
+import { Findings } from "./findings.js";
 import { askForKey } from "./key.js";
 import { onKeys, showKeys } from "./keys.js";
 import { Legend } from "./legend.js";
@@ -41,7 +42,11 @@ class App {
     this._loading = new AbortController();
     /** @type {Promise<unknown>} */
     this._starting = Promise.resolve();
-    this.stage = new Stage({ onOpen: (item) => this.panel.open(item), onLasso: (items, corners) => this._lasso(items, corners) });
+    this.stage = new Stage({
+      onOpen: (item) => this.panel.open(item),
+      onLasso: (items, corners) => this._lasso(items, corners),
+      onView: (view) => (view === "findings" ? this.findings.show() : this.findings?.leave()),
+    });
     this.lens = new Lens({
       onFilter: (where, passing) => this._filter(where, passing),
       onColouring: (colouring) => this._colour(colouring),
@@ -55,6 +60,13 @@ class App {
       onTagged: () => this.lens.readColumns(),
     };
     this.panel = new Panel(byId("panel"), onPanel, where);
+    const onFindings = {
+      onOpen: (/** @type {api.Item} */ item) => this.panel.open(item),
+      onFilter: (/** @type {string} */ expression) => this._keepCluster(expression),
+      onTagged: () => this.lens.readColumns(),
+      onClusters: (/** @type {api.Item[]} */ medoids) => this.stage.prefer(medoids),
+    };
+    this.findings = new Findings(byId("findings"), onFindings, where, () => this.lens.bar.columns);
     this.legend = new Legend(byId("legend"), {
       onHidden: (slots) => this.stage.map?.hide(slots),
       onEmphasis: (slot) => this.stage.map?.emphasise(slot),
@@ -82,9 +94,10 @@ class App {
   }
 
   _listenToKeys() {
-    const panel = ["c", "t", "z", ..."123456789"].map((key) => [key, () => this.panel.key(key)]);
+    const keys = ["c", "t", "z", "a", "s", "j", "k", "ArrowLeft", "ArrowRight", ..."123456789"];
+    const shown = keys.map((key) => [key, () => this.findings.key(key) || this.panel.key(key)]);
     onKeys({
-      ...Object.fromEntries(panel),
+      ...Object.fromEntries(shown),
       Escape: () => this.panel.back(),
       "/": () => this.lens.bar.focus(),
       "?": showKeys,
@@ -126,6 +139,7 @@ class App {
     this.lens.choose(dataset?.id ?? "");
     place({ dataset: dataset?.id ?? "" });
     this.panel.reset(dataset?.id ?? "");
+    this.findings.choose(dataset?.id ?? "");
     this.work.complain("");
     this.work.show(null, null);
     this.find.enable(dataset, false);
@@ -183,6 +197,13 @@ class App {
     const row = points && this._wanted ? points.rowOf(this._wanted) : -1;
     if (points && row >= 0) this.panel.open(points.item(row));
     else this.find.again();
+    if (placed().finding || this.findings.isShown) this.stage.show("findings");
+  }
+
+  /** @param {string} expression that chooses a cluster */
+  _keepCluster(expression) {
+    this.stage.show("map");
+    this.lens.bar.add(expression);
   }
 
   /**
@@ -191,6 +212,7 @@ class App {
    */
   _filter(where, passing) {
     this.stage.filter(where, passing);
+    this.findings.refresh();
     this.lens.bar.complain("");
   }
 
@@ -275,6 +297,7 @@ class App {
       return;
     }
     await this._refresh();
+    if (kind === "embed") this.findings.choose(this._id);
     if (kind === "reduce" && state.status === "error") this.work.complain(`The map could not be made: ${state.message}`);
   }
 

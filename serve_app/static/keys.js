@@ -19,6 +19,9 @@ const KEYS = [
   ["T", "tag the selected images, or all of the collection"],
   ["1 … 9", "the tags used last"],
   ["Z", "undo the last tag"],
+  ["J K, arrows", "in findings: next, previous"],
+  ["A", "in findings: accept what is suggested"],
+  ["S", "in findings: skip"],
 ];
 
 /** Show the list of keys. */
@@ -34,15 +37,14 @@ export function showKeys() {
 
 /**
  * Call what a key means, unless somebody is writing or a dialog is open.
- * @param {Record<string, () => void>} actions by key
+ * @param {Record<string, () => unknown>} actions by key; one that answers false leaves the key to the browser
  */
 export function onKeys(actions) {
   addEventListener("keydown", (event) => {
-    const writes = event.target instanceof HTMLElement && event.target.closest("input, textarea, select");
+    const writes = event.target instanceof HTMLElement && event.target.closest("input:not([type='checkbox']), textarea, select");
     if (writes || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const action = actions[event.key];
-    if (!action) return;
-    event.preventDefault();
-    action();
+    if (!action || event.defaultPrevented) return;
+    if (action() !== false) event.preventDefault();
   });
 }

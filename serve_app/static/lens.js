@@ -45,7 +45,7 @@ export class Lens {
   choose(datasetId) {
     const { dataset, where, colour } = placed();
     const isSame = dataset === datasetId;
-    if (!isSame) place({ where: [], colour: "", image: "", words: "" });
+    if (!isSame) place({ where: [], colour: "", image: "", words: "", finding: "", item: "" });
     this._filtering.abort();
     this._colouring.abort();
     this._id = datasetId;

@@ -196,5 +196,6 @@ const HINTS = [
   ["Write a filter", "above the map: label = 'cat' AND tag <> 'seen'."],
   ["Drop an image", "anywhere, to find those like it."],
   ["Near-duplicates, outliers", "and a diverse sample are on the left."],
+  ["Open Findings", "to go through duplicates, leaks, wrong labels and clusters, by key."],
   ["Press ?", "for the keys."],
 ];

@@ -11,6 +11,8 @@ import { ScatterMap } from "./map.js";
 import { Pictures } from "./pictures.js";
 import { count } from "./words.js";
 
+/** @type {View[]} */
+const VIEWS = ["map", "list", "findings"];
 const ZOOM_STEP = 1.5;
 const TIP_GAP_PX = 14;
 
@@ -22,10 +24,14 @@ const LOST = "The graphics driver has stopped the map; it comes back by itself w
 /** @typedef {import("./points.js").Points} Points */
 /** @typedef {import("./colouring.js").Colouring} Colouring */
 /** @typedef {import("./lasso.js").Place} Place */
+/** @typedef {"map" | "list" | "findings"} View */
 /** @typedef {{title: string, text: string, action?: string, onAction?: () => void}} Message */
 
 export class Stage {
-  /** @param {{onOpen: (item: Item) => void, onLasso: (items: Item[], corners: Place[]) => void}} events */
+  /**
+   * @param {{onOpen: (item: Item) => void, onLasso: (items: Item[], corners: Place[]) => void, onView: (view: View) => void}} events
+   *   `onView` after another view is shown
+   */
   constructor(events) {
     this._events = events;
     this._datasetId = "";
@@ -42,8 +48,7 @@ export class Stage {
     /** @type {Pictures | null} */
     this.pictures = this.map && new Pictures(this.map);
     if (this.map) this._connect(this.map);
-    byId("show-map").addEventListener("click", () => this.show("map"));
-    byId("show-list").addEventListener("click", () => this.show("list"));
+    for (const view of VIEWS) byId(`show-${view}`).addEventListener("click", () => this.show(view));
     if (!this.map) this._withoutMap(NO_MAP);
   }
 
@@ -131,14 +136,15 @@ export class Stage {
     byId("map-count").textContent = !all ? "" : passing === undefined ? `${count(all)} points` : `${count(passing)} of ${count(all)} points`;
   }
 
-  /** @param {"map" | "list"} view */
+  /** @param {View} view */
   show(view) {
-    byId("map").hidden = view !== "map";
-    byId("list").hidden = view !== "list";
+    for (const name of VIEWS) {
+      byId(name).hidden = name !== view;
+      byId(`show-${name}`).setAttribute("aria-pressed", String(name === view));
+    }
     byId("map-tools").classList.toggle("away", view !== "map");
-    byId("show-map").setAttribute("aria-pressed", String(view === "map"));
-    byId("show-list").setAttribute("aria-pressed", String(view === "list"));
     if (view === "list") this._list.show(this._datasetId, this._where);
+    this._events.onView(view);
   }
 
   /** @param {Message | null} message over the map */
@@ -161,6 +167,11 @@ export class Stage {
     this._active = active ? rows(active) : -1;
     this.map?.mark(mark && mark.map(rows).filter((row) => row >= 0));
     this.map?.focus([this._active, this._hovered]);
+  }
+
+  /** @param {Item[]} items whose pictures are shown first, the most important first */
+  prefer(items) {
+    this.pictures?.prefer(items.map(({ sample_id }) => this.points?.rowOf(sample_id) ?? -1).filter((row) => row >= 0));
   }
 
   /** @param {Item | null} item pointed at outside the map */
@@ -203,12 +214,12 @@ export class Stage {
   _withoutMap(reason) {
     this._list.warn(reason);
     /** @type {HTMLButtonElement} */ (byId("show-map")).disabled = true;
-    this.show("list");
+    if (byId("findings").hidden) this.show("list");
   }
 
   _withMap() {
     this._list.warn("");
     /** @type {HTMLButtonElement} */ (byId("show-map")).disabled = false;
-    this.show("map");
+    if (byId("findings").hidden) this.show("map");
   }
 }

@@ -28,9 +28,11 @@ export class Tagging {
    * @param {string} datasetId
    * @param {() => Item[]} chosen the images to tag
    * @param {() => void} onChange after tags changed
+   * @param {() => void} [onUndo] in place of `undo`, which it calls
    */
-  constructor(datasetId, chosen, onChange) {
+  constructor(datasetId, chosen, onChange, onUndo = () => this.undo()) {
     this._id = datasetId;
+    this._onUndo = onUndo;
     this._chosen = chosen;
     this._onChange = onChange;
     this._tag = el("input", { name: "tag", placeholder: "tag", "aria-label": "Tag", maxlength: 100, autocomplete: "off", list: "tags" });
@@ -66,9 +68,13 @@ export class Tagging {
    * Put a tag on the chosen images, or take it off.
    * @param {string} tag
    * @param {Method} method
+   * @returns {Promise<Step | null>} what was done; null when it did not work
    */
   async apply(tag, method) {
-    if (!tag) return this.focus();
+    if (!tag) {
+      this.focus();
+      return null;
+    }
     const chosen = this._chosen().map(({ sample_id }) => sample_id); // now: the selection may change while we ask
     try {
       const had = await tagged(this._id, tag);
@@ -78,22 +84,32 @@ export class Tagging {
       if (ids.length) steps.push(step);
       recent.splice(0, recent.length, ...[tag, ...recent.filter((other) => other !== tag)].slice(0, RECENT));
       this._tell(`${plural(ids.length, "image")} ${method === "POST" ? "tagged" : "untagged"} “${tag}”.`, ids.length > 0);
+      return step;
     } catch (error) {
       this._tell(/** @type {Error} */ (error).message, false);
+      return null;
     }
   }
 
-  /** Undo the newest step of this tab. */
+  /**
+   * Undo the newest step of this tab.
+   * @returns {Promise<Step | null>} that step; null when there is none or it did not work
+   */
   async undo() {
     const at = steps.findLastIndex(({ datasetId }) => datasetId === this._id);
-    if (at < 0) return this._tell("There is nothing to undo.", false);
+    if (at < 0) {
+      this._tell("There is nothing to undo.", false);
+      return null;
+    }
     const [step] = steps.splice(at, 1);
     try {
       await change({ ...step, method: step.method === "POST" ? "DELETE" : "POST" });
       this._tell(`“${step.tag}” is as it was on ${plural(step.ids.length, "image")}.`, false);
+      return step;
     } catch (error) {
       steps.push(step);
       this._tell(/** @type {Error} */ (error).message, true);
+      return null;
     }
   }
 
@@ -114,7 +130,7 @@ export class Tagging {
    * @param {boolean} canUndo
    */
   _tell(text, canUndo) {
-    const undo = canUndo && el("button", { class: "link", type: "button", title: "Key Z", onclick: () => this.undo() }, "Undo");
+    const undo = canUndo && el("button", { class: "link", type: "button", title: "Key Z", onclick: this._onUndo }, "Undo");
     fill(this._said, text, canUndo && " ", undo);
     this._suggest();
     this._onChange();

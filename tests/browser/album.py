@@ -55,6 +55,7 @@ class Album:
         self.rows = {name: row for row, name in enumerate(self.file_names)}
         self.widths = random.integers(100, 2000, n)
         self.tags = {}
+        self.clusters = None
         self.takes_text = False
         self.needs_graph = False
         self.has_vectors = False
@@ -97,6 +98,8 @@ class Album:
             "file_name": self.file_names,
             "label": pa.array(self.labels, pa.string()),
             "width": pa.array(self.widths, pa.float64()),
+            "split": [("train", "train", "val", "test")[row % 4] for row in range(self.n)],
+            **({"cluster": self.clusters} if self.clusters else {}),
             "tag": [
                 ", ".join(sorted(tag for tag, ids in self.tags.items() if name in ids)) or None
                 for name in self.file_names
@@ -129,6 +132,52 @@ class Album:
             groups += [[self.item(row, 1.0), *twins]] if twins else []
         return groups
 
+    def kept(self, threshold, keep, where):
+        """The same groups, each with a sample to keep and others to drop."""
+        chosen = {self.file_names[row] for row in self.chosen(where)}
+        groups = [[item for item in group if item["sample_id"] in chosen] for group in self.duplicates(threshold)]
+        return [[_told(item, n, keep) for n, item in enumerate(group)] for group in groups if len(group) > 1]
+
+    def leaks(self, column, threshold, where):
+        """Some near neighbours with other values of a column."""
+        values = self.columns()[column]
+        found = []
+        for row in self.chosen(where)[:200:7]:
+            twin = next((item for item in self.near(self.points[row], 9, but=row) if item["score"] >= threshold), None)
+            other = twin and self.rows[twin["sample_id"]]
+            if twin and values[row] != values[other]:
+                sides = [_valued(self.file_names[at], values[at]) for at in (row, other)]
+                found.append({**sides[0], "twin": sides[1], "score": twin["score"], "exact": row % 14 == 0})
+        return found
+
+    def mislabeled(self, limit, where):
+        """Some samples, each with the label of another one."""
+        rows = [row for row in self.chosen(where) if self.labels[row]][:limit:9]
+        return [
+            {
+                "sample_id": self.file_names[row], "file_name": self.file_names[row], "label": self.labels[row],
+                "suggested_label": LABELS[(LABELS.index(self.labels[row]) + 1) % 12], "score": 0.9,
+            }
+            for row in rows
+        ]  # fmt: skip
+
+    def clustered(self):
+        """A cluster for each label, the largest first."""
+        sizes = sorted(((self.labels.count(label), label) for label in {*self.labels} - {None}), reverse=True)
+        medoids = [self.file_names[self.labels.index(label)] for _, label in sizes]
+        return [
+            {
+                "cluster": n, "size": size, "medoid": {"sample_id": medoid, "file_name": medoid}, "name": None,
+                "label": label, "share": 1.0,
+            }
+            for n, ((size, label), medoid) in enumerate(zip(sizes, medoids, strict=True))
+        ]  # fmt: skip
+
+    def put_clusters(self):
+        """Make the column `cluster`."""
+        numbers = {one["label"]: str(one["cluster"]) for one in self.clustered()}
+        self.clusters = pa.array([numbers.get(label) for label in self.labels], pa.string())
+
     def outliers(self, limit):
         """The samples farthest from the middle."""
         distances = np.linalg.norm(self.points - self.points.mean(axis=0), axis=1)
@@ -160,3 +209,12 @@ class Album:
         out = io.BytesIO()
         image.convert("RGB").save(out, "JPEG", quality=85)
         return out.getvalue()
+
+
+def _told(item, n, keep):
+    action, reason = ("drop", "like the first") if n else ("keep", f"the {keep}")
+    return {**item, "action": action, "reason": reason}
+
+
+def _valued(name, value):
+    return {"sample_id": name, "file_name": name, "value": value}

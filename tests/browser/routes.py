@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import csv
 import io
 import json
 import math
@@ -226,13 +227,6 @@ def search(service):
         row = album.labels.index(text)
         return {"items": album.near(album.points[row], limit, where=where), "notices": []}
 
-    @router.get("/duplicates")
-    async def duplicates(id: str, threshold: float = 0.95):
-        album = service.albums[id]
-        if album.needs_graph:
-            return problem(409, "Make the graph first.", code="graph_needed", k=15)
-        return {"threshold": threshold, "groups": album.duplicates(threshold), "incomplete": 2}
-
     @router.get("/outliers")
     async def outliers(id: str, k: int = 10, limit: int = 50, where: str = ""):
         album = service.albums[id]
@@ -244,6 +238,55 @@ def search(service):
         album = service.albums[id]
         rows = np.linspace(0, album.n - 1, min(n, album.n)).astype(int)
         return {"items": [album.item(int(row), 0.5) for row in rows]}
+
+    return router
+
+
+def _plan(items):
+    out = io.StringIO()
+    writer = csv.DictWriter(out, items[0].keys())
+    writer.writeheader()
+    writer.writerows(items)
+    return Response(out.getvalue(), media_type="text/csv")
+
+
+def findings(service):
+    """What to act on."""
+    router = APIRouter(prefix="/datasets/{id}")
+
+    @router.get("/duplicates")
+    async def duplicates(
+        id: str, threshold: float = 0.95, keep: str | None = None, where: str = "", format: str = "json"
+    ):
+        album = service.albums[id]
+        if album.needs_graph:
+            return problem(409, "Make the graph first.", code="graph_needed", k=15)
+        if keep:
+            groups = album.kept(threshold, keep, where)
+            members = [member for group in groups for member in group]
+            return _plan(members) if format == "csv" else {"threshold": threshold, "groups": groups, "incomplete": 0}
+        return {"threshold": threshold, "groups": album.duplicates(threshold), "incomplete": 2}
+
+    @router.get("/leaks")
+    async def leaks(id: str, column: str, threshold: float = 0.95, where: str = "", format: str = "json"):
+        album = service.albums[id]
+        if column not in album.columns():
+            return problem(422, f"There is no column {column}.")
+        items = album.leaks(column, threshold, where)
+        return {"column": column, "threshold": threshold, "incomplete": 0, "items": items}
+
+    @router.get("/mislabeled")
+    async def mislabeled(id: str, limit: int = 100, where: str = ""):
+        return {"method": "Confident learning.", "items": service.albums[id].mislabeled(limit, where)}
+
+    @router.get("/clusters")
+    async def clusters(id: str, where: str = ""):
+        return {"method": "HDBSCAN.", "noise": 3, "items": service.albums[id].clustered()}
+
+    @router.post("/clusters")
+    async def put_clusters(id: str, column: str):
+        service.albums[id].put_clusters()
+        return {"method": "HDBSCAN.", "noise": 3, "items": service.albums[id].clustered(), "column": column}
 
     return router
 
@@ -298,4 +341,4 @@ def _described(name, values):
     }  # fmt: skip
 
 
-ROUTERS = (datasets, columns, listings, jobs, embeddings, progress, search)
+ROUTERS = (datasets, columns, listings, jobs, embeddings, progress, search, findings)

@@ -1,0 +1,302 @@
+/**
+ * Findings as queues that are worked through: one after the other, with the keyboard.
+ * @module
+ */
+
+import { place, placed } from "./address.js";
+import * as api from "./api.js";
+import { save } from "./clipboard.js";
+import { compare } from "./compare.js";
+import { el, fill } from "./dom.js";
+import { Evidence } from "./evidence.js";
+import { withGraph } from "./graph.js";
+import { QUEUES } from "./queues.js";
+import { Tagging } from "./tagging.js";
+import { count } from "./words.js";
+
+const THRESHOLD = 0.95;
+
+/** @typedef {import("./api.js").Item} Item */
+/** @typedef {import("./queues.js").Finding} Finding */
+/** @typedef {import("./queues.js").Options} Options */
+/** @typedef {import("./tagging.js").Step} Step */
+
+export class Findings {
+  /**
+   * @param {HTMLElement} root
+   * @param {{onOpen: (item: Item) => void, onFilter: (expression: string) => void, onTagged: () => void,
+   *   onClusters: (medoids: Item[]) => void}} events
+   * @param {() => string} where the filter of the moment, empty for none
+   * @param {() => api.Column[]} columns of the dataset
+   */
+  constructor(root, events, where, columns) {
+    this._root = root;
+    this._events = events;
+    this._where = where;
+    this._columns = columns;
+    this._datasetId = "";
+    this._name = "";
+    this._asked = "";
+    /** @type {Options} */
+    this._options = { threshold: THRESHOLD, keep: "largest", column: "split" };
+    /** @type {Finding[]} */
+    this._found = [];
+    this._at = 0;
+    /** @type {Map<string, Step | "skipped">} what was decided, by key */
+    this._decided = new Map();
+    /** @type {Evidence | null} of the finding that is shown */
+    this._evidence = null;
+    /** @type {Tagging | null} */
+    this._tagging = null;
+    this._loading = new AbortController();
+    this._note = el("p", { class: "note", role: "status" });
+    this._progress = el("strong", { class: "position", role: "status" });
+    this._bar = el("progress", { value: "0", "aria-label": "Decided" });
+    this._stand = el("div", { class: "stand" });
+    this._row = el("div", { class: "row deciding" });
+  }
+
+  /** @returns {boolean} */
+  get isShown() {
+    return !this._root.hidden;
+  }
+
+  /** @param {string} datasetId another one, or the same with other vectors; empty for none */
+  choose(datasetId) {
+    this._loading.abort();
+    this._datasetId = datasetId;
+    this._asked = "";
+    fill(this._root, el("p", { class: "note" }, "Findings come from the vectors of the images."));
+    if (this.isShown && placed().finding) this.show();
+  }
+
+  /** Show the queue that the address names, or the first, where it was left. */
+  show() {
+    const { finding } = placed();
+    this._open(finding in QUEUES ? finding : this._name || "duplicates");
+  }
+
+  /** Another view is shown: the address does not name a queue any more. */
+  leave() {
+    place({ finding: "", item: "" });
+  }
+
+  /** Ask anew where the filter is another one. */
+  refresh() {
+    if (this.isShown && this._name) this._open(this._name);
+  }
+
+  /** @param {string} name of a queue */
+  _open(name) {
+    place({ finding: name });
+    this._name = name;
+    if (this._path() === this._asked) this._present();
+    else this._ask();
+  }
+
+  async _ask() {
+    this._loading.abort();
+    this._loading = new AbortController();
+    const { signal } = this._loading;
+    const id = this._datasetId;
+    this._asked = this._path();
+    this._build("Looking…");
+    if (!id) return this._say("Choose a dataset, or add a folder of images.");
+    try {
+      const ask = () => api.findings(this._asked, signal);
+      const answer = await withGraph(id, ask, signal, (text) => !signal.aborted && this._say(text));
+      if (!signal.aborted) this._take(answer);
+    } catch (error) {
+      if (signal.aborted) return;
+      this._asked = "";
+      this._say(/** @type {Error} */ (error).message, true);
+    }
+  }
+
+  /**
+   * @param {Record<string, string>} [more] parameters
+   * @returns {string} of the question
+   */
+  _path(more = {}) {
+    const { options, fixed } = QUEUES[this._name];
+    const chosen = Object.fromEntries(options.map((name) => [name, String(this._options[name])]));
+    return api.findingsPath(this._datasetId, this._name, { ...chosen, ...fixed, ...more }, this._where());
+  }
+
+  /** @param {any} answer */
+  _take(answer) {
+    const queue = QUEUES[this._name];
+    this._found = queue.read(answer);
+    this._decided.clear();
+    this._at = Math.max(0, this._found.findIndex(({ key }) => key === placed().item));
+    this._say(this._found.length ? `${queue.about} ${queue.note(answer)}` : queue.empty);
+    this._note.title = answer.method ?? "";
+    if (this._name === "clusters") this._events.onClusters(this._found.map(({ sides }) => sides[0].item));
+    this._row.hidden = !this._found.length;
+    this._present();
+  }
+
+  /**
+   * The frame of a queue, without its findings.
+   * @param {string} note
+   */
+  _build(note) {
+    this._found = [];
+    this._evidence = null;
+    this._tagging = new Tagging(this._datasetId, () => this._evidence?.chosen ?? [], this._events.onTagged, () => this._undo());
+    const names = Object.entries(QUEUES).map(([name, { title }]) =>
+      el("button", { type: "button", "aria-pressed": String(name === this._name), onclick: () => this._open(name) }, title),
+    );
+    const tabs = el("div", { class: "segments", role: "group", "aria-label": "Queue" }, ...names);
+    const controls = QUEUES[this._name].options.map((name) => this._control(name));
+    const plan = el("button", { class: "link", type: "button", onclick: () => this._save() }, "Save the plan (CSV)");
+    fill(this._row, ...this._actions());
+    this._row.hidden = true;
+    fill(this._stand);
+    this._say(note);
+    const heading = el("div", { class: "row heading" }, this._progress, this._bar, plan);
+    fill(this._root, el("div", { class: "row bar" }, tabs, ...controls), this._note, heading, this._stand, this._row, ...this._tagging.elements);
+    this._count();
+  }
+
+  /** @returns {HTMLElement[]} */
+  _actions() {
+    const { tag } = QUEUES[this._name];
+    const button = (/** @type {string} */ text, /** @type {string} */ key, /** @type {string} */ kind, /** @type {() => void} */ act) =>
+      el("button", { class: `button ${kind}`, type: "button", title: `Key ${key}`, onclick: act }, text, " ", el("kbd", {}, key));
+    return [
+      button("Previous", "K", "quiet", () => this._go(-1)),
+      button(tag ? `Tag “${tag}”` : "Show only these", "A", "main", () => this._accept()),
+      button("Skip", "S", "", () => this._skip()),
+      button("Next", "J", "quiet", () => this._go(1)),
+    ];
+  }
+
+  /**
+   * @param {keyof Options} name
+   * @returns {HTMLElement}
+   */
+  _control(name) {
+    const change = (/** @type {Event} */ event) => {
+      const { value } = /** @type {HTMLInputElement} */ (event.currentTarget);
+      this._options = { ...this._options, [name]: name === "threshold" ? Number(value) : value };
+      this._ask();
+    };
+    if (name === "threshold") {
+      const field = el("input", { type: "number", min: "0.5", max: "1", step: "0.005", "aria-label": "At least this similar", value: this._options.threshold, onchange: change });
+      return el("label", { class: "control", title: "At least this similar" }, el("span", { "aria-hidden": "true" }, "≥"), field);
+    }
+    const columns = this._columns().filter(({ type, distinct }) => type !== "number" && distinct > 1).map((column) => column.name);
+    const values = name === "keep" ? ["largest", "oldest", "first"] : [...new Set([this._options.column, ...columns])];
+    const choice = el("select", { onchange: change }, ...values.map((value) => el("option", { value }, value)));
+    choice.value = this._options[name];
+    return el("label", { class: "control" }, name === "keep" ? "Keep" : "Across", choice);
+  }
+
+  _present() {
+    const finding = this._found[this._at];
+    this._count();
+    if (!finding) return;
+    place({ item: finding.key });
+    this._evidence = new Evidence(this._datasetId, finding, { onOpen: this._events.onOpen, isTagged: Boolean(QUEUES[this._name].tag), where: this._where });
+    fill(this._stand, ...this._evidence.elements);
+  }
+
+  _count() {
+    const n = this._found.length;
+    this._progress.textContent = n ? `${count(this._at + 1)} of ${count(n)}` : "";
+    this._bar.hidden = !n;
+    this._bar.max = n || 1;
+    this._bar.value = this._decided.size;
+  }
+
+  /** @param {number} step */
+  _go(step) {
+    this._at = Math.min(this._found.length - 1, Math.max(0, this._at + step));
+    this._present();
+  }
+
+  _skip() {
+    this._decide("skipped");
+  }
+
+  /** @param {Step | "skipped"} what about the present finding; then the next one is shown */
+  _decide(what) {
+    this._decided.set(this._found[this._at].key, what);
+    if (this._at < this._found.length - 1) return this._go(1);
+    this._count();
+    this._say(`That was the last one; ${count(this._decided.size)} of ${count(this._found.length)} are decided.`);
+  }
+
+  /** Do what the finding suggests. */
+  async _accept() {
+    const [finding, name] = [this._found[this._at], this._name];
+    if (!finding) return;
+    if (finding.filter) return this._keepOnly(finding.filter);
+    const step = await this._tagging?.apply(QUEUES[name].tag, "POST");
+    if (step && name === this._name && finding === this._found[this._at]) this._decide(step);
+  }
+
+  /** @param {string} filter over the column of clusters, which is made now */
+  async _keepOnly(filter) {
+    try {
+      await api.putClusters(this._datasetId, this._where());
+      this._events.onTagged();
+      this._events.onFilter(filter);
+    } catch (error) {
+      this._say(/** @type {Error} */ (error).message, true);
+    }
+  }
+
+  /** Undo the last tag, and go back to the finding that it was about. */
+  async _undo() {
+    const step = await this._tagging?.undo();
+    const at = this._found.findIndex(({ key }) => this._decided.get(key) === step);
+    if (!step || at < 0) return;
+    this._decided.delete(this._found[at].key);
+    this._at = at;
+    this._present();
+  }
+
+  /** A link sends no key: the file passes through the page. */
+  async _save() {
+    try {
+      save(await (await api.request(this._path({ format: "csv" }))).blob(), `${this._name}.csv`);
+    } catch (error) {
+      this._say(/** @type {Error} */ (error).message, true);
+    }
+  }
+
+  /**
+   * @param {string} text
+   * @param {boolean} [isBad]
+   */
+  _say(text, isBad = false) {
+    this._note.textContent = text;
+    this._note.title = "";
+    this._note.classList.toggle("bad", isBad);
+  }
+
+  /**
+   * @param {string} key
+   * @returns {boolean} whether it meant something here
+   */
+  key(key) {
+    if (!this.isShown || !this._found.length) return false;
+    const [first, second] = this._found[this._at].sides;
+    /** @type {Record<string, () => void>} */
+    const actions = {
+      ArrowRight: () => this._go(1),
+      ArrowLeft: () => this._go(-1),
+      j: () => this._go(1),
+      k: () => this._go(-1),
+      a: () => this._accept(),
+      s: () => this._skip(),
+      z: () => this._undo(),
+      c: () => second && compare(this._datasetId, first.item, second.item),
+    };
+    if (actions[key]) actions[key]();
+    else return this._tagging?.key(key) ?? false;
+    return true;
+  }
+}

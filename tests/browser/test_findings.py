@@ -1,0 +1,122 @@
+"""Findings: queues that are worked through, mostly with the keyboard."""
+
+import csv
+import io
+
+import pytest
+from playwright.sync_api import expect
+
+
+@pytest.fixture
+def queue(visit):
+    """The findings, as they open."""
+    visit.button("Findings").click()
+    return visit.page.locator("#findings")
+
+
+def expected_groups(album, where=None):
+    return album.kept(0.95, "largest", where)
+
+
+def test_near_duplicates_are_dropped_one_group_after_the_other_by_key(visit, queue, album, shoot):
+    groups = expected_groups(album)
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(groups)}")
+    expect(queue.locator("figure")).to_have_count(len(groups[0]))
+    expect(queue.locator("figure").first).to_contain_text("Keep: the largest")
+    shoot("findings-duplicates")
+    visit.page.keyboard.press("a")
+    expect(queue.locator(".position")).to_have_text(f"2 of {len(groups)}")
+    assert album.tags["drop"] == {item["sample_id"] for item in groups[0][1:]}
+    visit.page.keyboard.press("s")
+    expect(queue.locator(".position")).to_have_text(f"3 of {len(groups)}")
+    visit.page.keyboard.press("ArrowLeft")
+    expect(queue.locator(".position")).to_have_text(f"2 of {len(groups)}")
+    expect(queue.locator("progress")).to_have_js_property("value", 2)
+    visit.page.keyboard.press("z")
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(groups)}")
+    expect(queue.locator("progress")).to_have_js_property("value", 1)
+    assert album.tags["drop"] == set()
+
+
+def test_an_image_that_is_unticked_keeps_its_place(visit, queue, album):
+    group = next(group for group in expected_groups(album) if len(group) > 2)
+    number = expected_groups(album).index(group)
+    for _ in range(number):
+        visit.page.keyboard.press("j")
+    expect(queue.locator(".position")).to_contain_text(f"{number + 1} of ")
+    queue.get_by_role("checkbox").nth(1).uncheck()
+    visit.page.keyboard.press("a")
+    expect(queue.locator(".position")).to_contain_text(f"{number + 2} of ")
+    assert album.tags["drop"] == {item["sample_id"] for item in group[2:]}
+
+
+def test_an_address_shows_a_colleague_the_same_finding(visit, queue, album, page):
+    queue.get_by_role("button", name="Leaks").click()
+    items = album.leaks("split", 0.95, None)
+    visit.page.keyboard.press("j")
+    expect(queue.locator(".position")).to_have_text(f"2 of {len(items)}")
+    expect(queue.locator("figure").first).to_contain_text(f"split: {items[1]['value']}")
+    page.goto(page.url)
+    expect(queue.locator(".position")).to_have_text(f"2 of {len(items)}")
+    expect(queue.get_by_role("button", name="Leaks")).to_have_attribute("aria-pressed", "true")
+    visit.page.keyboard.press("a")
+    expect(queue.locator(".position")).to_have_text(f"3 of {len(items)}")
+    assert album.tags["leak"] == {items[1]["sample_id"]}
+    visit.button("Map").click()
+    assert "finding" not in page.url
+
+
+def test_a_doubtful_label_is_shown_with_what_its_neighbours_say(visit, queue, album, shoot):
+    queue.get_by_role("button", name="Mislabeled").click()
+    first = album.mislabeled(200, None)[0]
+    expect(queue.locator("figure")).to_contain_text(f"{first['label']} → {first['suggested_label']}?")
+    expect(queue.locator(".near button.tile")).to_have_count(8)
+    shoot("findings-mislabeled")
+    visit.page.keyboard.press("a")
+    expect(queue.locator(".position")).to_contain_text("2 of ")
+    assert album.tags["mislabeled"] == {first["sample_id"]}
+
+
+def test_a_cluster_becomes_a_filter_and_its_middle_a_picture_on_the_map(visit, queue, album, shoot):
+    queue.get_by_role("button", name="Clusters").click()
+    clusters = album.clustered()
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(clusters)}")
+    expect(queue.locator(".near button.tile")).to_have_count(8)
+    shoot("findings-clusters")
+    visit.page.keyboard.press("j")
+    visit.page.keyboard.press("a")
+    expect(visit.page.locator(".chip")).to_have_text(["cluster = '1'×"])
+    expect(visit.page.locator("#map-count")).to_have_text(f"{clusters[1]['size']} of 600 points")
+    assert visit.evaluate("constellate.stage.pictures._landmarks.length") == len(clusters)
+
+
+def test_the_filter_holds_for_findings_and_the_plan_names_what_they_show(visit, queue, album):
+    box = visit.page.get_by_role("combobox", name="Filter")
+    box.fill("width > 500")
+    box.press("Enter")
+    groups = expected_groups(album, "width > 500")
+    assert groups != expected_groups(album)
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(groups)}")
+    with visit.page.expect_download() as download:
+        visit.button("Save the plan (CSV)").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"), newline="")))
+    assert [(row["sample_id"], row["action"]) for row in rows] == [
+        (item["sample_id"], item["action"]) for group in groups for item in group
+    ]
+
+
+def test_findings_of_a_large_set_make_its_graph_first(visit, album, forgiven):
+    forgiven.append("Failed to load resource")
+    album.needs_graph = True
+    visit.button("Findings").click()
+    queue = visit.page.locator("#findings")
+    expect(queue).to_contain_text("Finding the neighbours of every image")
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(expected_groups(album))}")
+
+
+def test_a_question_that_is_refused_says_why(visit, queue, forgiven):
+    forgiven.append("Failed to load resource")
+    visit.evaluate("constellate.findings._options.column = 'no such'")
+    queue.get_by_role("button", name="Leaks").click()
+    expect(queue).to_contain_text("There is no column no such.")
+    queue.get_by_label("Across").select_option("split")
