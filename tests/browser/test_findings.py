@@ -9,9 +9,11 @@ from playwright.sync_api import expect
 
 @pytest.fixture
 def queue(visit):
-    """The findings, as they open."""
+    """The findings, once their first queue is there."""
     visit.button("Findings").click()
-    return visit.page.locator("#findings")
+    queue = visit.page.locator("#findings")
+    expect(queue.locator(".position")).to_contain_text("1 of ")
+    return queue
 
 
 def expected_groups(album, where=None):
@@ -53,6 +55,7 @@ def test_an_image_that_is_unticked_keeps_its_place(visit, queue, album):
 def test_an_address_shows_a_colleague_the_same_finding(visit, queue, album, page):
     queue.get_by_role("button", name="Leaks").click()
     items = album.leaks("split", 0.95, None)
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(items)}")
     visit.page.keyboard.press("j")
     expect(queue.locator(".position")).to_have_text(f"2 of {len(items)}")
     expect(queue.locator("figure").first).to_contain_text(f"split: {items[1]['value']}")
