@@ -14,6 +14,7 @@ from serve_app.api import (
     document,
     embeddings,
     findings,
+    folders,
     graph,
     handover,
     health,
@@ -40,6 +41,7 @@ __all__ = ["create_app"]
 
 NOUNS = (
     datasets,
+    folders,
     columns,
     tags,
     handover,

@@ -56,17 +56,28 @@ def check_root(path: str, roots: Roots) -> Path | Url:
     """
     if is_url(path):
         return _allowed(path, roots)
+    real, folder_fd = open_root(path, roots)
+    os.close(folder_fd)
+    return real
+
+
+def open_root(path: str, roots: Roots) -> tuple[Path, int]:
+    """The real path of a folder that may become a dataset, and its descriptor, which the caller closes.
+
+    Raises:
+        OutsideRoots: as for `check_root`.
+        InvalidRequest: the text is not a path of a folder that can be listed and entered.
+    """
     real = _real_path(path, _first_folder(roots), roots)
     try:
         # Opening the folder needs the right to list it, and opening the dot in it the right to enter it.
         folder_fd = open_real(real, OPEN_FOLDER)
         try:
-            os.close(os.open(".", OPEN_FOLDER, dir_fd=folder_fd))
+            return real, os.open(".", OPEN_FOLDER, dir_fd=folder_fd)
         finally:
             os.close(folder_fd)
     except OSError as error:
         raise InvalidRequest(f"root {path!r} {_problem(error, wanted='folder')}") from None
-    return real
 
 
 def check_annotations(path: str, root: Path | Url, roots: Roots) -> Path | Url:
