@@ -3,7 +3,8 @@
  * @module
  */
 
-/** @typedef {{id: string, name: string, root: string, format: string, sample_count: number}} Dataset */
+/** @typedef {{id: string, name: string, root: string, format: string, sample_count: number, notices?: string[]}} Dataset */
+/** @typedef {{name: string, path: string, images: number | null}} Folder */
 /** @typedef {{id: string, file_name: string, label: string | null}} Sample */
 /** @typedef {{sample_id: string, file_name: string, label: string | null, score?: number, group?: number}} Item */
 /** @typedef {{sample_id: string, file_name: string, reason: string, detail: string}} Skip */
@@ -154,6 +155,13 @@ async function listed(path, body, onFiles) {
     await new Promise((resolve) => setTimeout(resolve, LISTED_EVERY_MS));
   }
 }
+
+/**
+ * @param {string} path empty for the roots
+ * @param {string} cursor of a further page, empty for the first
+ * @returns {Promise<{path: string | null, parent: string | null, items: Folder[], next_cursor: string | null}>}
+ */
+export const listFolders = (path, cursor) => get(`folders?${new URLSearchParams({ ...(path && { path }), ...(cursor && { cursor }) })}`);
 
 /**
  * @param {{name: string, root: string, format: string, annotations?: string}} body

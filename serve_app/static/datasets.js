@@ -5,6 +5,7 @@
 
 import { placed } from "./address.js";
 import * as api from "./api.js";
+import { FolderChooser } from "./chooser.js";
 import { byId, el, fill } from "./dom.js";
 import { plural } from "./words.js";
 
@@ -24,6 +25,7 @@ export class Datasets {
     this._form = /** @type {HTMLFormElement} */ (byId("register-form"));
     this._choice.addEventListener("change", () => this.choose(this._choice.value));
     this._rescan.addEventListener("click", () => this._look());
+    this._chooser = new FolderChooser(byId("register-folders"), byId("register-browse"), (path) => this._take(path));
     byId("register-open").addEventListener("click", () => this.openForm());
     this._form.querySelector("[data-close]")?.addEventListener("click", () => this._dialog.close());
     this._form.addEventListener("submit", (event) => this._register(event));
@@ -46,13 +48,32 @@ export class Datasets {
     this._choice.value = id;
     this._rescan.disabled = !this.current;
     this._say(this.current ? plural(this.current.sample_count, "image") : "A dataset is a folder of images.");
+    this._tell(this.current?.notices ?? []);
     this._onChoice(this.current);
+  }
+
+  /** @param {string[]} notices what the listing left out or set aside */
+  _tell(notices) {
+    const box = byId("dataset-notices");
+    box.hidden = !notices.length;
+    const lines = notices.map((notice) => el("li", { class: "breaks" }, notice));
+    fill(box, el("summary", {}, `${plural(notices.length, "notice")} of the listing`), el("ul", {}, ...lines));
   }
 
   /** Ask for a folder. */
   openForm() {
     this._complain("");
+    this._chooser.close();
     this._dialog.showModal();
+  }
+
+  /** @param {string} path of a folder; its name is the dataset's where there is none yet */
+  _take(path) {
+    const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (this._form.elements.namedItem(name));
+    const last = (/** @type {string} */ text) => text.slice(text.lastIndexOf("/") + 1);
+    const isOurs = !field("name").value || field("name").value === last(field("root").value);
+    if (isOurs) field("name").value = last(path);
+    field("root").value = path;
   }
 
   async _look() {

@@ -56,6 +56,7 @@ class Album:
         self.widths = random.integers(100, 2000, n)
         self.tags = {}
         self.clusters = None
+        self.notices = []
         self.takes_text = False
         self.needs_graph = False
         self.has_vectors = False
@@ -67,7 +68,10 @@ class Album:
     def dataset(self):
         """The dataset as `GET /datasets` lists it."""
         root = f"/images/{self.name}"
-        return {"id": self.id, "name": self.name, "root": root, "format": "folder", "sample_count": self.n}
+        return {
+            "id": self.id, "name": self.name, "root": root, "format": "folder", "sample_count": self.n,
+            "notices": self.notices,
+        }  # fmt: skip
 
     def item(self, row, score=None):
         """A sample as searches answer it."""

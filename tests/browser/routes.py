@@ -89,6 +89,27 @@ def listings(service):
     return router
 
 
+def folders(service):
+    """What can be registered."""
+    router = APIRouter()
+
+    @router.get("/folders")
+    async def listed(path: str = "", cursor: str = ""):
+        if not path:
+            return _page(None, None, [("/images", "/images", 0)])
+        if path != "/images":
+            return _page(path, "/images", [])
+        names = ["garden", "meadow"] if cursor else ["flowers"]
+        return _page(path, None, [(name, f"/images/{name}", 400) for name in names], None if cursor else "flowers")
+
+    return router
+
+
+def _page(path, parent, items, next_cursor=None):
+    folders = [{"name": name, "path": path, "images": images} for name, path, images in items]
+    return {"path": path, "parent": parent, "items": folders, "next_cursor": next_cursor}
+
+
 def jobs(service):
     """Start, list and cancel jobs."""
     router = APIRouter()
@@ -341,4 +362,4 @@ def _described(name, values):
     }  # fmt: skip
 
 
-ROUTERS = (datasets, columns, listings, jobs, embeddings, progress, search, findings)
+ROUTERS = (datasets, folders, columns, listings, jobs, embeddings, progress, search, findings)

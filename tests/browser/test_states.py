@@ -45,6 +45,34 @@ def test_a_folder_that_cannot_be_added_keeps_the_form_open_with_the_reason(visit
     expect(visit.page.get_by_role("dialog")).to_be_visible()
 
 
+def test_a_folder_is_chosen_by_going_down_and_up(visit, service, shoot):
+    service.add(Album("meadow", 20))
+    visit.open_map()
+    visit.button("Add a folder…").click()
+    dialog = visit.page.get_by_role("dialog")
+    dialog.get_by_role("button", name="Choose…").click()
+    dialog.get_by_role("button", name="/images").click()
+    dialog.get_by_role("button", name="flowers").click()
+    expect(visit.page.get_by_label("Name")).to_have_value("flowers")
+    dialog.get_by_role("button", name="Up").click()
+    dialog.get_by_role("button", name="More…").click()
+    expect(dialog.locator(".folders li")).to_have_text(["flowers400 images", "garden400 images", "meadow400 images"])
+    shoot("folders")
+    dialog.get_by_role("button", name="garden").click()
+    expect(visit.page.get_by_label("Folder on the service's machine")).to_have_value("/images/garden")
+    expect(visit.page.get_by_label("Name")).to_have_value("garden")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(visit.page.locator("#dataset-choice")).to_contain_text("garden")
+
+
+def test_what_a_listing_left_out_is_told_beside_the_dataset(visit, service):
+    album = service.add(Album("meadow", 20))
+    album.notices = ["3 links to folders were left out: <b>a</b>/, b/, c/"]
+    visit.open_map()
+    visit.page.get_by_text("1 notice of the listing").click()
+    expect(visit.page.locator("#dataset-notices li")).to_have_text(album.notices)
+
+
 def test_vectors_without_a_map_offer_to_make_it(visit, service):
     album = service.add(Album("meadow", 200), is_mapped=False)
     album.has_vectors = True
