@@ -208,9 +208,12 @@ class Routes(Findings):
         body = {"redraw": redraw, **_given(notify_url=notify_url)}
         return self._started(f"/datasets/{dataset_id}/embeddings/reduce", body, model)
 
-    def graph(self, dataset_id: str, *, k: int = 15, model: str | None = None) -> str:
-        """Start finding `k` neighbours of every vector, which questions about large sets need; returns the job's id."""
-        return self._started(f"/datasets/{dataset_id}/graph", {"k": k}, model)
+    def graph(self, dataset_id: str, *, k: int = 15, notify_url: str | None = None, model: str | None = None) -> str:
+        """Start finding `k` neighbours of every vector, which questions about large sets need; returns the job's id.
+
+        `notify_url` is told when the job ends.
+        """
+        return self._started(f"/datasets/{dataset_id}/graph", {"k": k, **_given(notify_url=notify_url)}, model)
 
     def import_vectors(
         self,

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Response
 
-from serve_app.api import problems
+from serve_app.api import problems, webhook
 from serve_app.api.context import ContextNow, ServicesNow
 from serve_app.api.embeddings import STARTED, cancel_job
 from serve_app.api.schemas import GraphOptions, JobCancelled, JobStarted, SetModel
@@ -17,13 +17,18 @@ router = APIRouter(prefix="/datasets/{dataset_id}/graph", tags=["search"])
 async def make_graph(
     dataset_id: str,
     services: ServicesNow,
+    context: ContextNow,
     response: Response,
     options: GraphOptions | None = None,
     model: SetModel = None,
 ) -> JobStarted:
     """Find the nearest neighbours of every vector, once for this set; a graph of as many that is there is kept."""
-    params = (options or GraphOptions()).model_dump()
-    job = await services.writer.ask(Jobs.create, dataset_id, "graph", model_name=model, params=params)
+    options = options or GraphOptions()
+    notify_url = webhook.checked(options.notify_url, context.settings)
+    params = options.model_dump(exclude={"notify_url"})
+    job = await services.writer.ask(
+        Jobs.create, dataset_id, "graph", model_name=model, params=params, notify_url=notify_url
+    )
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"
     return JobStarted(dataset_id=dataset_id, message=f"Finding neighbours of {job.total} images.", job_id=job.id)

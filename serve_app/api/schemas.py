@@ -214,6 +214,7 @@ class GraphOptions(Body):
     k: Annotated[int, Field(ge=1, le=MAX_K), BeforeValidator(_whole)] = Field(
         DEFAULT_K, description="neighbours of each image, without itself"
     )
+    notify_url: NotifyUrl = None
 
 
 class JobStarted(BaseModel):

@@ -38,6 +38,16 @@ async def test_a_job_says_that_its_webhook_is_pending_and_hides_the_url(client, 
     await work.reduce(services)
 
 
+async def test_a_graph_job_takes_a_webhook_too(client, services, dataset):
+    await started(client, dataset)
+    await work.embed(services)
+    path = f"/datasets/{dataset['id']}/graph"
+    answer = await client.post(path, json={"notify_url": "https://elsewhere.org/"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    answer = await client.post(path, json={"k": 3, "notify_url": HOOK})
+    assert (await job_of(client, answer))["notified"] == "pending"
+
+
 async def test_a_job_without_a_webhook_says_none(client, dataset):
     assert (await job_of(client, await started(client, dataset)))["notified"] is None
 
