@@ -52,7 +52,7 @@ def focused(visit):
 
 def test_tab_goes_through_the_page_in_reading_order(visit):
     seen = []
-    for _ in range(40):
+    for _ in range(45):
         visit.page.keyboard.press("Tab")
         seen.append(focused(visit))
     order = [
