@@ -53,7 +53,8 @@ export class Findings {
     this._progress = el("strong", { class: "position", role: "status" });
     this._bar = el("progress", { value: "0", "aria-label": "Decided" });
     this._stand = el("div", { class: "stand" });
-    this._row = el("div", { class: "row deciding" });
+    this._acts = el("div", { class: "acts" });
+    this._plan = el("button", { class: "link", type: "button", onclick: () => this._save() }, "Save the plan (CSV)");
   }
 
   /** @returns {boolean} */
@@ -132,7 +133,7 @@ export class Findings {
     this._say(this._found.length ? `${queue.about} ${queue.note(answer)}` : queue.empty);
     this._note.title = answer.method ?? "";
     if (this._name === "clusters") this._events.onClusters(this._found.map(({ sides }) => sides[0].item));
-    this._row.hidden = !this._found.length;
+    this._acts.hidden = this._plan.hidden = !this._found.length;
     this._present();
   }
 
@@ -149,13 +150,12 @@ export class Findings {
     );
     const tabs = el("div", { class: "segments", role: "group", "aria-label": "Queue" }, ...names);
     const controls = QUEUES[this._name].options.map((name) => this._control(name));
-    const plan = el("button", { class: "link", type: "button", onclick: () => this._save() }, "Save the plan (CSV)");
-    fill(this._row, ...this._actions());
-    this._row.hidden = true;
+    fill(this._acts, el("div", { class: "row deciding" }, ...this._actions()), ...this._tagging.elements);
+    this._acts.hidden = this._plan.hidden = true;
     fill(this._stand);
     this._say(note);
-    const heading = el("div", { class: "row heading" }, this._progress, this._bar, plan);
-    fill(this._root, el("div", { class: "row bar" }, tabs, ...controls), this._note, heading, this._stand, this._row, ...this._tagging.elements);
+    const heading = el("div", { class: "row heading" }, this._progress, this._bar, this._plan);
+    fill(this._root, el("div", { class: "row bar" }, tabs, ...controls), this._note, heading, this._stand, this._acts);
     this._count();
   }
 

@@ -111,7 +111,7 @@ function leak({ twin, score, exact, ...item }, column) {
 function mislabeled({ suggested_label, score, ...item }) {
   return {
     key: item.sample_id,
-    says: `Labelled ${item.label}; its neighbours say ${suggested_label}`,
+    says: `Labelled ${item.label}; it looks like ${suggested_label}`,
     sides: [{ item, says: `${item.label} → ${suggested_label}?`, isChosen: true }],
     near: item,
   };

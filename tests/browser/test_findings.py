@@ -117,6 +117,14 @@ def test_findings_of_a_large_set_make_its_graph_first(visit, album, forgiven):
     expect(queue.locator(".position")).to_have_text(f"1 of {len(expected_groups(album))}")
 
 
+def test_a_queue_without_findings_offers_nothing_to_do(visit, queue):
+    queue.get_by_label("At least this similar").fill("1")
+    queue.get_by_label("At least this similar").press("Tab")
+    expect(queue).to_contain_text("No two images are that much alike.")
+    expect(queue.get_by_role("button", name="Tag", exact=True)).to_be_hidden()
+    expect(visit.button("Save the plan (CSV)")).to_be_hidden()
+
+
 def test_a_question_that_is_refused_says_why(visit, queue, forgiven):
     forgiven.append("Failed to load resource")
     visit.evaluate("constellate.findings._options.column = 'no such'")
