@@ -10,6 +10,7 @@ import { compare } from "./compare.js";
 import { el, fill } from "./dom.js";
 import { Evidence } from "./evidence.js";
 import { withGraph } from "./graph.js";
+import { control } from "./options.js";
 import { QUEUES } from "./queues.js";
 import { Tagging } from "./tagging.js";
 import { count } from "./words.js";
@@ -149,7 +150,11 @@ export class Findings {
       el("button", { type: "button", "aria-pressed": String(name === this._name), onclick: () => this._open(name) }, title),
     );
     const tabs = el("div", { class: "segments", role: "group", "aria-label": "Queue" }, ...names);
-    const controls = QUEUES[this._name].options.map((name) => this._control(name));
+    const change = (/** @type {Partial<Options>} */ options) => {
+      this._options = { ...this._options, ...options };
+      this._ask();
+    };
+    const controls = QUEUES[this._name].options.map((name) => control(name, this._options, this._columns(), change));
     fill(this._acts, el("div", { class: "row deciding" }, ...this._actions()), ...this._tagging.elements);
     this._acts.hidden = this._plan.hidden = true;
     fill(this._stand);
@@ -170,27 +175,6 @@ export class Findings {
       button("Skip", "S", "", () => this._skip()),
       button("Next", "J", "quiet", () => this._go(1)),
     ];
-  }
-
-  /**
-   * @param {keyof Options} name
-   * @returns {HTMLElement}
-   */
-  _control(name) {
-    const change = (/** @type {Event} */ event) => {
-      const { value } = /** @type {HTMLInputElement} */ (event.currentTarget);
-      this._options = { ...this._options, [name]: name === "threshold" ? Number(value) : value };
-      this._ask();
-    };
-    if (name === "threshold") {
-      const field = el("input", { type: "number", min: "0.5", max: "1", step: "0.005", "aria-label": "At least this similar", value: this._options.threshold, onchange: change });
-      return el("label", { class: "control", title: "At least this similar" }, el("span", { "aria-hidden": "true" }, "≥"), field);
-    }
-    const columns = this._columns().filter(({ type, distinct }) => type !== "number" && distinct > 1).map((column) => column.name);
-    const values = name === "keep" ? ["largest", "oldest", "first"] : [...new Set([this._options.column, ...columns])];
-    const choice = el("select", { onchange: change }, ...values.map((value) => el("option", { value }, value)));
-    choice.value = this._options[name];
-    return el("label", { class: "control" }, name === "keep" ? "Keep" : "Across", choice);
   }
 
   _present() {
