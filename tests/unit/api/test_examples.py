@@ -151,6 +151,8 @@ async def test_every_example_is_answered_with_the_success_it_documents(client, s
     await walk.send("generate_embeddings")
     await walk.send("cancel_job")
     walk.real[schemas.JOB_ID] = (await walk.send("generate_embeddings")).json()["job_id"]
+    await walk.send("cancel_one_job")
+    walk.real[schemas.JOB_ID] = (await walk.send("generate_embeddings")).json()["job_id"]
     await work.embed(services)
     await walk.send("reduce_embeddings")
     await work.reduce(services)
