@@ -44,7 +44,7 @@ def test_status_shows_datasets_as_a_table_or_as_json(run, gallery, flowers):
 
 def test_jobs_are_listed_the_newest_first(run):
     header, *rows = (line.split("\t") for line in run("jobs").stdout.splitlines())
-    assert [dict(zip(header, row, strict=True))["kind"] for row in rows] == ["reduce", "embed"]
+    assert [dict(zip(header, row, strict=True))["kind"] for row in rows] == ["reduce", "embed", "register"]
     assert {row[header.index("dataset")] for row in rows} == {"flowers"}
     assert len(json.loads(run("jobs", "--json", "--limit", 1).stdout)) == 1
 
