@@ -18,6 +18,9 @@ def snapshot(session: Session, *, tries: bool = True):
     """
     names = dict(session.q("SELECT id, 'dataset ' || name FROM datasets"))
     names |= dict(session.q("SELECT id, 'job ' || number FROM jobs"))
+    names |= dict(
+        session.q("SELECT dataset_id, 'dataset ' || (params::JSON->>'name') FROM jobs WHERE kind = 'register'")
+    )
     names |= {scan_id: "a scan" for (scan_id,) in session.q("SELECT id FROM scans")}
     content = {}
     for table, columns in session.q(
@@ -28,7 +31,7 @@ def snapshot(session: Session, *, tries: bool = True):
             continue
         kept = [name for name in columns if name not in _TIMES and (tries or name not in _TRIES)]
         chosen = ", ".join("hash(vector)" if name == "vector" else name for name in kept)
-        key = "dataset_id" if table == "samples" else "job_id"
+        key = {"samples": "dataset_id", "scan_files": "scan_id"}.get(table, "job_id")
         retired = f" WHERE {key} NOT IN (SELECT id FROM retired WHERE relation = '{table}')" if key in columns else ""
         rows = session.q(f"SELECT {chosen} FROM {table}{retired}")
         content[table] = sorted(repr([names.get(value, value) for value in row]) for row in rows)

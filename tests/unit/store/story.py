@@ -25,6 +25,8 @@ from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.jobs import Jobs
+from serve_app.store.listings import Listings
+from serve_app.store.scans import Listed, table_of
 from serve_app.store.vectors import Vectors
 from tests.unit.store.workbench import CARD, block_of, source_files, stamp_of
 
@@ -54,6 +56,10 @@ class Story:
         if step.uses == "scan":
             while STEPS[position].name != SCAN:
                 position -= 1
+        elif step.uses == "listing":
+            while STEPS[position].name != LIST:
+                position -= 1
+            await self.claim()
         elif step.uses == "claim":
             await self.claim()
             job = await self.store.ask(Jobs.get, self.job_id)
@@ -105,6 +111,27 @@ class Story:
         try:
             await self.store.ask(Jobs.create, (await self.dataset()).id, kind, **options)
         except JobRunning:
+            return
+
+    async def register_later(self, name):
+        try:
+            await self.store.ask(Listings.create, name=name, root="/r", format="folder", annotations=None)
+        except (JobRunning, NameTaken):
+            return
+
+    async def begin_to_list(self):
+        self.block_no = 0
+        await self.store.ask(Listings.begin, self.job_id, self.attempt)
+
+    async def put_listed(self, files, n_listed):
+        page = self.block_no + 1
+        await self.store.ask(Listings.put, self.job_id, self.attempt, page, table_of(files), n_listed=n_listed)
+        self.block_no = page
+
+    async def take_over(self):
+        try:
+            await self.store.ask(Listings.commit, self.job_id, self.attempt, Listed("/r", "folder", None))
+        except StaleAttempt:
             return
 
     async def claim(self):
@@ -161,7 +188,7 @@ class Story:
 
 
 class Step(NamedTuple):
-    """One call, and what it needs that is in memory only: "scan", "claim" or nothing."""
+    """One call, and what it needs that is in memory only: "scan", "listing", "claim" or nothing."""
 
     name: str
     uses: str
@@ -169,6 +196,7 @@ class Step(NamedTuple):
 
 
 SCAN = "open a scan"
+LIST = "begin to list"
 SKIP = Skip(FIRST[10].sample_id, FIRST[10].file_name, "truncated", "the file ends early")
 COPY = (FIRST[11].sample_id, stamp_of(FIRST[11], FIRST[0].sample_id))  # the last file is a copy of the first
 
@@ -226,6 +254,13 @@ STEPS = (
     Step("put 1", "claim", lambda story: story.put(SECOND[:6], CARD)),
     Step("fail", "claim", lambda story: story.fail()),
     Step("delete the first set", "", lambda story: story.delete_set(CARD.name)),
+    # A registration that nobody waits for.
+    Step("create a registration", "", lambda story: story.register_later("trees")),
+    Step("claim", "", lambda story: story.claim()),
+    Step(LIST, "claim", lambda story: story.begin_to_list()),
+    Step("list the first page", "listing", lambda story: story.put_listed(FIRST[:6], 6)),
+    Step("list the second page", "listing", lambda story: story.put_listed(FIRST[6:], 12)),
+    Step("take the listing over", "listing", lambda story: story.take_over()),
     Step("delete weeds", "", lambda story: story.delete("weeds")),
     Step("close", "", lambda story: story.close()),
 )
