@@ -273,7 +273,7 @@ export const generate = (id, body) => post(`${dataset(id)}/embeddings/generate`,
 
 /**
  * @param {string} id
- * @param {{n_neighbors?: number, min_dist?: number}} body
+ * @param {{n_neighbors?: number, min_dist?: number, redraw?: boolean}} body
  * @returns {Promise<{job_id: string}>}
  */
 export const reduce = (id, body) => post(`${dataset(id)}/embeddings/reduce`, body);

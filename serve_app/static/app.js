@@ -73,7 +73,7 @@ class App {
     });
     this.work = new Work(byId("work"), {
       onEmbed: (model) => this._embed(model),
-      onReduce: (layout) => this._try(() => api.reduce(this._id, layout)),
+      onReduce: (layout) => this._try(() => api.reduce(this._id, { ...layout, redraw: this._status?.has_reduction ?? false })),
       onCancel: () => this._try(() => api.cancel(this._id)),
       onSkipped: () => this._skipped(),
     });

@@ -81,6 +81,14 @@ def test_vectors_without_a_map_offer_to_make_it(visit, service):
     expect(visit.page.locator("#map-count")).to_have_text("200 points")
 
 
+def test_who_asks_to_redraw_a_map_gets_all_points_laid_out_anew(visit, service):
+    service.add(Album("meadow", 200))
+    visit.open_map()
+    with visit.page.expect_request("**/embeddings/reduce") as asked:
+        visit.button("Redraw map").click()
+    assert asked.value.post_data_json["redraw"] is True
+
+
 def test_a_job_started_while_the_page_looks_for_jobs_is_seen_by_the_next_look(visit, service):
     service.add(Album("meadow", 200), is_mapped=False)
     service.listing_s, service.job_s = 1.0, 600.0
