@@ -63,7 +63,7 @@ kind-%: setup
 
 test-faults: setup ## every fault test: restarts, hand-over, floods, a frozen writer, a short soak, every system call
 	$(BIN)/pytest -q tests/faults
-	$(BIN)/pytest -q -m every tests/unit/store tests/faults tests/ray
+	$(BIN)/pytest -q -m every tests/unit tests/browser tests/faults tests/ray
 
 test-recipes: recipes ## docs/recipes.md with the tools themselves: FiftyOne, Embedding Atlas, PostgreSQL with pgvector, a notebook
 	@$(call run,-m recipes tests/ray)

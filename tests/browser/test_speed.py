@@ -47,7 +47,7 @@ def test_ten_thousand_points_are_drawn_soon_after_a_hundred_would_be(page, base_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n", [10_000, 1_000_000])
+@pytest.mark.parametrize("n", [10_000, pytest.param(1_000_000, marks=pytest.mark.every)])
 def test_panning_stays_smooth_and_ends_with_every_point_drawn(page, base_url, service, capsys, n):
     visit = MapPage(page, base_url)
     visit.open_map(service.add(Album("meadow", n)).id)

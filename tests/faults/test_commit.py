@@ -19,7 +19,8 @@ from tests.faults.report import measured
 from tests.faults.stock import DIMENSION, register_names, send_vectors
 from tests.faults.watching import watched
 
-pytestmark = pytest.mark.faults
+# `make test` kills the store alone at each of its system calls: tests/unit/store/test_crash_points.py.
+pytestmark = [pytest.mark.faults, pytest.mark.every]
 
 N_ROWS = 400
 MOST_WRITES = 8

@@ -88,7 +88,9 @@ def test_a_service_that_embed_started_is_gone_when_it_is_done(start, settings, f
     assert (settings.data_dir / "serve.log").read_text().endswith("Stopped.\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.every)], ids=lambda number: number.name
+)
 def test_a_signal_stops_the_service_that_embed_started(start, settings, flowers, model, number):
     process = start("embed", flowers, "--model", model, options=["--hold"])
     read_until(process, "Embedding: 0/5")
