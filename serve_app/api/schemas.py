@@ -105,7 +105,8 @@ def _whole(value: object) -> object:
 
 WholeNumber = Annotated[int, BeforeValidator(_whole)]
 
-# The bounds come before the check of the digits, because after it they would be missing in the OpenAPI document.
+# Bounds come before such a check, because after it they would be missing in the OpenAPI document.
+CellSize = Annotated[int, Field(ge=16, le=128), BeforeValidator(_whole)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE), BeforeValidator(_digits), Query(description="items of a page")]
 _UpTo1000 = Annotated[int, Field(ge=1, le=MAX_NEIGHBOURS), BeforeValidator(_digits)]
 NeighbourLimit = Annotated[_UpTo1000, Query(description="samples to return")]

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from serve_app.api import problems
 from serve_app.api.context import Context, ContextNow, ServicesNow, ThumbnailVisit
 from serve_app.api.images import thumbnail_of
-from serve_app.api.schemas import SAMPLE_ID, Body, WholeNumber
+from serve_app.api.schemas import SAMPLE_ID, Body, CellSize
 from serve_app.errors import DatasetNotFound, OutsideRoots, Overloaded, ServiceError
 from serve_app.images import sheet
 from serve_app.records import Dataset, SourceFile
@@ -25,7 +25,7 @@ class SpriteRequest(Body):
     """The samples whose pictures are wanted, and the side of a cell."""
 
     sample_ids: Annotated[list[str], Field(min_length=1, max_length=MAX_SPRITES, examples=[[SAMPLE_ID]])]
-    size_px: Annotated[WholeNumber, Field(ge=16, le=128)] = 64
+    size_px: CellSize = 64
 
 
 _ANSWER = {

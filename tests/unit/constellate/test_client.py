@@ -28,6 +28,7 @@ PROTOCOLS_OF_OTHERS = {
 FOR_BROWSERS = {
     "GET /",
     "GET /favicon.ico",
+    "GET /folders",
     "GET /datasets/{dataset_id}/columns/{name}",
     "POST /datasets/{dataset_id}/sprites",
     "GET /datasets/{dataset_id}/samples/{sample_id}/image",
