@@ -166,12 +166,17 @@ class Skip:
         return cls(sample_id, file_name, error.reason, error.detail)
 
 
+IMPORTED = "imported:"
+"""How the content hash of a vector without a file begins."""
+
+
 @dataclass(frozen=True, slots=True)
 class FileStamp:
     """The content that was read: SHA-256 of the bytes (hex), and size and mtime of the open file.
 
-    `width` and `height` are those of the upright image in pixels, and `format` is its name in lower case; they are 0
-    and empty if the header was not read.
+    The hash of a vector that was imported, and so comes from no file, is `IMPORTED` and the sample's id. `width` and
+    `height` are those of the upright image in pixels, and `format` is its name in lower case; they are 0 and empty if
+    the header was not read.
     """
 
     content_hash: str

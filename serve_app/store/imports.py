@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound, JobRunning
-from serve_app.records import FileStamp, ImportedRows, Job, PartsVectors, Skip
+from serve_app.records import IMPORTED, FileStamp, ImportedRows, Job, PartsVectors, Skip
 from serve_app.store import job_rows, sets, staging
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import write
@@ -186,7 +186,7 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
             keep.append(position)
     sample_ids = [found[rows.keys[position]][0][0] for position in keep]
     # These vectors come from no file. The size -1 keeps a later job from reusing them for a file.
-    stamps = [FileStamp(f"imported:{sample_id}", -1, -1) for sample_id in sample_ids]
+    stamps = [FileStamp(f"{IMPORTED}{sample_id}", -1, -1) for sample_id in sample_ids]
     staging.stage_vectors(session, space, sample_ids, stamps, rows.vectors[keep])
     placed = _stage_points(session, row.id, sample_ids, rows.points[keep])
     skips = [Skip(*_names(found, skip.sample_id), skip.reason, skip.detail) for skip in skips]

@@ -98,7 +98,7 @@ def require(session: Session, dataset_id: str, model: str | None = None) -> Curr
 def replace(session: Session, dataset_id: str, *, model_name: str, job_id: str, count: int, placed: int) -> None:
     """Make the rows of a job the dataset's set of a model, with its points if it has any; the old set is retired.
 
-    The old map is kept where the new set is of the same space and has no points.
+    The old map is kept where the new set is of the same space and kind of job and has no points.
     """
     earlier = None if placed else _map_to_keep(session, dataset_id, model_name, job_id)
     retire_of(session, dataset_id, model_name, kept_map=earlier)
@@ -133,10 +133,14 @@ def _maps(now: Current) -> list[str]:
 
 
 def _map_to_keep(session: Session, dataset_id: str, model_name: str, job_id: str) -> str | None:
-    """The reduction whose map the set of a job may go on with: of the same model and space, and with contents."""
-    space_key = session.value("SELECT space_key FROM jobs WHERE id = ?", job_id)
+    """The reduction whose map the set of a job may go on with: of the same model and space, and with contents.
+
+    The contents of an import are vectors and those of an embed job images, so neither finds its own in the other's map.
+    """
+    of_job = "SELECT kind, space_key FROM jobs WHERE id = ?"
+    new = session.row(of_job, job_id)
     for old in of_dataset(session, dataset_id):
-        if (old.model_name, old.space_key) == (model_name, space_key):
+        if old.model_name == model_name and session.row(of_job, old.job_id) == new:
             return next((name for name in _maps(old) if making.of_job(session, name)), None)
     return None
 

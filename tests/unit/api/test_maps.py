@@ -4,6 +4,7 @@ import asyncio
 import io
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -14,6 +15,7 @@ from serve_app.search.set_file import SetFile
 from serve_app.search.set_files import SetFiles
 from serve_app.store.jobs import Jobs
 from tests.fakes import FakeModel
+from tests.unit.api import test_imports as imports
 from tests.unit.api import work
 from tests.unit.api.conftest import png
 
@@ -146,3 +148,30 @@ async def test_images_that_come_back_find_their_places(flowers, root):
     assert await flowers.reduce() == "Placed 1 image on the map; 3 stayed where they were"
     after = await flowers.points()
     assert {name for name in before if after[name] == before[name]} >= before.keys() - {"rose/b.png"}
+
+
+async def test_imported_vectors_get_a_map_that_stays_for_those_that_are_imported_again(
+    flowers, client, services, dataset
+):
+    rows = imports.table()
+    await imports.send(client, services, dataset, rows)
+    assert await flowers.reduce() == "Placed 4 images on the map"
+    before = await flowers.points()
+    assert set(before) == set(imports.IDS)
+    changed = rows["vector"].to_pylist()
+    changed[0] = [1.0, 2.0, 3.0, 4.0, 5.0]
+    await imports.send(client, services, dataset, imports.table(vectors=changed))
+    assert await flowers.reduce() == "Placed 1 image on the map; 3 stayed where they were"
+    after = await flowers.points()
+    assert all(after[name] == before[name] for name in imports.IDS[1:])
+
+
+async def test_no_map_is_kept_from_an_import_for_embedded_images_nor_the_other_way(flowers, client, services, dataset):
+    """Contents of imports are vectors: none would be found, and a reason about new images would be wrong."""
+    card = services.embedder.model.card
+    rows = imports.table(vectors=np.eye(4, card.dimension).tolist(), kind=pa.list_(pa.float32(), card.dimension))
+    keys = {"space_key": card.space_key, "model_name": card.name}
+    await imports.send(client, services, dataset, rows, params=keys)
+    assert await flowers.reduce() == "Placed 4 images on the map"
+    await flowers.generate()
+    assert await flowers.reduce() == "Placed 4 images on the map"
