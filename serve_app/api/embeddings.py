@@ -144,7 +144,7 @@ async def list_skipped(dataset_id: str, services: ServicesNow, limit: Limit = 10
             "model": list[Point],
             "content": {export.ARROW_MEDIA_TYPE: _BINARY},
         },
-        **problems.documented(InvalidFilter, DatasetNotFound),
+        **problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound),
     },
 )
 async def get_coordinates(

@@ -15,6 +15,7 @@ from serve_app.store.sets import Current
 
 SPACE_KEY = "space_key"
 """The key of an export's schema metadata that holds the vectors' space."""
+MAP_IS_NEW = "The map was made anew while it was read; ask for it again."
 
 _POINTS = pa.schema(
     [
@@ -87,7 +88,7 @@ def points_page(
     if after is not None:
         ordinal, _, version = after.partition(" of ")
         if version != this_map:
-            raise Conflict("The map was made anew while it was read; ask for it again.")
+            raise Conflict(MAP_IS_NEW)
         start = parse_cursor(ordinal)
     rows = session.arrow(
         "SELECT s.ordinal, s.sample_id, p.x, p.y, s.file_name, s.label FROM points p JOIN samples s USING (sample_id) "

@@ -270,6 +270,7 @@ class Vectors:
 
         Raises:
             DatasetNotFound: no such dataset.
+            NoEmbeddings: the dataset has sets, and none of this model.
             Conflict: the vectors, points or samples have changed since the previous page.
             InvalidRequest: the limit is not positive, or `after` is malformed.
             InvalidFilter: `where` is no filter over the dataset's columns.
@@ -277,7 +278,11 @@ class Vectors:
         require_limit(limit)
         with self._database.read() as session:
             require_dataset(session, dataset_id)
-            current = sets.current(session, dataset_id, model)
+            found = sets.of_dataset(session, dataset_id)
+            current = sets.require(session, dataset_id, model) if found else None
+            is_empty = current is None or not current.placed_count
+            if is_empty and after is not None:
+                raise Conflict(readout.MAP_IS_NEW)
             only = filtering.choose(session, dataset_id, where, model=model)
             if current is None or not current.placed_count:
                 return readout.no_points(), None

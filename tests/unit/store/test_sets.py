@@ -142,6 +142,11 @@ def test_a_map_belongs_to_the_set_that_was_named(bench, dataset, second):
         assert np.array_equal(np.stack([found.column(axis) for axis in ("x", "y")], axis=1), expected)
 
 
+def test_the_map_of_a_model_without_a_set_is_no_empty_map(bench, dataset):
+    with pytest.raises(NoEmbeddings, match="unheard"):
+        bench.vectors.points(dataset.id, after=None, limit=10, model="unheard of")
+
+
 def test_a_region_is_one_of_the_map_that_was_named(bench, dataset, second):
     corners = [(-0.5, 0.5), (0.5, 0.5), (0.5, 1.5), (-0.5, 1.5)]  # holds the first point of the map and no other
     tags = Tags(bench.database)

@@ -512,7 +512,7 @@ def test_the_map_is_empty_before_any_reduction(bench):
         bench.embed(dataset, files)
 
 
-@pytest.mark.parametrize("change", ["vectors", "map", "samples", "nothing"])
+@pytest.mark.parametrize("change", ["vectors", "another model", "map", "samples", "nothing"])
 def test_pages_of_a_map_that_was_made_anew_are_refused(bench, change):
     files = source_files(4)
     dataset = bench.register(files)
@@ -522,6 +522,8 @@ def test_pages_of_a_map_that_was_made_anew_are_refused(bench, change):
     if change == "vectors":
         bench.embed(dataset, files)
         bench.reduce(dataset)
+    elif change == "another model":  # its set is the one made last, and has no map
+        bench.embed(dataset, files, card=replace(CARD, name="another", space_key="another"))
     elif change == "map":
         bench.reduce(dataset, np.ones((4, 2)))
     elif change == "samples":
