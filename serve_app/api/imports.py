@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, get_args
 
 from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import StringConstraints
@@ -26,6 +26,7 @@ from serve_app.errors import (
 )
 from serve_app.jobs.import_job import stage_import
 from serve_app.jobs.vector_file import VectorFile
+from serve_app.records import JobKind
 from serve_app.services import Writer
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
@@ -120,7 +121,7 @@ async def import_vectors(
 async def _require_idle(writer: Writer, dataset_id: str) -> None:
     """Refuse the import before its large body arrives. Raises `DatasetNotFound`, `JobRunning`."""
     await writer.ask(Datasets.get, dataset_id)
-    for job in await writer.ask(Jobs.latest, [(dataset_id, kind) for kind in ("embed", "reduce", "graph")]):
+    for job in await writer.ask(Jobs.latest, [(dataset_id, kind) for kind in get_args(JobKind)]):
         if job is not None and job.status == "running":
             raise JobRunning(job.id)
 

@@ -290,6 +290,21 @@ async def test_files_that_arrive_together_take_a_bounded_part_of_the_disk(client
     assert (answer.status_code, answer.json()["code"]) == (429, "saturated")
 
 
+@pytest.mark.parametrize("job", ["embeddings/generate", "rescan"])
+async def test_while_a_job_runs_a_file_is_refused_before_it_is_read(client, dataset, job):
+    was_read = asyncio.Event()
+
+    async def body():
+        was_read.set()
+        yield b"x"
+
+    begun = await client.post(f"/datasets/{dataset['id']}/{job}", headers={"Prefer": "respond-async"})
+    assert begun.status_code == 202, begun.text
+    answer = await client.post(path(dataset), content=body(), headers=PARQUET, params=KEYS)
+    assert (answer.status_code, answer.json()["code"]) == (409, "job_running")
+    assert not was_read.is_set()
+
+
 class Interrupting:
     """A writer on which something happens before the second block of an import."""
 
