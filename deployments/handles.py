@@ -37,6 +37,8 @@ from serve_app.records import Block, Claim, ModelCard, SourceFile
 from serve_app.services import Embedded
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
+from serve_app.store.imports import Imports
+from serve_app.store.jobs import Jobs
 from serve_app.store.listings import Listings
 from serve_app.store.maps import Maps
 from serve_app.store.tags import Tags
@@ -68,6 +70,8 @@ BULK_METHODS: frozenset[str] = frozenset(
         Tags.add,
         Tags.remove,
         Tags.all,
+        Imports.begin,
+        Jobs.begin,
         Maps.points,
         Vectors.points,
         Vectors.commit,

@@ -7,10 +7,13 @@ import pytest
 from ray import exceptions as of_ray
 from ray.serve import exceptions as of_serve
 
-from deployments import writer
+from deployments import handles, writer
 from deployments.handles import WriterHandle, ask, service_errors
 from serve_app.errors import Overloaded, ServiceError, StoreUnavailable, Unavailable, WorkerCrashed
 from serve_app.store.datasets import Datasets
+from serve_app.store.imports import Imports
+from serve_app.store.jobs import Jobs
+from serve_app.store.vectors import Vectors
 from tests.unit.error_tree import every_error
 
 BECOMES = {
@@ -176,6 +179,14 @@ async def test_a_fault_in_the_code_that_was_called_is_raised_as_it_is(cluster, s
     for call in (ask_one(cluster.actor), WriterHandle(settings).ask(Datasets.all)):
         with pytest.raises(KeyError, match="a fault"):
             await call
+
+
+@pytest.mark.parametrize("method", [Jobs.begin, Imports.begin, Vectors.commit], ids=lambda method: method.__qualname__)
+async def test_a_method_that_wipes_or_moves_many_rows_gets_more_time(cluster, settings, monkeypatch, method):
+    monkeypatch.setattr(handles, "STORE_TIMEOUT_S", 0.0)
+    with pytest.raises(StoreUnavailable, match="in time"):
+        await WriterHandle(settings).ask(Datasets.all)
+    assert await WriterHandle(settings).ask(method) == "an answer"
 
 
 class Unpicklable(Exception):
