@@ -73,7 +73,7 @@ class Dataset:
 class PartsVectors:
     """Vectors in local parts that `constellate bulk` wrote: their folder, model, space, number of rows.
 
-    `digest` changes when the parts are made from other files.
+    `digest` changes when the parts are made from other files or by another model.
     """
 
     folder: str

@@ -68,7 +68,8 @@ def vectors(found: list[Part]) -> PartsVectors:
     """What an import of the parts needs to know."""
     marks = found[0].marks
     folder = found[0].path.parent
-    digest = hashlib.sha256("\0".join([part.marks["inputs"] for part in found]).encode()).hexdigest()
+    made_of = [(part.n_rows, *(part.marks[key] for key in ("inputs", "space_key", "model_name"))) for part in found]
+    digest = hashlib.sha256(repr(made_of).encode()).hexdigest()
     total = sum(part.n_rows for part in found)
     return PartsVectors(str(folder), marks["model_name"], marks["space_key"], total, digest)
 

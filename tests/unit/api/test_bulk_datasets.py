@@ -1,5 +1,7 @@
 """What `constellate bulk` writes, opened as a dataset: its vectors become the set, and no model runs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -141,6 +143,18 @@ async def test_a_rescan_imports_new_parts_and_leaves_the_same_ones(client, servi
     assert (await client.post(rescan)).json()["added"] == 1
     job = await import_parts(services)
     assert (job.status, job.processed) == ("complete", 4)
+
+
+async def test_a_rescan_imports_the_parts_of_another_model(client, services, photos, parts, monkeypatch):
+    dataset = (await client.post("/datasets", json={"name": "bulk", "root": str(parts)})).json()
+    await import_parts(services)
+    for part in parts.iterdir():
+        part.unlink()
+    monkeypatch.setattr(f"{__name__}.CARD", replace(CARD, name="dinov2-large", space_key="another-space"))
+    run_bulk(photos, parts, monkeypatch)
+    assert (await client.post(f"/datasets/{dataset['id']}/rescan")).json()["added"] == 0
+    job = await import_parts(services)
+    assert (job.status, job.processed, job.model_name) == ("complete", 3, "dinov2-large")
 
 
 async def test_what_is_no_output_of_bulk_is_refused_as_such(client, root):
