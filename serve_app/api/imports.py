@@ -28,12 +28,12 @@ from serve_app.jobs.import_job import stage_import
 from serve_app.jobs.vector_file import VectorFile
 from serve_app.records import JobKind
 from serve_app.services import Writer
+from serve_app.sources.bulk import MAX_TEXT
 from serve_app.store.datasets import Datasets
 from serve_app.store.jobs import Jobs
 
 router = APIRouter(prefix="/datasets/{dataset_id}/embeddings", tags=["embeddings"])
 
-MAX_TEXT = 200
 _Text = StringConstraints(min_length=1, max_length=MAX_TEXT, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f]$")
 SpaceKey = Annotated[
     Annotated[str, _Text] | SkipJsonSchema[None],

@@ -14,6 +14,7 @@ from serve_app.errors import InvalidRequest
 from serve_app.jobs.source_columns import SourceColumns
 from serve_app.records import Dataset, DatasetFormat, SourceFile
 from serve_app.sources import bulk
+from serve_app.sources.bulk import Part
 from serve_app.sources.detection import FILE_SUFFIXES, WantedFormat
 from serve_app.sources.roots import check_annotations, check_root
 from serve_app.sources.web import Web
@@ -84,7 +85,7 @@ class Lister:
         """Where a dataset lies. Raises as `place`, where the folder was moved or the roots were changed."""
         if dataset.format == "bulk":  # the images may lie where the service may not read
             parts, _ = self._checked(dataset.annotations or "", None)
-            return bulk.images_root(bulk.parts(Path(str(parts)))), parts
+            return bulk.images_root(bulk.parts(Path(str(parts))), self._roots), parts
         return self._checked(dataset.root, dataset.annotations)
 
     def new(self, root: str, annotations: str | None, wanted: WantedFormat) -> Listing:
@@ -98,7 +99,7 @@ class Lister:
         folder, file = self._checked(root, annotations)
         format, file = sources.detect(folder, file, wanted, self._web, notices)
         if format == "bulk":
-            folder = bulk.images_root(bulk.parts(folder)) if isinstance(folder, Path) else folder
+            folder = bulk.images_root(bulk.parts(folder), self._roots) if isinstance(folder, Path) else folder
         return Listing((folder, file), format, self._web, notices, may_be_empty=False)
 
     def again(self, dataset: Dataset) -> Listing:
@@ -114,6 +115,15 @@ class Lister:
             with suppress(InvalidRequest):  # only what is set aside is of interest
                 sources.detect(folder, None, "auto", self._web, notices)
         return Listing((folder, file), dataset.format, self._web, notices, may_be_empty=True)
+
+    def parts(self, folder: str) -> list[Part]:
+        """The parts of `constellate bulk` in a dataset's folder.
+
+        Raises:
+            OutsideRoots: the folder was moved out of the roots, or the roots were changed.
+            InvalidRequest: the folder or a part cannot be used.
+        """
+        return bulk.parts(Path(str(check_root(folder, self._roots))))
 
     def _checked(self, root: str, annotations: str | None) -> Place:
         folder = check_root(root, self._roots)

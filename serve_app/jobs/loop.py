@@ -198,7 +198,7 @@ class JobLoop:
                 case "register" | "rescan":
                     await listing_job(claim, self._writer, self._lister)
                 case "import" if "parts" in claim.params:
-                    await parts_job(claim, self._writer)
+                    await parts_job(claim, self._writer, self._lister)
                 case "import":  # no more rows can arrive once the job can be claimed
                     await self._writer.ask(Vectors.commit, claim.job.id, claim.attempt)
         except StaleAttempt:

@@ -2,9 +2,9 @@
 
 import asyncio
 from contextlib import closing
-from pathlib import Path
 
 from serve_app.errors import InvalidRequest
+from serve_app.jobs.listing import Lister
 from serve_app.jobs.vector_file import VectorFile
 from serve_app.records import Claim
 from serve_app.services import Writer
@@ -17,16 +17,17 @@ from serve_app.store.vectors import Vectors
 LEASE_S = 5.0
 
 
-async def parts_job(claim: Claim, writer: Writer) -> None:
+async def parts_job(claim: Claim, writer: Writer, lister: Lister) -> None:
     """Run a claimed import whose `params` name a folder of `parts` until it is over. An attempt begins anew.
 
     Raises:
+        OutsideRoots: the folder is no longer below the roots.
         InvalidRequest: a part is damaged, or the parts are of several spaces.
         DiskFull: the disk has no room for the vectors.
         StaleAttempt: the job was cancelled, or another attempt claimed it.
     """
     job_id, attempt = claim.job.id, claim.attempt
-    found = await asyncio.to_thread(bulk.parts, Path(str(claim.params["parts"])))
+    found = await asyncio.to_thread(lister.parts, str(claim.params["parts"]))
     filled = [part for part in found if part.n_rows]
     if not filled:
         raise InvalidRequest("the parts have no rows")

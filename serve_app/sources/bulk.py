@@ -16,8 +16,11 @@ from serve_app.records import PartsVectors, SourceFile
 from serve_app.sources import folder, manifest
 from serve_app.sources.listing import open_listing
 from serve_app.sources.parquet_table import Table
+from serve_app.sources.roots import MAX_PATH_CHARS, Roots, is_below
 from serve_app.urls import Url, is_url, parse
 
+MAX_TEXT = 200
+"""The length of a model's name or a space's key that an import takes."""
 _PART = re.compile(r"part-\d{5,}\.parquet")
 _KEYS = ("source", "inputs", "space_key", "model_name")
 _SUFFIXES = folder.EXTENSIONS | {b".parquet"}
@@ -42,7 +45,8 @@ def parts(root: Path) -> list[Part]:
     """The parts of a folder, in their order.
 
     Raises:
-        InvalidRequest: there is none, one cannot be read, or they are of several sources or vector spaces.
+        InvalidRequest: there is none, one cannot be read, they are of several sources or vector spaces, or what they
+            say of themselves is no text that an import takes.
     """
     found = [(path, _part(path)) for path in _candidates(root)]
     if alien := [path.name for path, part in found if part is None]:
@@ -53,15 +57,22 @@ def parts(root: Path) -> list[Part]:
     for key in ("source", "space_key"):
         if len({part.marks[key] for part in mine}) > 1:
             raise InvalidRequest(f"the parts have several values of {key!r}; run `constellate bulk` to its end")
+    _require_usable(mine[0].marks)
     return mine
 
 
-def images_root(found: list[Part]) -> Path | Url:
-    """The folder or URL that the names in the parts are relative to: the run's source, or the folder of that file."""
+def images_root(found: list[Part], roots: Roots) -> Path | Url:
+    """The folder or URL that the names in the parts are relative to: the run's source, or the folder of that file.
+
+    Links of a folder are resolved only if that shows nothing of what lies outside the roots.
+    """
     source = found[0].marks["source"]
     if os.path.splitext(os.fsencode(source))[1].lower() in _SUFFIXES:
         source = source.rpartition("/")[0]
-    return parse(source) if is_url(source) else Path(os.path.realpath(source))
+    if is_url(source):
+        return parse(source)
+    named, real = Path(os.path.abspath(source)), Path(os.path.realpath(source))
+    return real if is_below(named, roots) or is_below(real, roots) else named
 
 
 def vectors(found: list[Part]) -> PartsVectors:
@@ -86,6 +97,15 @@ def images(found: list[Part], allows: Callable[[Url], bool], notices: list[str])
             with closing(open_listing(part.path)) as file:
                 yield from manifest.images(file, part.path.name, allows, notices=told)
     notices.extend(dict.fromkeys(notice for notice in told if not _EXPECTED.fullmatch(notice)))
+
+
+def _require_usable(marks: dict[str, str]) -> None:
+    """Check what a part says of itself, since anybody may have written it. Raises `InvalidRequest`."""
+    for key in ("model_name", "space_key"):
+        if len(marks[key]) > MAX_TEXT or not marks[key].isprintable():
+            raise InvalidRequest(f"the parts' {key} is not a printable text of at most {MAX_TEXT} characters")
+    if len(marks["source"]) > MAX_PATH_CHARS or "\0" in marks["source"]:
+        raise InvalidRequest(f"the parts' source is not a path of at most {MAX_PATH_CHARS} characters without NUL")
 
 
 def _candidates(root: Path) -> list[Path]:

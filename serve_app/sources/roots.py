@@ -37,7 +37,7 @@ def require_root(root: str, roots: Roots) -> None:
     Raises:
         OutsideRoots: it is not, because the setting was changed since the dataset was registered.
     """
-    if not (allows(parse(root), roots) if is_url(root) else _is_below(Path(root), roots)):
+    if not (allows(parse(root), roots) if is_url(root) else is_below(Path(root), roots)):
         raise OutsideRoots(_OUTSIDE)
 
 
@@ -126,14 +126,14 @@ def _real_path(path: str, base: Path, roots: Roots) -> Path:
             f"a path has 1 to {MAX_PATH_CHARS} characters, all of them valid Unicode, none of them NUL"
         )
     real = Path(os.path.realpath(base / path))
-    if not _is_below(real, roots):
+    if not is_below(real, roots):
         raise OutsideRoots(_OUTSIDE)
     if not _is_unicode(str(real)):
         raise InvalidRequest(f"{path!r} leads to a folder whose name is not UTF-8; rename it")
     return real
 
 
-def _is_below(real: Path, roots: Roots) -> bool:
+def is_below(real: Path, roots: Roots) -> bool:
     """Whether a real path is below a folder among the roots, and is no folder of the system."""
     if real == Path("/") or any(real.is_relative_to(never) for never in _NEVER):
         return False

@@ -9,6 +9,8 @@ import pytest
 
 from deployments.bulk import Bulk
 from deployments.bulk_source import Source
+from serve_app.errors import OutsideRoots
+from serve_app.jobs.listing import Lister
 from serve_app.jobs.parts_job import parts_job
 from serve_app.records import ModelCard
 from serve_app.sources.bulk import Part, images_root
@@ -67,7 +69,7 @@ def parts(root, photos, monkeypatch):
 async def import_parts(services):
     claimed = await work.claim(services)
     assert claimed.job.kind == "import"
-    await parts_job(claimed, services.writer)
+    await parts_job(claimed, services.writer, Lister(services.settings))
     return await services.writer.ask(Jobs.get, claimed.job.id)
 
 
@@ -106,7 +108,7 @@ async def test_a_job_opens_it_as_well_and_its_import_survives_a_crash(client, se
             return answer
 
     with pytest.raises(InterruptedError):
-        await parts_job(first, Dies())
+        await parts_job(first, Dies(), Lister(services.settings))
     await services.writer.ask(Jobs.release, first.job.id, first.attempt)
     job = await import_parts(services)
     assert (job.status, job.processed, job.skipped, job.attempt) == ("complete", 3, 0, 2)
@@ -168,6 +170,34 @@ async def test_what_is_no_output_of_bulk_is_refused_as_such(client, root):
 
 def test_the_source_of_a_run_is_what_its_names_are_relative_to(tmp_path, photos):
     found = [Part(tmp_path, 1, {"source": str(photos)})]
-    assert images_root(found) == photos
-    assert str(images_root([Part(tmp_path, 1, {"source": "s3://bucket/a/b.png"})])) == "s3://bucket/a"
+    assert images_root(found, (tmp_path,)) == photos
+    assert str(images_root([Part(tmp_path, 1, {"source": "s3://bucket/a/b.png"})], ())) == "s3://bucket/a"
     assert Source.find(str(photos)).relative(str(photos / "a.png")) == "a.png"
+
+
+def test_a_link_outside_the_roots_is_not_followed_to_show_where_it_leads(tmp_path, photos):
+    link = tmp_path / "link"
+    link.symlink_to(photos)
+    found = [Part(tmp_path, 1, {"source": str(link)})]
+    assert images_root(found, (tmp_path / "other",)) == link
+    assert images_root(found, (photos.parent,)) == photos
+
+
+@pytest.mark.parametrize(
+    "mark", [{"model_name": "a\nb"}, {"model_name": "m" * 201}, {"space_key": "a\x1bb"}, {"source": "/a\0b"}]
+)
+async def test_parts_whose_marks_no_import_takes_are_refused(client, root, mark):
+    marks = {"source": "/photos", "inputs": "a", "space_key": "s", "model_name": "m", **mark}
+    (root / "vectors").mkdir()
+    rows = pa.table({"file_name": ["a.png"], "vector": [[1.0]]}).replace_schema_metadata(marks)
+    pq.write_table(rows, root / "vectors" / "part-00000.parquet")
+    answer = await client.post("/datasets", json={"name": "n", "root": str(root / "vectors")})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request"), answer.text
+    assert next(iter(mark)) in answer.json()["detail"]
+
+
+async def test_parts_are_not_read_once_the_roots_no_longer_have_them(client, services, parts, tmp_path):
+    await client.post("/datasets", json={"name": "bulk", "root": str(parts)})
+    narrowed = services.settings.model_copy(update={"dataset_roots": (tmp_path / "other",)})
+    with pytest.raises(OutsideRoots):
+        await parts_job(await work.claim(services), services.writer, Lister(narrowed))
