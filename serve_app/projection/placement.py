@@ -23,6 +23,8 @@ MAX_PAIRS = 200_000_000
 PROBED_LISTS = 8
 
 _ROWS = 8192
+_ASKED_ROWS = 2048
+"""Rows that are compared together with `_ROWS` others: 64 MiB of scores."""
 
 Rows = NDArray[np.intp]
 
@@ -53,7 +55,7 @@ def place(
     if not len(new):
         return points
     matrix = centred(comparable(vectors, projection), projection)
-    first, inverse = distinct(matrix[new])
+    first, inverse = distinct(matrix, new)
     n_lists = 1 if len(first) * len(known) <= max_pairs else min(math.isqrt(len(first) * PROBED_LISTS) + 1, len(known))
     search = _Search(matrix, new[first], projection, min(projection.n_neighbors, len(known)))
     random = np.random.RandomState(projection.random_state)
@@ -68,7 +70,7 @@ class _Search:
     """The best k rows for each of the M asked rows so far, and their scores; what is missing scores -inf."""
 
     def __init__(self, matrix: VectorArray, asked: Rows, projection: Projection, k: int) -> None:
-        self._matrix, self._asked = matrix, matrix[asked]
+        self._matrix, self._asked = matrix, asked
         is_cosine = projection.metric == "cosine"
         self._offsets = None if is_cosine else np.vecdot(matrix, matrix) / 2  # |x - y|² = |x|² - 2(x·y - |y|²/2)
         self.rows = np.zeros((len(asked), k), np.int32)
@@ -83,30 +85,40 @@ class _Search:
         own = np.concatenate([self._products(self._taken(part), centres).argmax(axis=1) for part in _parts(known)])
         order = np.argsort(own, kind="stable")
         bounds = np.searchsorted(own[order], np.arange(n_lists + 1))
-        n_probed = min(PROBED_LISTS, n_lists)
-        nearest = np.argpartition(-self._products(self._asked, centres), n_probed - 1, axis=1)[:, :n_probed]
+        nearest = self._nearest_of(centres)
         for number in range(n_lists):
             asking = np.flatnonzero((nearest == number).any(axis=1))
             yield asking, known[order[bounds[number] : bounds[number + 1]]]
 
     def compare(self, asking: Rows, members: Rows) -> None:
         """Let members become neighbours of the asking rows where they are nearer than those found so far."""
-        for part in _parts(members):
-            tile = self._products(self._asked[asking], part)
-            is_first = np.isneginf(self._scores[asking, 0])
-            for chosen, better in ((is_first, begin), (~is_first, improve)):
-                if chosen.any():
-                    found = self.rows[asking[chosen]], self._scores[asking[chosen]]
-                    better(*found, tile[chosen], part.astype(np.int32))
-                    self.rows[asking[chosen]], self._scores[asking[chosen]] = found
+        for some in _parts(asking, _ASKED_ROWS):
+            for part in _parts(members):
+                tile = self._products(self._taken(self._asked[some]), part)
+                is_first = np.isneginf(self._scores[some, 0])
+                for chosen, better in ((is_first, begin), (~is_first, improve)):
+                    if chosen.any():
+                        found = self.rows[some[chosen]], self._scores[some[chosen]]
+                        better(*found, tile[chosen], part.astype(np.int32))
+                        self.rows[some[chosen]], self._scores[some[chosen]] = found
 
     def distances(self) -> NDArray[np.float32]:
         """(M, k) distances to the found rows; infinite ones for those that are missing."""
         if self._offsets is None:
             return 1 - self._scores
-        squares = np.vecdot(self._asked, self._asked)[:, None] - 2 * self._scores
+        squares = 2 * (self._offsets[self._asked, None] - self._scores)
         distances: NDArray[np.float32] = np.sqrt(np.maximum(squares, 0))
         return distances
+
+    def _nearest_of(self, centres: Rows) -> NDArray[np.int32]:
+        """(M, min(PROBED_LISTS, centres)) places of the centres that are nearest to each asked row, in no order."""
+        n_probed = min(PROBED_LISTS, len(centres))
+        nearest = np.empty((len(self._asked), n_probed), np.int32)
+        for start in range(0, len(nearest), _ASKED_ROWS):
+            products = self._products(self._taken(self._asked[start : start + _ASKED_ROWS]), centres)
+            places = np.argpartition(-products, n_probed - 1, axis=1)[:, :n_probed]
+            nearest[start : start + len(places)] = places
+        return nearest
 
     def _products(self, rows: VectorArray, columns: Rows) -> VectorArray:
         """Scores of rows with columns of the matrix, largest for the nearest."""
@@ -119,5 +131,5 @@ class _Search:
         return self._matrix[rows[0] : rows[-1] + 1] if is_slice else self._matrix[rows]
 
 
-def _parts(rows: Rows) -> list[Rows]:
-    return [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+def _parts(rows: Rows, size: int = _ROWS) -> list[Rows]:
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -154,15 +154,18 @@ def _parts(vectors: VectorArray) -> Iterator[VectorArray]:
     return (vectors[start : start + _BLOCK] for start in range(0, len(vectors), _BLOCK))
 
 
-def distinct(matrix: VectorArray) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def distinct(matrix: VectorArray, among: NDArray[np.intp] | None = None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The first row of each different vector, and for each row the number of the different vector that it equals.
+
+    With `among`, (M,) rows, it looks at these only, without a copy of them, and the results are places in `among`.
 
     If an image has more copies than `n_neighbors`, the copies would be neighbours only of each other and drift away as
     an island (umap's `unique` option exists for this). Digests are compared because sorting whole rows takes seconds.
     """
     seen: dict[bytes, int] = {}
-    digests = (hashlib.blake2b(row, digest_size=16).digest() for row in matrix)
-    inverse = np.fromiter((seen.setdefault(digest, len(seen)) for digest in digests), np.intp, len(matrix))
+    rows = range(len(matrix)) if among is None else among
+    digests = (hashlib.blake2b(matrix[row], digest_size=16).digest() for row in rows)
+    inverse = np.fromiter((seen.setdefault(digest, len(seen)) for digest in digests), np.intp, len(rows))
     return np.unique(inverse, return_index=True)[1], inverse
 
 

@@ -1,5 +1,7 @@
 """New vectors on a map that stays."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -84,3 +86,14 @@ def test_vectors_without_a_direction_get_a_point_too():
     vectors, kept, _ = on_a_map(50, 5)
     vectors[45:] = 0
     assert np.isfinite(place(vectors, kept, Projection(), ignore)).all()
+
+
+@every_search
+def test_memory_does_not_grow_with_new_vectors_times_what_they_are_compared_with(max_pairs):
+    n, n_new = 10_800, 10_000
+    vectors, kept, _ = on_a_map(n, n_new)
+    tracemalloc.start()
+    place(vectors, kept, Projection(), ignore, max_pairs=max_pairs)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * n_new * (n - n_new)
