@@ -67,9 +67,18 @@ def medoids(matrix: VectorArray, rows: NDArray[np.intp] | None, clusters: NDArra
     borders = np.searchsorted(clusters[by_cluster], np.arange(clusters.max(initial=-1) + 2))
     for start, stop in pairwise(borders):
         places = by_cluster[start:stop]
-        members = matrix[places if rows is None else rows[places]]
-        found.append(int(places[np.vecdot(members, members.mean(axis=0)).argmax()]))
+        found.append(int(places[_most_central(matrix, places if rows is None else rows[places])]))
     return found
+
+
+def _most_central(matrix: VectorArray, rows: NDArray[np.intp]) -> int:
+    """The place in `rows` of the one closest to their mean; a block of them is copied at a time."""
+    blocks = [rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS)]
+    total = np.zeros(matrix.shape[1], np.float64)
+    for block in blocks:
+        total += matrix[block].sum(axis=0, dtype=np.float64)
+    mean = (total / len(rows)).astype(np.float32)
+    return int(np.concatenate([np.vecdot(matrix[block], mean) for block in blocks]).argmax())
 
 
 def majorities(

@@ -28,7 +28,7 @@ from serve_app.search.finding_records import (
 from serve_app.search.keeping import Wishes
 from serve_app.search.label_doubts import MAX_LABELS, label_doubts
 from serve_app.search.neighbours import Neighbours
-from serve_app.search.pairs import nearest
+from serve_app.search.pairs import OnStep, nearest
 from serve_app.search.part import Part
 from serve_app.search.set_values import Values
 
@@ -49,17 +49,16 @@ class Findings(Neighbours):
         part = await self._sets.part(dataset_id, where, model)
         graph = await self._graph(dataset_id, part, 1)
         files = await set_values.files(self._writer, dataset_id, part.of)
-        wishes = await asyncio.to_thread(Wishes, part, files, keep)
-        contents, order, incomplete = part.contents(), wishes.order, 0
-        if graph is not None:
-            found, incomplete = await self._long(
-                lambda _: graph_curation.kept(graph, part.rows, order, threshold, contents)
-            )
-        else:
-            found = await self._long(
-                lambda on_step: twins.kept(part.matrix(on_step), order, threshold, contents, on_step=on_step)
-            )
-        return KeptTwins([wishes.explained(group, found) for group in found.groups(order)], incomplete)
+
+        def work(on_step: OnStep) -> KeptTwins:
+            wishes, contents, incomplete = Wishes(part, files, keep), part.contents(), 0
+            if graph is not None:
+                found, incomplete = graph_curation.kept(graph, part.rows, wishes.order, threshold, contents)
+            else:
+                found = twins.kept(part.matrix(on_step), wishes.order, threshold, contents, on_step=on_step)
+            return KeptTwins(wishes.explained(found, on_step), incomplete)
+
+        return await self._long(work)
 
     async def leaks(
         self, dataset_id: str, column: str, threshold: float, where: str | None = None, model: str | None = None
@@ -74,21 +73,22 @@ class Findings(Neighbours):
         whole = await self._sets.part(dataset_id, where, model)
         values = await set_values.values(self._writer, dataset_id, whole.of, column)
         part, codes = _valued(whole, values)
-        contents, incomplete = part.contents(), 0
-        if graph := await self._graph(dataset_id, part, 1):
-            found, incomplete = await self._long(
-                lambda _: graph_curation.across(graph, part.rows, codes, threshold, contents)
-            )
-        else:
-            found = await self._long(
-                lambda on_step: twins.across(part.matrix(on_step), codes, threshold, contents, on_step=on_step)
-            )
-        ends = [_named(part, places, values.distinct, codes) for places in (found.rows, found.twins)]
-        items = [
-            Leak(one.sample_id, one.file_name, one.value, twin, float(score), bool(is_exact))
-            for one, twin, score, is_exact in zip(*ends, found.scores, found.is_exact, strict=True)
-        ]
-        return Leaks(items, incomplete)
+        graph = await self._graph(dataset_id, part, 1)
+
+        def work(on_step: OnStep) -> Leaks:
+            contents, incomplete = part.contents(), 0
+            if graph is not None:
+                found, incomplete = graph_curation.across(graph, part.rows, codes, threshold, contents)
+            else:
+                found = twins.across(part.matrix(on_step), codes, threshold, contents, on_step=on_step)
+            ends = [_named(part, places, values.distinct, codes) for places in (found.rows, found.twins)]
+            items = [
+                Leak(one.sample_id, one.file_name, one.value, twin, float(score), bool(is_exact))
+                for one, twin, score, is_exact in zip(*ends, found.scores, found.is_exact, strict=True)
+            ]
+            return Leaks(items, incomplete)
+
+        return await self._long(work)
 
     async def mislabeled(
         self, dataset_id: str, limit: int | None, where: str | None = None, model: str | None = None
@@ -110,17 +110,19 @@ class Findings(Neighbours):
             )
         if len(present) < 2:
             return []
-        others, scores = await self._long(
-            lambda on_step: label_doubts(part.matrix(on_step), own.astype(np.int32), len(present), on_step=on_step)
-        )
-        places = np.argsort(-scores, kind="stable")[:limit]
-        places = places[scores[places] > 0]
-        found = part.neighbours(places, scores[places])
-        suggested = [labels.distinct[present[other]] for other in others[places]]
-        return [
-            Mislabeled(sample.sample_id, sample.file_name, str(sample.label), str(other), sample.score)
-            for sample, other in zip(found, suggested, strict=True)
-        ]
+
+        def work(on_step: OnStep) -> list[Mislabeled]:
+            others, scores = label_doubts(part.matrix(on_step), own.astype(np.int32), len(present), on_step=on_step)
+            places = np.argsort(-scores, kind="stable")[:limit]
+            places = places[scores[places] > 0]
+            found = part.neighbours(places, scores[places])
+            suggested = [labels.distinct[present[other]] for other in others[places]]
+            return [
+                Mislabeled(sample.sample_id, sample.file_name, str(sample.label), str(other), sample.score)
+                for sample, other in zip(found, suggested, strict=True)
+            ]
+
+        return await self._long(work)
 
     async def clusters(
         self,
@@ -137,23 +139,9 @@ class Findings(Neighbours):
         """
         part = await self._sets.part(dataset_id, where, model)
         numbers = await self._clusters(dataset_id, part, min_size)
-        places = await asyncio.to_thread(clustering.medoids, part.of.matrix, part.rows, numbers)
-        labels = set_values.of_labels(part.of)
-        codes = labels.codes if part.rows is None else labels.codes[part.rows]
-        sizes = np.bincount(numbers[numbers >= 0], minlength=len(places))
-        best, counts = clustering.majorities(numbers, codes, len(places))
-        items = [
-            Cluster(
-                cluster=number,
-                size=int(sizes[number]),
-                medoid=Medoid(medoid.sample_id, medoid.file_name),
-                name=None,
-                label=str(labels.distinct[best[number]]) if counts[number] else None,
-                share=float(counts[number] / sizes[number]) if counts[number] else None,
-            )
-            for number, medoid in enumerate(part.neighbours(places, [0.0] * len(places)))
-        ]
-        return Clusters(items, int((numbers < 0).sum()), _members(part, numbers) if with_members else None)
+        items = await asyncio.to_thread(_described, part, numbers)
+        members = await asyncio.to_thread(_members, part, numbers) if with_members else None
+        return Clusters(items, int((numbers < 0).sum()), members)
 
     async def _clusters(self, dataset_id: str, part: Part, min_size: int) -> NDArray[np.int32]:
         """(n,) numbers of clusters, -1 for none."""
@@ -174,6 +162,26 @@ def _valued(part: Part, values: Values) -> tuple[Part, NDArray[np.int32]]:
     if len(places) == len(codes):
         return part, codes
     return replace(part, rows=places if part.rows is None else part.rows[places]), codes[places]
+
+
+def _described(part: Part, numbers: NDArray[np.int32]) -> list[Cluster]:
+    """What is said of each of the clusters that have these (n,) numbers."""
+    places = clustering.medoids(part.of.matrix, part.rows, numbers)
+    labels = set_values.of_labels(part.of)
+    codes = labels.codes if part.rows is None else labels.codes[part.rows]
+    sizes = np.bincount(numbers[numbers >= 0], minlength=len(places))
+    best, counts = clustering.majorities(numbers, codes, len(places))
+    return [
+        Cluster(
+            cluster=number,
+            size=int(sizes[number]),
+            medoid=Medoid(medoid.sample_id, medoid.file_name),
+            name=None,
+            label=str(labels.distinct[best[number]]) if counts[number] else None,
+            share=float(counts[number] / sizes[number]) if counts[number] else None,
+        )
+        for number, medoid in enumerate(part.neighbours(places, [0.0] * len(places)))
+    ]
 
 
 def _members(part: Part, numbers: NDArray[np.int32]) -> pa.Table:

@@ -8,6 +8,7 @@ question costs the writer one small query. This module knows ids and names; the 
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,27 +125,36 @@ class Neighbours:
         `score` is the cosine of the sample's best link in the group.
         """
         part = await self._sets.part(dataset_id, where, model)
-        contents = await asyncio.to_thread(part.contents)
-        incomplete = 0
-        if graph := await self._graph(dataset_id, part, 1):
-            groups, incomplete = await self._long(lambda _: linked_groups(graph, part.rows, threshold, contents))
-        else:
-            groups = await self._long(
-                lambda on_step: near_duplicates(part.matrix(on_step), threshold, contents, on_step=on_step)
-            )
-        return NearDuplicates([part.neighbours(*zip(*group, strict=True)) for group in groups], incomplete)
+        graph = await self._graph(dataset_id, part, 1)
+
+        def work(on_step: OnStep) -> NearDuplicates:
+            contents, incomplete = part.contents(), 0
+            if graph is not None:
+                groups, incomplete = linked_groups(graph, part.rows, threshold, contents)
+            else:
+                groups = near_duplicates(part.matrix(on_step), threshold, contents, on_step=on_step)
+            members = [member for group in groups for member in group]
+            named = iter(part.neighbours((place for place, _ in members), (score for _, score in members)))
+            return NearDuplicates([list(islice(named, len(group))) for group in groups], incomplete)
+
+        return await self._long(work)
 
     async def outliers(
         self, dataset_id: str, k: int, limit: int, where: str | None = None, model: str | None = None
     ) -> list[Neighbour]:
         """The samples with the lowest mean similarity to their `k` nearest neighbours, lowest first."""
         part = await self._sets.part(dataset_id, where, model)
-        if graph := await self._graph(dataset_id, part, k):
-            scores = await self._long(lambda _: mean_similarities(graph, part.rows, min(k, len(part) - 1)))
-        else:
-            scores = await self._long(lambda on_step: outlier_scores(part.matrix(on_step), k, on_step=on_step))
-        places = np.argsort(scores, kind="stable")[:limit]
-        return part.neighbours(places, scores[places])
+        graph = await self._graph(dataset_id, part, k)
+
+        def work(on_step: OnStep) -> list[Neighbour]:
+            if graph is not None:
+                scores = mean_similarities(graph, part.rows, min(k, len(part) - 1))
+            else:
+                scores = outlier_scores(part.matrix(on_step), k, on_step=on_step)
+            places = np.argsort(scores, kind="stable")[:limit]
+            return part.neighbours(places, scores[places])
+
+        return await self._long(work)
 
     async def diverse(
         self,

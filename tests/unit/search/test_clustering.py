@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -47,6 +49,17 @@ def test_a_medoid_is_the_row_closest_to_the_mean_of_its_cluster():
     assert medoids(matrix, None, clusters) == [1, 4]
     assert medoids(matrix, np.array([3, 4, 5]), np.array([0, 0, 0], np.int32)) == [1]
     assert medoids(matrix, None, np.full(7, -1, np.int32)) == []
+
+
+def test_medoids_of_a_large_cluster_do_not_take_a_copy_of_it():
+    matrix = normalised(np.random.default_rng(3).standard_normal((20_000, 64)).astype(np.float32))
+    tracemalloc.start()
+    [medoid] = medoids(matrix, None, np.zeros(len(matrix), np.int32))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    products = matrix @ matrix.mean(axis=0)
+    assert products[medoid] == pytest.approx(products.max(), abs=1e-6)
+    assert peak < matrix.nbytes / 2
 
 
 def test_a_majority_is_of_the_rows_that_have_a_code():
