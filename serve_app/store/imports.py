@@ -148,8 +148,8 @@ class Imports:
 
 
 def insert_parts(session: Session, dataset_id: str, vectors: PartsVectors) -> None:
-    """Add a job that imports local parts, unless the dataset's current set came from the very same."""
-    current = sets.current(session, dataset_id)
+    """Add a job that imports local parts, unless the dataset's set of their model came from the very same."""
+    current = sets.current(session, dataset_id, vectors.model_name)
     if (
         current is not None
         and json.loads(job_rows.load(session, current.job_id).params).get("digest") == vectors.digest

@@ -15,6 +15,7 @@ from serve_app.jobs.parts_job import parts_job
 from serve_app.records import ModelCard
 from serve_app.sources.bulk import Part, images_root
 from serve_app.store.jobs import Jobs
+from tests.fakes import FakeModel
 from tests.unit.api import work
 from tests.unit.api.conftest import png
 from tests.unit.api.test_listing_jobs import ASYNC, run
@@ -137,6 +138,11 @@ async def test_a_rescan_imports_new_parts_and_leaves_the_same_ones(client, servi
     dataset = (await client.post("/datasets", json={"name": "bulk", "root": str(parts)})).json()
     await import_parts(services)
     rescan = f"/datasets/{dataset['id']}/rescan"
+    assert (await client.post(rescan)).json()["added"] == 0
+    assert await services.writer.ask(Jobs.claim, "test", holding=[], lease_s=60) is None
+    await client.post(f"/datasets/{dataset['id']}/embeddings/generate", json={"model_name": "dinov2-small"})
+    services.embedder.model = FakeModel("dinov2-small")
+    assert (await work.embed(services)).status == "complete"
     assert (await client.post(rescan)).json()["added"] == 0
     assert await services.writer.ask(Jobs.claim, "test", holding=[], lease_s=60) is None
     (photos / "b2.png").write_bytes(png((1, 2, 3)))
