@@ -36,6 +36,7 @@ from serve_app.errors import (
     NothingRunning,
     UnknownModel,
 )
+from serve_app.projection.reduction import Projection
 from serve_app.records import EmbeddingStatus
 from serve_app.services import Services
 from serve_app.store.datasets import Datasets
@@ -92,12 +93,21 @@ async def reduce_embeddings(
     options: ReduceOptions | None = None,
     model: SetModel = None,
 ) -> JobStarted:
-    """Lay the vectors of a set out on a 2D map."""
+    """Lay the vectors of a set out on a 2D map.
+
+    Parameters that the body leaves out are those of the set's last map, unless it asks to redraw.
+    """
     options = options or ReduceOptions()
     notify_url = webhook.checked(options.notify_url, context.settings)
-    params = options.model_dump(exclude={"notify_url"})
+    given = options.model_dump(exclude={"notify_url"}, exclude_unset=True)
     job = await services.writer.ask(
-        Jobs.create, dataset_id, "reduce", model_name=model, params=params, notify_url=notify_url
+        Jobs.create,
+        dataset_id,
+        "reduce",
+        model_name=model,
+        params={"redraw": options.redraw, **given},
+        defaults=Projection().model_dump(),
+        notify_url=notify_url,
     )
     await services.runner.nudge()
     response.headers["Location"] = f"/jobs/{job.id}"

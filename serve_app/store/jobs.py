@@ -18,6 +18,7 @@ from serve_app.records import Claim, Dataset, Job, JobKind, ModelCard, Skip, Sou
 from serve_app.store import job_rows, sets
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import COLUMNS, JobRow
+from serve_app.store.maps import completed
 from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.retired import wipe
 from serve_app.store.running_jobs import Leases, Pace
@@ -49,11 +50,13 @@ class Jobs:
         model_name: str | None = None,
         force: bool = False,
         params: dict[str, object] | None = None,
+        defaults: dict[str, object] | None = None,
         notify_url: str | None = None,
     ) -> Job:
         """Insert a running job; it is on disk when this returns. A dataset has at most one running job of any kind.
 
         A job about vectors is about the set of `model_name`, or about the set made last if none is named.
+        `defaults` are the parameters of a map; what `params` leaves out is as in the set's last map, or as in them.
         `notify_url` is told when the job ends (`Notifications`).
 
         Raises:
@@ -77,7 +80,7 @@ class Jobs:
                 total=vectors.vector_count if vectors else dataset.sample_count,
                 model_name=vectors.model_name if vectors else model_name,
                 force=force,
-                params=json.dumps(params or {}),
+                params=json.dumps(completed(session, vectors, params or {}, defaults or {})),
                 vectors_job_id=vectors.job_id if vectors else None,
                 scan_no=session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id),
                 notify_url=notify_url,

@@ -35,7 +35,7 @@ class Maps:
         """
         with self._database.read() as session:
             now = _of_version(session, dataset_id, version)
-            job_id = now.map_job_id or now.earlier_map_job_id
+            job_id = _last_of(now)
             if job_id is None:
                 return None
             row = job_rows.load(session, job_id)
@@ -55,7 +55,24 @@ class Maps:
         first, last = (bound * _CONTENTS // parts for bound in (part, part + 1))
         with self._database.read() as session:
             now = _of_version(session, dataset_id, version)
-            return readout.contents(session, now.map_job_id or now.earlier_map_job_id, first, last - 1)
+            return readout.contents(session, _last_of(now), first, last - 1)
+
+
+def completed(
+    session: Session, now: Current | None, params: dict[str, object], defaults: dict[str, object]
+) -> dict[str, object]:
+    """The parameters of a new map: those of the set's last map, or else `defaults`, stand for what is left out.
+
+    With `redraw`, the last map has no say.
+    """
+    job_id = _last_of(now) if now is not None and not params.get("redraw") else None
+    last = json.loads(job_rows.load(session, job_id).params) if job_id is not None else {}
+    return {name: last.get(name, value) for name, value in defaults.items()} | params
+
+
+def _last_of(now: Current) -> str | None:
+    """The job whose points are the set's map, or the map of the set before it; None where there is none."""
+    return now.map_job_id or now.earlier_map_job_id
 
 
 def _of_version(session: Session, dataset_id: str, version: str) -> Current:

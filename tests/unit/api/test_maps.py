@@ -114,7 +114,20 @@ async def test_whoever_asks_gets_a_map_that_is_drawn_anew(flowers):
     assert all(moved[name] != before[name] for name in before)
     assert "other parameters" in await flowers.reduce(n_neighbors=3)
     assert "stayed" in await flowers.reduce(n_neighbors=3)
-    assert "drawn anew" in await flowers.reduce()
+    assert "other parameters" in await flowers.reduce(n_neighbors=15)
+
+
+async def test_parameters_that_are_left_out_are_those_of_the_last_map(flowers):
+    assert "other parameters" in await flowers.reduce(n_neighbors=3, min_dist=0.5)
+    before = await flowers.points()
+    for body in ({}, {"redraw": False}, {"n_neighbors": 3}, {"min_dist": 0.5}):
+        assert await flowers.reduce(**body) == "Placed 0 images on the map; 4 stayed where they were"
+    flowers.draw("rose/new.png", (41, 10, 10))
+    await flowers.generate()
+    assert await flowers.reduce() == "Placed 1 image on the map; 4 stayed where they were"
+    assert before.items() <= (await flowers.points()).items()
+    assert "as asked" in await flowers.reduce(redraw=True)
+    assert "stayed" in await flowers.reduce(n_neighbors=15, min_dist=0.1)  # a redrawn map has the usual ones
 
 
 async def test_a_map_of_which_most_is_new_is_drawn_anew_also_where_it_came_little_by_little(flowers):
