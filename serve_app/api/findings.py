@@ -115,8 +115,9 @@ async def put_clusters(
     """
     column_file.require_free_name(column)
     found = await services.searcher.ask(Findings.clusters, dataset_id, min_size, where, model, with_members=True)
-    await services.writer.ask(Columns.remove, dataset_id, column)
-    if found.members is not None and len(found.members):
+    if found.members is None or not len(found.members):
+        await services.writer.ask(Columns.remove, dataset_id, column)
+    else:
         numbers = found.members.column("cluster").cast(pa.string())
         table = pa.table({"sample_id": found.members.column("sample_id"), column: numbers})
         await services.writer.ask(Columns.put, dataset_id, (await asyncio.to_thread(column_file.of_table, table)).given)

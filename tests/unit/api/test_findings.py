@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from serve_app.api import create_app
+from serve_app.errors import StoreUnavailable
 from serve_app.jobs.graph_job import graph_job
 from serve_app.search.searcher import LocalSearcher
 from serve_app.search.set_files import SetFiles
+from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 from tests.live_service import InProcess
 from tests.unit.api import work
@@ -166,6 +168,38 @@ async def test_clusters_are_dense_groups_with_their_medoid_and_label_and_the_res
     assert len(chosen) == 15
     refused = await client.post(f"{path}/clusters", params={"column": "label"})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
+class RefusesColumns:
+    """A writer that is away whenever columns are put."""
+
+    def __init__(self, writer):
+        self._writer = writer
+
+    async def ask(self, method, *args, **kwargs):
+        if method is Columns.put:
+            raise StoreUnavailable("the writer is away")
+        return await self._writer.ask(method, *args, **kwargs)
+
+
+async def test_a_column_of_clusters_goes_over_to_the_new_ones_at_once_or_not_at_all(client, plant, settings, services):
+    groups = blobs(12, 2, spread=0.02)
+    path = await plant({f"{n}.png": (v, (8, 8)) for n, v in enumerate(np.concatenate(groups))})
+    assert (await client.post(f"{path}/clusters", params={"min_size": 10})).status_code == 200
+    grouped = {"where": "cluster = '0' OR cluster = '1'"}
+    assert len((await found(client, f"{path}/samples", **grouped))["items"]) == 24
+    app = create_app(settings, lambda: replace(services, writer=RefusesColumns(services.writer)))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE_URL) as away:
+        assert (await away.post(f"{path}/clusters", params={"min_size": 10})).status_code == 503
+    assert len((await found(client, f"{path}/samples", **grouped))["items"]) == 24
+    part = {"min_size": 5, "where": "file_name != '0.png' AND file_name != '20.png'"}
+    changed = (await client.post(f"{path}/clusters", params=part)).json()["items"]
+    sizes = sum(cluster["size"] for cluster in changed)
+    assert 0 < sizes <= 22
+    assert len((await found(client, f"{path}/samples", where="cluster IS NOT NULL"))["items"]) == sizes
+    none = await client.post(f"{path}/clusters", params={"min_size": 1000})
+    assert (none.status_code, none.json()["items"]) == (200, [])
+    assert (await client.get(f"{path}/samples", params=grouped)).json()["code"] == "invalid_filter"
 
 
 async def test_a_diverse_choice_keeps_away_from_what_is_labelled_and_balances_classes(client, plant):
