@@ -8,7 +8,7 @@ import typer
 from constellate import Constellate
 from constellate.records import ColumnInfo
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
-from serve_app.cli.dataset_commands import DatasetName, Where, find_dataset
+from serve_app.cli.dataset_commands import DatasetName, Model, Where, find_dataset
 from serve_app.cli.output import Json, console, counted, print_json, print_table
 from serve_app.cli.service import connect
 from serve_app.config import Settings
@@ -57,10 +57,11 @@ def columns(
     print_table(["column", "type", "images", "distinct", "values"], rows)
 
 
-def tag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Where = None) -> None:
+def tag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Where = None, model: Model = None) -> None:
     """Put a tag on the images that a filter chooses.
 
-    A tag stays through rescans and new vectors; `tag = 'keep'` is a filter itself.
+    A tag stays through rescans and new vectors; `tag = 'keep'` is a filter itself. A region of a filter,
+    `inside(…)`, lies on the map of --model.
 
     For example:
 
@@ -69,11 +70,11 @@ def tag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Where 
     if where is None:
         raise UsageError("""say which images: --where "label = 'cat'" (see `constellate columns`)""")
     with connect(settings) as client:
-        changed = client.tag(find_dataset(client, dataset)["id"], tag, where=where)
+        changed = client.tag(find_dataset(client, dataset)["id"], tag, **_choice(where, model))
     print(f"Put {tag!r} on {counted(changed)}.")
 
 
-def untag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Where = None) -> None:
+def untag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Where = None, model: Model = None) -> None:
     """Take a tag off the images that a filter chooses, or off all of them if there is no filter.
 
     Neither the images nor their vectors change.
@@ -83,9 +84,8 @@ def untag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Wher
         constellate untag photos keep --where "width < 200"
         constellate untag photos keep
     """
-    choice = {} if where is None else {"where": where}
     with connect(settings) as client:
-        changed = client.untag(find_dataset(client, dataset)["id"], tag, **choice)
+        changed = client.untag(find_dataset(client, dataset)["id"], tag, **_choice(where, model))
     print(f"Took {tag!r} off {counted(changed)}.")
 
 
@@ -102,6 +102,11 @@ def tags(settings: Settings, dataset: DatasetName, *, json: Json = False) -> Non
         print_json(found)
     else:
         print_table(["tag", "images"], found.items())
+
+
+def _choice(where: str | None, model: str | None) -> dict[str, str]:
+    """What of this is given, as `Constellate.tag` takes it."""
+    return {name: value for name, value in (("where", where), ("model", model)) if value is not None}
 
 
 def _put(client: Constellate, dataset_id: str, file: Path, *, as_json: bool) -> None:

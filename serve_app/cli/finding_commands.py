@@ -19,7 +19,19 @@ Out = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Save the list as a file, .csv or .parquet, instead.", show_default=False),
 ]
-Threshold = Annotated[float, typer.Option(min=0, max=1, help="Least cosine of two images that are twins.")]
+
+
+def _above_zero(threshold: float) -> float:
+    """The threshold. Raises `BadParameter` for 0, which the service refuses."""
+    if not threshold > 0:
+        raise typer.BadParameter(f"{threshold:g} is not greater than 0.")
+    return threshold
+
+
+Threshold = Annotated[
+    float,
+    typer.Option(min=0, max=1, help="Least cosine of two images that are twins, above 0.", callback=_above_zero),
+]
 Column = Annotated[str, typer.Option(metavar="COLUMN", help="A column, as `constellate columns` lists it.")]
 MinSize = Annotated[int, typer.Option(min=2, max=10_000, help="Least images of a cluster.")]
 

@@ -170,6 +170,12 @@ def test_findings_print_a_table_and_json(run, arguments, header):
     assert len(shown.stdout.splitlines()) == 1 + len(found)
 
 
+@pytest.mark.parametrize("command", ["duplicates", "leaks"])
+def test_a_threshold_of_zero_is_wrong_usage(run, command):
+    refused = run(command, "flowers", "--threshold", 0)
+    assert (refused.exit_code, "0 is not greater than 0" in refused.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("command", ["duplicates", "leaks", "mislabeled", "clusters", "outliers", "diverse"])
 def test_a_finding_is_saved_as_a_plan(run, tmp_path, command):
     for name in ("plan.csv", "plan.parquet"):

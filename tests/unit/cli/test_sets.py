@@ -25,6 +25,13 @@ def test_commands_ask_the_vectors_of_the_model_that_is_named(run, service, flowe
     assert run("search", "flowers", query, "--model", "dinov2-base").stdout.splitlines()[1].endswith("rose/a.png")
     refused = run("search", "flowers", query)
     assert (refused.exit_code, "'mine', which this service cannot run" in refused.stderr) == (1, True)
+    [x, y] = pq.read_table(tmp_path / "out.parquet", columns=["x", "y"]).slice(0, 1).to_pydict().values()
+    around = ", ".join(f"{x[0] + dx}, {y[0] + dy}" for dx, dy in ((-0.1, -0.1), (0.1, -0.1), (0.1, 0.1), (-0.1, 0.1)))
+    choice = ("near", "--where", f"inside({around})", "--model", "dinov2-base")
+    assert run("tag", "flowers", *choice).stdout == "Put 'near' on 1 image.\n"
+    assert run("untag", "flowers", *choice).stdout == "Took 'near' off 1 image.\n"
+    for command in ("tag", "untag"):
+        assert "no map yet" in run(command, "flowers", *choice[:3], "--model", "unheard of").stderr
     for question in ("duplicates", "outliers", "diverse"):
         assert run(question, "flowers", "--model", "dinov2-base").exit_code == 0
         refused = run(question, "flowers", "--model", "unheard of")
