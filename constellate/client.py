@@ -75,25 +75,27 @@ class Constellate(Routes):
         Args:
             path: a folder, whose sub-folders become labels; or a manifest, tar or Parquet file, or a URL.
             name: the dataset's name, by default the folder's.
-            model: the model's name, by default the service's default model.
+            model: the model's name, by default the service's default model; not for what `constellate bulk` wrote.
             with_map: whether to compute the 2D map too.
             on_progress: a callback for every state of every job.
 
         Raises:
+            ValueError: a model is named for what `constellate bulk` wrote, which has its vectors already.
             JobFailed: a job ended without vectors or map.
             Refused: the service refused the call and says why, for example because the folder is outside its roots.
             Unreachable: the service does not answer.
         """
         wait, watch = self._steps(on_progress)
         dataset, _ = open_folder(self, absolute(str(path)), name, wait, watch)
+        dataset_id = dataset["id"]
         if dataset["format"] == "bulk":
-            wait_for_vectors(self, dataset["id"], watch)
+            made_with = wait_for_vectors(self, dataset, watch, model)
         else:
-            dataset_id = dataset["id"]
+            made_with = None
             finish_job(self, dataset_id, "embed", lambda: self.generate(dataset_id, model_name=model), wait, watch)
         if with_map:
-            finish_job(self, dataset["id"], "reduce", lambda: self.reduce(dataset["id"]), wait, watch)
-        return EmbeddedFolder(dataset, self.embeddings(dataset["id"]), list(self.skipped(dataset["id"])))
+            finish_job(self, dataset_id, "reduce", lambda: self.reduce(dataset_id, model=made_with), wait, watch)
+        return EmbeddedFolder(dataset, self.embeddings(dataset_id, model=made_with), list(self.skipped(dataset_id)))
 
     def register_folder(
         self, path: str | Path, *, name: str | None = None, on_progress: OnProgress | None = None
@@ -210,10 +212,22 @@ def finish_job(
     return end
 
 
-def wait_for_vectors(client: Routes, dataset_id: str, watch: Watch) -> Progress | None:
-    """Wait for the import of the vectors that a dataset came with; None if they are there. Raises `JobFailed`."""
+def wait_for_vectors(client: Routes, dataset: DatasetInfo, watch: Watch, model: str | None = None) -> str | None:
+    """Wait for the import of the vectors that a dataset came with; return their model, None if no job tells it.
+
+    Raises:
+        ValueError: `model` is named; these vectors have one.
+        JobFailed: the import failed.
+    """
+    if model is not None:
+        name = dataset["name"]
+        raise ValueError(f"{name!r} has the vectors that `constellate bulk` wrote; do not name a model for it")
+    dataset_id = dataset["id"]
     newest = next((job for job in client.jobs() if (job["dataset_id"], job["kind"]) == (dataset_id, "import")), None)
-    return None if newest is None else _end_of(client, Started(dataset_id, newest["id"]), "import", watch)
+    if newest is None:
+        return None
+    _end_of(client, Started(dataset_id, newest["id"]), "import", watch)
+    return client.job(newest["id"])["model_name"]
 
 
 def with_graph(

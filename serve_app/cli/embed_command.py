@@ -120,16 +120,18 @@ def _run(client: Constellate, root: str, name: str | None, model: str | None, ta
     dataset = open_dataset(client, console(), root, name)
     pipeline = Pipeline(client, console(), dataset)
     if dataset["format"] == "bulk":
-        wait_for_vectors(client, dataset["id"], shown(console()))
+        if model is not None:
+            raise UsageError(f"{root} has the vectors that `constellate bulk` wrote; leave --model out")
+        made_with = wait_for_vectors(client, dataset, shown(console()))
         embedded = None
     else:
+        made_with = None
         embedded = pipeline.generate(model_name=model)
-    pipeline.reduce(redraw=redraw)
-    client.export(dataset["id"], target)
-    made = client.embeddings(dataset["id"])
-    made_with = made["model_name"]
+    pipeline.reduce(redraw=redraw, model=made_with)
+    client.export(dataset["id"], target, model=made_with)
+    made = client.embeddings(dataset["id"], model=made_with)
     n_embedded = made["embedding_count"] if embedded is None else embedded.processed - embedded.skipped
-    _say(f"{counted(n_embedded)} embedded with {made_with}: {target}")
+    _say(f"{counted(n_embedded)} embedded with {made['model_name']}: {target}")
 
 
 def _say(text: str) -> None:

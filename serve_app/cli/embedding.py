@@ -50,9 +50,9 @@ class Pipeline:
         finally:
             summarize_skips(list(self.client.skipped(self.dataset["id"])), self.console)
 
-    def reduce(self, *, redraw: bool = False) -> Progress:
+    def reduce(self, *, redraw: bool = False, model: str | None = None) -> Progress:
         """Compute the 2D map, or place new images on it, and return the job's last state. Raises `JobFailed`."""
-        return self._run("reduce", lambda: self.client.reduce(self.dataset["id"], redraw=redraw))
+        return self._run("reduce", lambda: self.client.reduce(self.dataset["id"], redraw=redraw, model=model))
 
     def _run(self, kind: JobKind, start: Callable[[], str]) -> Progress:
         try:

@@ -123,7 +123,7 @@ def test_what_bulk_wrote_is_embedded_without_a_model(service, client, flowers):
     out = flowers.parent / "vectors"
     out.mkdir()
     names = ["rose/a.png", "rose/b.png", "tulip/c.png"]
-    marks = {"source": str(flowers), "inputs": "1", "space_key": "s", "model_name": "dinov2-base"}
+    marks = {"source": str(flowers), "inputs": "1", "space_key": "s", "model_name": "mine"}
     table = pa.table({"file_name": names, "vector": list(np.eye(3, dtype=np.float32) + 1)})
     pq.write_table(table.replace_schema_metadata(marks), out / "part-00000.parquet")
     states = []
@@ -136,6 +136,12 @@ def test_what_bulk_wrote_is_embedded_without_a_model(service, client, flowers):
     assert found.embeddings["has_reduction"]
     assert client.embed_folder(flowers, with_map=False).id != found.id  # the images are a dataset of their own
     assert client.register_folder(out)["id"] == found.id
+    *_, last = client.follow(found.id, client.generate(found.id), "embed")
+    assert (last.status, client.embeddings(found.id)["model_name"]) == ("complete", "dinov2-base")
+    again = client.embed_folder(out)
+    assert (again.id, again.embeddings["model_name"], again.embeddings["has_reduction"]) == (found.id, "mine", True)
+    with pytest.raises(ValueError, match="constellate bulk"):
+        client.embed_folder(out, model="dinov2-base")
 
 
 def test_a_registration_that_an_interrupted_program_began_is_waited_for(client, flowers, monkeypatch):
