@@ -74,16 +74,25 @@ def find_dataset(client: Constellate, text: str) -> DatasetInfo:
     raise UsageError(f"no dataset is {text!r}; there is {names or 'none yet'} (see `constellate status`)")
 
 
-def cancel(settings: Settings, dataset: DatasetName) -> None:
-    """Cancel the running job of a dataset.
+def cancel(
+    settings: Settings,
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET|JOB", help="A dataset's folder, name or id, or the id of a job.")
+    ],
+) -> None:
+    """Cancel the running job of a dataset, or the job with an id, as `constellate jobs` lists it.
 
-    The dataset keeps the vectors that it had before. The exit code is 0 even if no job runs.
+    The dataset keeps the vectors that it had before. The exit code is 0 even if no job runs. A folder that is being
+    listed for the first time is no dataset yet; its job has an id.
 
     For example:
 
         constellate cancel photos
     """
     with connect(settings) as client:
+        if any(job["id"] == dataset for job in client.jobs()):
+            _cancel_job(client, dataset)
+            return
         found = find_dataset(client, dataset)
         try:
             client.cancel(found["id"])
@@ -93,6 +102,17 @@ def cancel(settings: Settings, dataset: DatasetName) -> None:
             print(f"No job of {found['name']!r} is running.")
         else:
             print(f"Cancelled the job of {found['name']!r}.")
+
+
+def _cancel_job(client: Constellate, job_id: str) -> None:
+    try:
+        client.cancel_job(job_id)
+    except Refused as refused:
+        if refused.status != 409:
+            raise
+        print(f"Job {job_id} is over.")
+    else:
+        print(f"Cancelled job {job_id}.")
 
 
 def search(

@@ -13,7 +13,7 @@ from constellate.client import wait_for_vectors
 from constellate.dataset_sources import absolute, is_there, name_of, root_of
 from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
 from serve_app.cli.dataset_commands import file_stem, writable
-from serve_app.cli.embedding import Pipeline, open_dataset, shown
+from serve_app.cli.embedding import ListingInterrupted, Pipeline, open_dataset, shown
 from serve_app.cli.output import console, counted
 from serve_app.cli.service import LocalService, connect, interruptible
 from serve_app.config import Settings
@@ -67,12 +67,10 @@ def embed(
     with interruptible(), _service(settings, root, model, keep=keep) as (client, is_temporary):
         try:
             _run(client, root, name, model, target, redraw=redraw)
-        except KeyboardInterrupt:
-            _say(
-                "Interrupted. What is embedded is kept: the same command goes on from there."
-                if is_temporary
-                else f"Detached: the service goes on. `constellate cancel {name or root}` stops the job."
-            )
+        except KeyboardInterrupt as interrupt:
+            job_id = str(interrupt) if isinstance(interrupt, ListingInterrupted) else None
+            stop = f"Detached: the service goes on. `constellate cancel {job_id or name or root}` stops the job."
+            _say(_goes_on(job_id) if is_temporary else stop)
             raise typer.Exit(INTERRUPTED) from None
         there = "`constellate serve` shows it at" if is_temporary else "see it at"
         _say(f"Map: {there} {client.url}/")
@@ -132,6 +130,13 @@ def _run(client: Constellate, root: str, name: str | None, model: str | None, ta
     made = client.embeddings(dataset["id"], model=made_with)
     n_embedded = made["embedding_count"] if embedded is None else embedded.processed - embedded.skipped
     _say(f"{counted(n_embedded)} embedded with {made['model_name']}: {target}")
+
+
+def _goes_on(listing_id: str | None) -> str:
+    """What the same command does after Ctrl-C, which came while a job listed files or later."""
+    if listing_id is not None:
+        return "Interrupted while files were listed: the same command lists them again."
+    return "Interrupted. What is embedded is kept: the same command goes on from there."
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeVar
 
 from rich.console import Console
@@ -26,6 +27,10 @@ TITLES: dict[JobKind, str] = {
     "register": "Listing",
     "rescan": "Listing",
 }
+
+
+class ListingInterrupted(KeyboardInterrupt):
+    """Ctrl-C while files were listed; the message is the id of the job."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +77,10 @@ def open_dataset(client: Constellate, console: Console, root: str, name: str | N
 
     Raises:
         UsageError: the name belongs to a dataset of another folder.
+        ListingInterrupted: Ctrl-C came while the files were listed.
     """
     try:
-        dataset, rescanned = open_folder(client, root, name, waiting_for_jobs(client, console), shown(console))
+        dataset, rescanned = open_folder(client, root, name, waiting_for_jobs(client, console), _listing(console))
     except Refused as refused:
         if refused.status == 409 and "dataset_id" in refused.problem:
             taken = name or name_of(root)
@@ -98,6 +104,19 @@ def asked(client: Constellate, dataset_id: str, ask: Callable[[], T], console: C
 def shown(console: Console) -> Watch:
     """A function that shows the states of a job and returns the last one."""
     return lambda states, kind: watch(states, console, TITLES[kind])
+
+
+def _listing(console: Console) -> Watch:
+    """As `shown`; raises `ListingInterrupted` at Ctrl-C, since only the job's id names what has no dataset yet."""
+
+    def show(states: Iterator[Progress], kind: JobKind) -> Progress:
+        first = next(states)
+        try:
+            return watch(chain([first], states), console, TITLES[kind])
+        except KeyboardInterrupt:
+            raise ListingInterrupted(first.job_id) from None
+
+    return show
 
 
 def waiting_for_jobs(client: Constellate, console: Console) -> Callable[[JobInfo], None]:

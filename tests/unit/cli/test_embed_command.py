@@ -1,11 +1,14 @@
 """`constellate embed` and `cancel` in this process, against the real application with a fake model."""
 
 import json
+import threading
 
 import pyarrow.parquet as pq
 import pytest
 
 from constellate import Constellate
+from serve_app import sources
+from serve_app.cli import embed_command, embedding
 from serve_app.errors import ModelUnavailable
 
 
@@ -115,6 +118,31 @@ def test_cancel_ends_the_running_job_and_is_content_when_none_runs(run, live, fl
         assert client.job(job_id)["status"] == "cancelled"
     shown = run("cancel", dataset_id)
     assert (shown.exit_code, shown.stdout) == (0, "No job of 'flowers' is running.\n")
+
+
+def test_ctrl_c_while_files_are_listed_names_the_job_which_cancel_takes(run, service, flowers, monkeypatch):
+    gate = threading.Event()
+    scan = sources.scan
+    monkeypatch.setattr(sources, "scan", lambda *args, **kwargs: gate.wait(60) and scan(*args, **kwargs))
+
+    def interrupted(states, console, title):
+        assert next(iter(states)).status == "running"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(embedding, "watch", interrupted)
+    shown = run("embed", flowers)
+    with Constellate(service.settings.url) as client:
+        job_id = client.jobs()[0]["id"]
+        assert (shown.exit_code, f"`constellate cancel {job_id}` stops the job" in shown.stdout) == (130, True)
+        assert run("cancel", job_id).stdout == f"Cancelled job {job_id}.\n"
+        assert client.job(job_id)["status"] == "cancelled"
+    gate.set()
+    assert (run("cancel", job_id).exit_code, run("cancel", job_id).stdout) == (0, f"Job {job_id} is over.\n")
+
+
+def test_after_ctrl_c_only_embedded_images_are_said_to_be_kept():
+    assert "lists them again" in embed_command._goes_on("job")
+    assert "goes on from there" in embed_command._goes_on(None)
 
 
 def test_a_job_that_somebody_cancels_ends_embed_with_1(run, live, flowers, monkeypatch):
