@@ -16,6 +16,7 @@ import { Legend } from "./legend.js";
 import { Lens } from "./lens.js";
 import { Panel } from "./panel.js";
 import { Points } from "./points.js";
+import { namesClusters } from "./queues.js";
 import { chooseSet, SetChoice } from "./sets.js";
 import { Stage } from "./stage.js";
 import { isDark, onThemeChange, toggleTheme } from "./theme.js";
@@ -66,7 +67,7 @@ class App {
       onTagged: () => this.lens.readColumns(),
       onClusters: (/** @type {api.Item[]} */ medoids) => this.stage.prefer(medoids),
     };
-    this.findings = new Findings(byId("findings"), onFindings, where, () => this.lens.bar.columns);
+    this.findings = new Findings(byId("findings"), onFindings, this.lens.bar);
     this.legend = new Legend(byId("legend"), {
       onHidden: (slots) => this.stage.map?.hide(slots),
       onEmphasis: (slot) => this.stage.map?.emphasise(slot),
@@ -203,7 +204,7 @@ class App {
   /** @param {string} expression that chooses a cluster */
   _keepCluster(expression) {
     this.stage.show("map");
-    this.lens.bar.add(expression);
+    this.lens.bar.replace(namesClusters, expression);
   }
 
   /**

@@ -31,7 +31,15 @@ export class FilterBar {
 
   /** @returns {string} what all expressions say together, empty for none */
   get where() {
-    return this.expressions.length > 1 ? this.expressions.map((one) => `(${one})`).join(" AND ") : (this.expressions[0] ?? "");
+    return together(this.expressions);
+  }
+
+  /**
+   * @param {(expression: string) => boolean} isLeftOut
+   * @returns {string} what the other expressions say together, empty for none
+   */
+  whereWithout(isLeftOut) {
+    return together(this.expressions.filter((one) => !isLeftOut(one)));
   }
 
   /** @param {string[]} expressions taken as they are, without asking for an answer */
@@ -51,6 +59,14 @@ export class FilterBar {
   /** @param {string} expression */
   add(expression) {
     if (!this.expressions.includes(expression)) this._change([...this.expressions, expression]);
+  }
+
+  /**
+   * @param {(expression: string) => boolean} isOld
+   * @param {string} expression in place of the old ones
+   */
+  replace(isOld, expression) {
+    this._change([...this.expressions.filter((one) => !isOld(one)), expression]);
   }
 
   /** Write in the box. */
@@ -136,6 +152,12 @@ export class FilterBar {
     );
   }
 }
+
+/**
+ * @param {string[]} expressions
+ * @returns {string} that holds where all of them hold, empty for none
+ */
+const together = (expressions) => (expressions.length > 1 ? expressions.map((one) => `(${one})`).join(" AND ") : (expressions[0] ?? ""));
 
 /** What may be written next, below the box; keys move in it while the box keeps the focus. */
 class SuggestionList {

@@ -11,7 +11,7 @@ import { el, fill } from "./dom.js";
 import { Evidence } from "./evidence.js";
 import { withGraph } from "./graph.js";
 import { control } from "./options.js";
-import { QUEUES } from "./queues.js";
+import { namesClusters, QUEUES } from "./queues.js";
 import { Tagging } from "./tagging.js";
 import { count } from "./words.js";
 
@@ -27,14 +27,12 @@ export class Findings {
    * @param {HTMLElement} root
    * @param {{onOpen: (item: Item) => void, onFilter: (expression: string) => void, onTagged: () => void,
    *   onClusters: (medoids: Item[]) => void}} events
-   * @param {() => string} where the filter of the moment, empty for none
-   * @param {() => api.Column[]} columns of the dataset
+   * @param {import("./filter.js").FilterBar} filter with the columns of the dataset
    */
-  constructor(root, events, where, columns) {
+  constructor(root, events, filter) {
     this._root = root;
     this._events = events;
-    this._where = where;
-    this._columns = columns;
+    this._filter = filter;
     this._datasetId = "";
     this._name = "";
     this._asked = "";
@@ -115,6 +113,11 @@ export class Findings {
     }
   }
 
+  /** @returns {string} the filter of the queue, empty for none */
+  _where() {
+    return this._name === "clusters" ? this._filter.whereWithout(namesClusters) : this._filter.where;
+  }
+
   /**
    * @param {Record<string, string>} [more] parameters
    * @returns {string} of the question
@@ -154,7 +157,7 @@ export class Findings {
       this._options = { ...this._options, ...options };
       this._ask();
     };
-    const controls = QUEUES[this._name].options.map((name) => control(name, this._options, this._columns(), change));
+    const controls = QUEUES[this._name].options.map((name) => control(name, this._options, this._filter.columns, change));
     fill(this._acts, el("div", { class: "row deciding" }, ...this._actions()), ...this._tagging.elements);
     this._acts.hidden = this._plan.hidden = true;
     fill(this._stand);
@@ -182,7 +185,7 @@ export class Findings {
     this._count();
     if (!finding) return;
     place({ item: finding.key });
-    this._evidence = new Evidence(this._datasetId, finding, { onOpen: this._events.onOpen, isTagged: Boolean(QUEUES[this._name].tag), where: this._where });
+    this._evidence = new Evidence(this._datasetId, finding, { onOpen: this._events.onOpen, isTagged: Boolean(QUEUES[this._name].tag), where: () => this._where() });
     fill(this._stand, ...this._evidence.elements);
   }
 

@@ -29,6 +29,12 @@ import { count, plural, similarity } from "./words.js";
 
 const MISLABELED = 200;
 
+/**
+ * @param {string} expression of a filter
+ * @returns {boolean} whether it names the column of clusters; clusters found under it would overwrite what it asks for
+ */
+export const namesClusters = (expression) => /\bcluster\b/i.test(expression.replace(/'(?:[^']|'')*'/g, ""));
+
 /** @type {Record<string, Queue>} by the route that answers */
 export const QUEUES = {
   duplicates: {

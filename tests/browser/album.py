@@ -165,9 +165,10 @@ class Album:
             for row in rows
         ]  # fmt: skip
 
-    def clustered(self):
-        """A cluster for each label, the largest first."""
-        sizes = sorted(((self.labels.count(label), label) for label in {*self.labels} - {None}), reverse=True)
+    def clustered(self, where=None):
+        """A cluster for each label of the chosen samples, the largest first."""
+        labels = [self.labels[row] for row in self.chosen(where)]
+        sizes = sorted(((labels.count(label), label) for label in {*labels} - {None}), reverse=True)
         medoids = [self.file_names[self.labels.index(label)] for _, label in sizes]
         return [
             {
@@ -177,10 +178,12 @@ class Album:
             for n, ((size, label), medoid) in enumerate(zip(sizes, medoids, strict=True))
         ]  # fmt: skip
 
-    def put_clusters(self):
-        """Make the column `cluster`."""
-        numbers = {one["label"]: str(one["cluster"]) for one in self.clustered()}
-        self.clusters = pa.array([numbers.get(label) for label in self.labels], pa.string())
+    def put_clusters(self, where=None):
+        """Make the column `cluster` anew, for the chosen samples alone."""
+        numbers = {one["label"]: str(one["cluster"]) for one in self.clustered(where)}
+        chosen = {*self.chosen(where)}
+        values = [numbers.get(label) if row in chosen else None for row, label in enumerate(self.labels)]
+        self.clusters = pa.array(values, pa.string())
 
     def outliers(self, limit):
         """The samples farthest from the middle."""

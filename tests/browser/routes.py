@@ -302,12 +302,13 @@ def findings(service):
 
     @router.get("/clusters")
     async def clusters(id: str, where: str = ""):
-        return {"method": "HDBSCAN.", "noise": 3, "items": service.albums[id].clustered()}
+        return {"method": "HDBSCAN.", "noise": 3, "items": service.albums[id].clustered(where)}
 
     @router.post("/clusters")
-    async def put_clusters(id: str, column: str):
-        service.albums[id].put_clusters()
-        return {"method": "HDBSCAN.", "noise": 3, "items": service.albums[id].clustered(), "column": column}
+    async def put_clusters(id: str, column: str, where: str = ""):
+        found = service.albums[id].clustered(where)
+        service.albums[id].put_clusters(where)
+        return {"method": "HDBSCAN.", "noise": 3, "items": found, "column": column}
 
     return router
 

@@ -93,6 +93,18 @@ def test_a_cluster_becomes_a_filter_and_its_middle_a_picture_on_the_map(visit, q
     assert visit.evaluate("constellate.stage.pictures._landmarks.length") == len(clusters)
 
 
+def test_a_second_cluster_takes_the_place_of_the_first_in_the_filter(visit, queue, album):
+    queue.get_by_role("button", name="Clusters").click()
+    clusters = album.clustered()
+    for number in (0, 1):
+        expect(queue.locator(".position")).to_have_text(f"{number + 1} of {len(clusters)}")
+        visit.page.keyboard.press("a")
+        expect(visit.page.locator(".chip")).to_have_text([f"cluster = '{number}'×"])
+        expect(visit.page.locator("#map-count")).to_have_text(f"{clusters[number]['size']} of 600 points")
+        visit.button("Findings").click()
+        visit.page.keyboard.press("j")
+
+
 def test_the_filter_holds_for_findings_and_the_plan_names_what_they_show(visit, queue, album):
     box = visit.page.get_by_role("combobox", name="Filter")
     box.fill("width > 500")
