@@ -148,7 +148,7 @@ async function listed(path, body, onFiles) {
   const { dataset_id, job_id } = await (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
   for (;;) {
     /** @type {Job} */
-    const job = await get(`jobs/${encodeURIComponent(job_id)}`);
+    const job = await readJob(job_id);
     if (job.status === "complete") return { dataset_id, message: job.message };
     if (job.status !== "running") throw new Problem(job.message.replace(/^[a-z_]+: /, ""), 0);
     onFiles(job.processed);
@@ -285,8 +285,17 @@ export const reduce = (id, body) => post(`${dataset(id)}/embeddings/reduce`, bod
  */
 export const makeGraph = (id, k) => post(`${dataset(id)}/graph`, { k });
 
-/** @param {string} id */
-export const graphProgressPath = (id) => `${dataset(id)}/graph/progress`;
+/**
+ * @param {string} jobId
+ * @returns {Promise<Job>}
+ */
+export const readJob = (jobId) => get(`jobs/${encodeURIComponent(jobId)}`);
+
+/**
+ * @param {string} jobId of a job of any kind
+ * @returns {string} path of its progress stream
+ */
+export const jobProgressPath = (jobId) => `jobs/${encodeURIComponent(jobId)}/progress`;
 
 /** @param {string} id */
 export const cancel = (id) => post(`${dataset(id)}/embeddings/cancel`);
