@@ -145,13 +145,16 @@ const LISTED_EVERY_MS = 500;
  */
 async function listed(path, body, onFiles) {
   const headers = { "Content-Type": "application/json", Prefer: "respond-async" };
-  const { dataset_id, job_id } = await (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+  const { id, dataset_id = id, job_id } = await (await request(path, { method: "POST", headers, body: JSON.stringify(body) })).json();
+  if (!job_id) return { dataset_id, message: "" };
   for (;;) {
-    /** @type {Job} */
-    const job = await readJob(job_id);
-    if (job.status === "complete") return { dataset_id, message: job.message };
-    if (job.status !== "running") throw new Problem(job.message.replace(/^[a-z_]+: /, ""), 0);
-    onFiles(job.processed);
+    const job = await readJob(job_id).catch((error) => {
+      if (error instanceof Problem && (error.status === 0 || error.status >= 500)) return null; // the job goes on
+      throw error;
+    });
+    if (job?.status === "complete") return { dataset_id, message: job.message };
+    if (job && job.status !== "running") throw new Problem(job.message.replace(/^[a-z_]+: /, ""), 0);
+    if (job) onFiles(job.processed);
     await new Promise((resolve) => setTimeout(resolve, LISTED_EVERY_MS));
   }
 }

@@ -79,6 +79,12 @@ export class FolderChooser {
    * @param {string} cursor
    */
   _more(path, cursor) {
-    return el("button", { class: "link", type: "button", onclick: () => this._open(path, cursor) }, "More…");
+    const more = el("button", { class: "link", type: "button" }, "More…");
+    more.addEventListener("click", async () => {
+      more.disabled = true;
+      await this._open(path, cursor);
+      more.disabled = false;
+    });
+    return more;
   }
 }

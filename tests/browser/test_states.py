@@ -55,12 +55,25 @@ def test_a_folder_is_chosen_by_going_down_and_up(visit, service, shoot):
     dialog.get_by_role("button", name="flowers").click()
     expect(visit.page.get_by_label("Name")).to_have_value("flowers")
     dialog.get_by_role("button", name="Up").click()
-    dialog.get_by_role("button", name="More…").click()
+    dialog.get_by_role("button", name="More…").evaluate("(more) => { more.click(); more.click(); }")
     expect(dialog.locator(".folders li")).to_have_text(["flowers400 images", "garden400 images", "meadow400 images"])
     shoot("folders")
     dialog.get_by_role("button", name="garden").click()
     expect(visit.page.get_by_label("Folder on the service's machine")).to_have_value("/images/garden")
     expect(visit.page.get_by_label("Name")).to_have_value("garden")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(visit.page.locator("#dataset-choice")).to_contain_text("garden")
+
+
+def test_a_look_at_a_listing_that_fails_is_repeated(visit, service, forgiven):
+    forgiven.append("Failed to load resource")
+    service.add(Album("meadow", 20))
+    visit.open_map()
+    visit.page.route("**/jobs/listing-*", lambda route: route.fulfill(status=502), times=1)
+    visit.button("Add a folder…").click()
+    dialog = visit.page.get_by_role("dialog")
+    visit.page.get_by_label("Name").fill("garden")
+    visit.page.get_by_label("Folder on the service's machine").fill("/images/garden")
     dialog.get_by_role("button", name="Add", exact=True).click()
     expect(visit.page.locator("#dataset-choice")).to_contain_text("garden")
 
