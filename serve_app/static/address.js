@@ -12,6 +12,9 @@
  * @property {string} words that are searched for, empty for none
  * @property {string} finding the queue of findings that is worked through, empty for none
  * @property {string} item key of its finding that is shown, empty for none
+ * @property {string} threshold that the queue is asked for, empty for the usual one
+ * @property {string} keep which image of a group is kept, empty for the usual one
+ * @property {string} column that leaks are looked for across, empty for the usual one
  */
 
 /** @returns {Place} */
@@ -19,8 +22,9 @@ export function placed() {
   const { searchParams } = new URL(location.href);
   const one = (/** @type {string} */ name) => searchParams.get(name) ?? "";
   const where = searchParams.getAll("where");
-  const [dataset, colour, image, words, finding, item] = ["dataset", "colour", "image", "words", "finding", "item"].map(one);
-  return { dataset, where, colour, image, words, finding, item };
+  const [dataset, colour, image, words] = ["dataset", "colour", "image", "words"].map(one);
+  const [finding, item, threshold, keep, column] = ["finding", "item", "threshold", "keep", "column"].map(one);
+  return { dataset, where, colour, image, words, finding, item, threshold, keep, column };
 }
 
 /**

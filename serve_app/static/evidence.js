@@ -38,7 +38,7 @@ export class Evidence {
     this.elements = [
       el("h2", { class: "breaks" }, finding.says),
       sides,
-      ...(rest ? [el("p", { class: "note" }, `and ${plural(rest, "more", "more")}, which the plan names`)] : []),
+      ...(rest ? [el("p", { class: "note" }, `and ${plural(rest, "more", "more")}, which the plan names and the tag goes on, too`)] : []),
     ];
   }
 

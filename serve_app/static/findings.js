@@ -10,12 +10,10 @@ import { compare } from "./compare.js";
 import { el, fill } from "./dom.js";
 import { Evidence } from "./evidence.js";
 import { withGraph } from "./graph.js";
-import { control } from "./options.js";
+import { control, optionsAt, unusual } from "./options.js";
 import { namesClusters, QUEUES } from "./queues.js";
 import { Tagging } from "./tagging.js";
 import { count } from "./words.js";
-
-const THRESHOLD = 0.95;
 
 /** @typedef {import("./api.js").Item} Item */
 /** @typedef {import("./queues.js").Finding} Finding */
@@ -37,12 +35,15 @@ export class Findings {
     this._name = "";
     this._asked = "";
     /** @type {Options} */
-    this._options = { threshold: THRESHOLD, keep: "largest", column: "split" };
+    this._options = optionsAt(placed());
     /** @type {Finding[]} */
     this._found = [];
     this._at = 0;
     /** @type {Map<string, Step | "skipped">} what was decided, by key */
     this._decided = new Map();
+    /** @type {Map<string, Map<string, Step | "skipped">>} the decisions by question, as long as the vectors stay */
+    this._decisions = new Map();
+    this._isAccepting = false;
     /** @type {Evidence | null} of the finding that is shown */
     this._evidence = null;
     /** @type {Tagging | null} */
@@ -51,6 +52,8 @@ export class Findings {
     this._note = el("p", { class: "note", role: "status" });
     this._progress = el("strong", { class: "position", role: "status" });
     this._bar = el("progress", { value: "0", "aria-label": "Decided" });
+    this._choices = el("div", { class: "row" });
+    this._controls = () => /** @type {HTMLElement[]} */ ([]);
     this._stand = el("div", { class: "stand" });
     this._acts = el("div", { class: "acts" });
     this._plan = el("button", { class: "link", type: "button", onclick: () => this._save() }, "Save the plan (CSV)");
@@ -66,6 +69,9 @@ export class Findings {
     this._loading.abort();
     this._datasetId = datasetId;
     this._asked = "";
+    this._options = optionsAt(placed());
+    this._decisions.clear();
+    this._events.onClusters([]);
     fill(this._root, el("p", { class: "note" }, "Findings come from the vectors of the images."));
     if (this.isShown && placed().finding) this.show();
   }
@@ -76,9 +82,14 @@ export class Findings {
     this._open(finding in QUEUES ? finding : this._name || "duplicates");
   }
 
+  /** There are other columns to choose from. */
+  renew() {
+    fill(this._choices, ...this._controls());
+  }
+
   /** Another view is shown: the address does not name a queue any more. */
   leave() {
-    place({ finding: "", item: "" });
+    place({ finding: "", item: "", threshold: "", keep: "", column: "" });
   }
 
   /** Ask anew where the filter is another one. */
@@ -88,7 +99,8 @@ export class Findings {
 
   /** @param {string} name of a queue */
   _open(name) {
-    place({ finding: name });
+    const isOther = Boolean(this._name) && name !== this._name;
+    place({ finding: name, ...(isOther && { item: "" }), ...unusual(this._options) });
     this._name = name;
     if (this._path() === this._asked) this._present();
     else this._ask();
@@ -132,8 +144,10 @@ export class Findings {
   _take(answer) {
     const queue = QUEUES[this._name];
     this._found = queue.read(answer);
-    this._decided.clear();
-    this._at = Math.max(0, this._found.findIndex(({ key }) => key === placed().item));
+    this._decided = this._decisions.get(this._asked) ?? new Map();
+    this._decisions.set(this._asked, this._decided);
+    const isNext = (/** @type {Finding} */ { key }) => (placed().item ? key === placed().item : !this._decided.has(key));
+    this._at = Math.max(0, this._found.findIndex(isNext));
     this._say(this._found.length ? `${queue.about} ${queue.note(answer)}` : queue.empty);
     this._note.title = answer.method ?? "";
     if (this._name === "clusters") this._events.onClusters(this._found.map(({ sides }) => sides[0].item));
@@ -148,22 +162,25 @@ export class Findings {
   _build(note) {
     this._found = [];
     this._evidence = null;
-    this._tagging = new Tagging(this._datasetId, () => this._evidence?.chosen ?? [], this._events.onTagged, () => this._undo());
+    const { tag } = QUEUES[this._name];
+    this._tagging = tag ? new Tagging(this._datasetId, () => this._evidence?.chosen ?? [], this._events.onTagged, () => this._undo()) : null;
     const names = Object.entries(QUEUES).map(([name, { title }]) =>
       el("button", { type: "button", "aria-pressed": String(name === this._name), onclick: () => this._open(name) }, title),
     );
     const tabs = el("div", { class: "segments", role: "group", "aria-label": "Queue" }, ...names);
     const change = (/** @type {Partial<Options>} */ options) => {
       this._options = { ...this._options, ...options };
+      place(unusual(this._options));
       this._ask();
     };
-    const controls = QUEUES[this._name].options.map((name) => control(name, this._options, this._filter.columns, change));
-    fill(this._acts, el("div", { class: "row deciding" }, ...this._actions()), ...this._tagging.elements);
+    this._controls = () => QUEUES[this._name].options.map((name) => control(name, this._options, this._filter.columns, change));
+    fill(this._choices, ...this._controls());
+    fill(this._acts, el("div", { class: "row deciding" }, ...this._actions()), ...(this._tagging?.elements ?? []));
     this._acts.hidden = this._plan.hidden = true;
     fill(this._stand);
     this._say(note);
     const heading = el("div", { class: "row heading" }, this._progress, this._bar, this._plan);
-    fill(this._root, el("div", { class: "row bar" }, tabs, ...controls), this._note, heading, this._stand, this._acts);
+    fill(this._root, el("div", { class: "row bar" }, tabs, this._choices), this._note, heading, this._stand, this._acts);
     this._count();
   }
 
@@ -217,6 +234,12 @@ export class Findings {
 
   /** Do what the finding suggests. */
   async _accept() {
+    if (this._isAccepting) return;
+    this._isAccepting = true;
+    await this._apply().finally(() => (this._isAccepting = false));
+  }
+
+  async _apply() {
     const [finding, name] = [this._found[this._at], this._name];
     if (!finding) return;
     if (finding.filter) return this._keepOnly(finding.filter);

@@ -128,7 +128,7 @@ function mislabeled({ suggested_label, score, ...item }) {
  * @returns {Finding}
  */
 function cluster({ cluster: number, size, medoid, name, label }) {
-  const item = { ...medoid, label };
+  const item = { ...medoid, label: null };
   return {
     key: String(number),
     says: [name ?? label, plural(size, "image")].filter(Boolean).join(" · "),

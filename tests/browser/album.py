@@ -60,6 +60,7 @@ class Album:
         self.takes_text = False
         self.needs_graph = False
         self.has_vectors = False
+        self.made_by = "the first job"
         self.has_map = False
         self.models = ["dinov2-base"]
         self.without_map = set()

@@ -84,6 +84,10 @@ def listings(service):
 
     @router.get("/jobs/{id}")
     async def one_job(id: str):
+        for job in service.jobs:
+            if job["id"] == id:
+                service.advance(job)
+                return dict(job)
         return {"id": id, "status": "complete", "message": "nothing changed", "processed": 400, "total": 400}
 
     return router
@@ -125,7 +129,8 @@ def jobs(service):
     def begin(id, kind):
         job = service.start_job(id, kind)
         if job is None:
-            return problem(409, "A job of this dataset is running: wait for it or cancel it.")
+            running = service.running_job(id)
+            return problem(409, "A job of this dataset is running.", code="job_running", job_id=running["id"])
         return JSONResponse({"dataset_id": id, "status": "started", "message": "", "job_id": job["id"]}, 202)
 
     @router.post("/datasets/{id}/embeddings/generate")
@@ -167,7 +172,9 @@ def embeddings(service):
             "model_name": (model or album.models[0]) if album.has_vectors else None,
             "has_reduction": album.has_map and model not in album.without_map,
             "sample_count": album.n,
-            "sets": [{"model_name": name, "embedding_count": album.n} for name in album.models],
+            "sets": [
+                {"model_name": name, "embedding_count": album.n, "job_id": album.made_by} for name in album.models
+            ],
         }
 
     @router.get("/skipped")
@@ -187,30 +194,30 @@ def embeddings(service):
 
 def progress(service):
     """The progress streams."""
-    router = APIRouter(prefix="/datasets/{id}")
+    router = APIRouter()
 
     def stream(id, kind, last_event_id):
         service.last_event_ids.append(last_event_id)
-        return StreamingResponse(_events(service, id, kind), media_type="text/event-stream")
+        return StreamingResponse(_events(service, dataset_id=id, kind=kind), media_type="text/event-stream")
 
-    @router.get("/embeddings/progress")
+    @router.get("/datasets/{id}/embeddings/progress")
     async def of_embedding(id: str, last_event_id: str | None = Header(None)):
         return stream(id, "embed", last_event_id)
 
-    @router.get("/embeddings/reduce/progress")
+    @router.get("/datasets/{id}/embeddings/reduce/progress")
     async def of_reduction(id: str, last_event_id: str | None = Header(None)):
         return stream(id, "reduce", last_event_id)
 
-    @router.get("/graph/progress")
-    async def of_graph(id: str, last_event_id: str | None = Header(None)):
-        return stream(id, "graph", last_event_id)
+    @router.get("/jobs/{id}/progress")
+    async def of_job(id: str):
+        return StreamingResponse(_events(service, id=id), media_type="text/event-stream")
 
     return router
 
 
-async def _events(service, id, kind):
+async def _events(service, **wanted):
     while True:
-        job = next((job for job in service.jobs if (job["dataset_id"], job["kind"]) == (id, kind)), None)
+        job = next((job for job in service.jobs if wanted.items() <= job.items()), None)
         if job is not None:
             service.advance(job)
             data = json.dumps({**{name: job[name] for name in STATE_FIELDS}, "job_id": job["id"]})
@@ -294,15 +301,19 @@ def findings(service):
         if column not in album.columns():
             return problem(422, f"There is no column {column}.")
         items = album.leaks(column, threshold, where)
+        if format == "csv":
+            return _plan(items)
         return {"column": column, "threshold": threshold, "incomplete": 0, "items": items}
 
     @router.get("/mislabeled")
-    async def mislabeled(id: str, limit: int = 100, where: str = ""):
-        return {"method": "Confident learning.", "items": service.albums[id].mislabeled(limit, where)}
+    async def mislabeled(id: str, limit: int = 100, where: str = "", format: str = "json"):
+        items = service.albums[id].mislabeled(limit, where)
+        return _plan(items) if format == "csv" else {"method": "Confident learning.", "items": items}
 
     @router.get("/clusters")
-    async def clusters(id: str, where: str = ""):
-        return {"method": "HDBSCAN.", "noise": 3, "items": service.albums[id].clustered(where)}
+    async def clusters(id: str, where: str = "", format: str = "json"):
+        items = service.albums[id].clustered(where)
+        return _plan(items) if format == "csv" else {"method": "HDBSCAN.", "noise": 3, "items": items}
 
     @router.post("/clusters")
     async def put_clusters(id: str, column: str, where: str = ""):

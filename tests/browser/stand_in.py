@@ -88,7 +88,7 @@ class StandIn:
             album.has_map = True
             return
         job["skipped"] = self.skip
-        album.has_vectors, album.has_map = True, False
+        album.has_vectors, album.has_map, album.made_by = True, False, job["id"]
         album.skips = [
             {"sample_id": name, "file_name": name, "reason": "truncated", "detail": "The file ends early."}
             for name in album.file_names[: self.skip]

@@ -96,11 +96,14 @@ def test_a_cluster_becomes_a_filter_and_its_middle_a_picture_on_the_map(visit, q
 def test_a_second_cluster_takes_the_place_of_the_first_in_the_filter(visit, queue, album):
     queue.get_by_role("button", name="Clusters").click()
     clusters = album.clustered()
+    landmarks = "constellate.stage.pictures._landmarks.length"
     for number in (0, 1):
         expect(queue.locator(".position")).to_have_text(f"{number + 1} of {len(clusters)}")
         visit.page.keyboard.press("a")
         expect(visit.page.locator(".chip")).to_have_text([f"cluster = '{number}'×"])
         expect(visit.page.locator("#map-count")).to_have_text(f"{clusters[number]['size']} of 600 points")
+        visit.evaluate("constellate._refresh()")
+        assert visit.evaluate(landmarks) == len(clusters)
         visit.button("Findings").click()
         visit.page.keyboard.press("j")
 
@@ -129,6 +132,18 @@ def test_findings_of_a_large_set_make_its_graph_first(visit, album, forgiven):
     expect(queue.locator(".position")).to_have_text(f"1 of {len(expected_groups(album))}")
 
 
+@pytest.mark.parametrize("kind", ["graph", "reduce"])
+def test_findings_that_need_the_graph_wait_for_the_job_that_runs(visit, service, album, forgiven, kind):
+    forgiven.append("Failed to load resource")
+    album.needs_graph = True
+    running = service.start_job(album.id, kind)
+    visit.button("Findings").click()
+    queue = visit.page.locator("#findings")
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(expected_groups(album))}")
+    assert [job["id"] for job in service.jobs if job["kind"] == kind] == [running["id"]]
+    assert album.needs_graph is False
+
+
 def test_a_queue_without_findings_offers_nothing_to_do(visit, queue):
     queue.get_by_label("At least this similar").fill("1")
     queue.get_by_label("At least this similar").press("Tab")
@@ -143,3 +158,69 @@ def test_a_question_that_is_refused_says_why(visit, queue, forgiven):
     queue.get_by_role("button", name="Leaks").click()
     expect(queue).to_contain_text("There is no column no such.")
     queue.get_by_label("Across").select_option("split")
+
+
+def test_what_was_decided_outlives_another_queue_and_a_job_that_is_cancelled(visit, queue, service, album):
+    visit.page.keyboard.press("s")
+    expect(queue.locator("progress")).to_have_js_property("value", 1)
+    service.job_s = 600.0
+    with visit.page.expect_response("**/generate"):
+        visit.work.get_by_role("button", name="Recompute").click()
+    visit.work.get_by_role("button", name="Cancel").click()
+    expect(visit.work).to_contain_text("Cancelled")
+    queue.get_by_role("button", name="Mislabeled").click()
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(album.mislabeled(200, ''))}")
+    queue.get_by_role("button", name="Duplicates").click()
+    expect(queue.locator(".position")).to_have_text(f"2 of {len(expected_groups(album))}")
+    expect(queue.locator("progress")).to_have_js_property("value", 1)
+
+
+def test_a_key_pressed_twice_decides_once(visit, queue, service, album):
+    visit.evaluate("constellate.findings.key('a'), constellate.findings.key('a')")
+    expect(queue.locator(".position")).to_have_text(f"2 of {len(expected_groups(album))}")
+    assert service.requests.count(("POST", f"/datasets/{album.id}/tags/drop")) == 1
+
+
+def test_an_image_opened_from_a_leak_has_its_own_label(visit, queue, album):
+    queue.get_by_role("button", name="Leaks").click()
+    item = next(item for item in album.leaks("split", 0.95, None))
+    queue.locator("figure button.large").first.click()
+    label = album.labels[album.rows[item["sample_id"]]] or "none"
+    expect(visit.panel.locator("dd").nth(1)).to_have_text(label)
+
+
+def test_an_address_keeps_what_a_queue_was_asked_for(visit, queue, album, page):
+    queue.get_by_label("Keep").select_option("oldest")
+    threshold = queue.get_by_label("At least this similar")
+    threshold.fill("0.9")
+    threshold.press("Tab")
+    groups = album.kept(0.9, "oldest", None)
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(groups)}")
+    threshold.fill("")
+    threshold.press("Tab")
+    assert "threshold=0.9" in page.url
+    page.goto(page.url)
+    expect(queue.locator(".position")).to_have_text(f"1 of {len(groups)}")
+    expect(threshold).to_have_value("0.9")
+    expect(queue.get_by_label("Keep")).to_have_value("oldest")
+    visit.button("Map").click()
+    assert "threshold" not in page.url
+
+
+def test_a_column_that_a_tag_has_made_can_be_chosen_at_once(visit, queue, album):
+    queue.get_by_role("button", name="Leaks").click()
+    expect(queue.locator(".position")).to_contain_text("1 of ")
+    album.clusters = album.labels
+    visit.page.keyboard.press("a")
+    queue.get_by_label("Across").select_option("cluster")
+
+
+@pytest.mark.parametrize("name", ["Leaks", "Mislabeled", "Clusters"])
+def test_the_plan_of_each_queue_is_a_table(visit, queue, name):
+    queue.get_by_role("button", name=name).click()
+    expect(queue.locator(".position")).to_contain_text("1 of ")
+    with visit.page.expect_download() as download:
+        visit.button("Save the plan (CSV)").click()
+    n = int(queue.locator(".position").inner_text().split()[-1])
+    assert len(list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"), newline="")))) == n
+    expect(queue.get_by_label("Tag", exact=True)).to_have_count(0 if name == "Clusters" else 1)
