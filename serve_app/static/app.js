@@ -40,6 +40,8 @@ class App {
     /** The image that the address names, and whether it was opened. */
     this._wanted = "";
     this._isResumed = false;
+    /** @type {Points | null} the newest map of the set, also while it is being redrawn */
+    this._map = null;
     this._loading = new AbortController();
     /** @type {Promise<unknown>} */
     this._starting = Promise.resolve();
@@ -51,6 +53,7 @@ class App {
     this.lens = new Lens({
       onFilter: (where, passing) => this._filter(where, passing),
       onColouring: (colouring) => this._colour(colouring),
+      onColumns: () => this.findings.renew(),
     });
     const where = () => this.lens.where;
     const onPanel = {
@@ -62,7 +65,7 @@ class App {
     };
     this.panel = new Panel(byId("panel"), onPanel, where);
     const onFindings = {
-      onOpen: (/** @type {api.Item} */ item) => this.panel.open(item),
+      onOpen: (/** @type {api.Item} */ item) => this.panel.open(this.stage.labelled(item)),
       onFilter: (/** @type {string} */ expression) => this._keepCluster(expression),
       onTagged: () => this.lens.readColumns(),
       onClusters: (/** @type {api.Item[]} */ medoids) => this.stage.prefer(medoids),
@@ -79,7 +82,7 @@ class App {
       onSkipped: () => this._skipped(),
     });
     this.find = new Find(byId("find"), this.panel, where);
-    this.sets = new SetChoice(() => this._choose(this.datasets.current));
+    this.sets = new SetChoice(() => this._chooseSet());
     this.watch = new Watch({
       onProgress: (kind, state) => this._progress(kind, state),
       onEnd: (kind, state, isNews) => this._end(kind, state, isNews),
@@ -112,6 +115,12 @@ class App {
     return this.datasets.current?.id ?? "";
   }
 
+  /** @returns {string | undefined} the job that made the vectors that are shown */
+  get _vectors() {
+    const { sets = [], model_name = "" } = this._status ?? {};
+    return sets.find((set) => set.model_name === model_name)?.job_id;
+  }
+
   /** Read the datasets; while the service does not answer, keep trying. */
   async start() {
     this.panel.reset("");
@@ -135,6 +144,7 @@ class App {
   _choose(dataset) {
     this._status = null;
     this._ended = null;
+    this._map = null;
     this._wanted = placed().dataset === dataset?.id ? placed().image : "";
     this._isResumed = false;
     this.lens.choose(dataset?.id ?? "");
@@ -156,6 +166,11 @@ class App {
       });
   }
 
+  _chooseSet() {
+    this.lens.bar.dropRegions();
+    this._choose(this.datasets.current);
+  }
+
   /** Read what the dataset has and show it. */
   async _refresh() {
     const id = this._id;
@@ -165,12 +180,17 @@ class App {
     try {
       const status = await api.embeddingStatus(id);
       if (signal.aborted) return;
-      if (!this.sets.show(status.sets ?? [])) return void this._refresh();
+      if (!this.sets.show(status.sets ?? [])) {
+        this.lens.bar.dropRegions();
+        return void this._refresh();
+      }
       this._status = status;
       this.work.show(status, this._ended);
       this.find.enable(this.datasets.current, status.has_embeddings);
       const points = status.has_reduction ? await Points.read(await api.coordinates(id, signal)) : null;
       if (signal.aborted) return;
+      if (points && this._map?.isElsewhere(points)) this.lens.bar.dropRegions();
+      this._map = points ?? this._map;
       this._show(points);
       if (points?.count) this.stage.say(null);
       else this._sayWhatIsMissing(status);
@@ -203,7 +223,7 @@ class App {
 
   /** @param {string} expression that chooses a cluster */
   _keepCluster(expression) {
-    this.stage.show("map");
+    this.stage.showImages();
     this.lens.bar.replace(namesClusters, expression);
   }
 
@@ -245,10 +265,10 @@ class App {
     }
   }
 
-  /** @param {string} model empty for that of the set that is shown, if there are several, or the service's default */
+  /** @param {string} model empty for that of the set that is shown, or the service's default where there is none */
   _embed(model) {
     return this._try(() => {
-      const name = model || ((this._status?.sets ?? []).length > 1 && this._status?.model_name);
+      const name = model || (this._status?.has_embeddings && this._status.model_name);
       const started = api.generate(this._id, name ? { model_name: name } : {});
       this._starting = started.then(({ job_id }) => sessionStorage.setItem(STARTED, job_id)).catch(() => undefined);
       return started;
@@ -297,8 +317,9 @@ class App {
       if (this._status) this.work.show(this._status, this._ended);
       return;
     }
+    const before = this._vectors;
     await this._refresh();
-    if (kind === "embed") this.findings.choose(this._id);
+    if (this._vectors !== before) this.findings.choose(this._id);
     if (kind === "reduce" && state.status === "error") this.work.complain(`The map could not be made: ${state.message}`);
   }
 

@@ -19,6 +19,7 @@ export class FilterBar {
     this.expressions = [];
     /** @type {Column[]} */
     this.columns = [];
+    this._told = "";
     this._chips = byId("filter-chips");
     this._input = /** @type {HTMLInputElement} */ (byId("filter"));
     this._problem = byId("filter-problem");
@@ -69,6 +70,20 @@ export class FilterBar {
     this._change([...this.expressions.filter((one) => !isOld(one)), expression]);
   }
 
+  /** Remove the regions, which were drawn on another map, and say so until a person changes the filter. */
+  dropRegions() {
+    const left = this.expressions.filter((one) => !one.includes("inside("));
+    if (left.length === this.expressions.length) return;
+    this._change(left);
+    this.tell("The filter by a region is gone: it was drawn on another map.");
+  }
+
+  /** @param {string} text that stays until a person changes the filter, empty for none */
+  tell(text) {
+    this._told = text;
+    this.complain("");
+  }
+
   /** Write in the box. */
   focus() {
     this._input.focus();
@@ -76,7 +91,7 @@ export class FilterBar {
 
   /** @param {string} message empty when all is well */
   complain(message) {
-    this._problem.textContent = message;
+    this._problem.textContent = message || this._told;
     this._input.setAttribute("aria-invalid", String(Boolean(message)));
   }
 
@@ -102,6 +117,7 @@ export class FilterBar {
 
   /** @param {string[]} expressions */
   _change(expressions) {
+    this._told = "";
     this.show(expressions);
     this._events.onChange();
   }

@@ -19,7 +19,8 @@ const NAMES = new Set(["sample_id", "file_name"]);
 
 export class Lens {
   /**
-   * @param {{onFilter: (where: string, passing: Uint8Array | null) => void, onColouring: (colouring: Colouring | null) => void}} events
+   * @param {{onFilter: (where: string, passing: Uint8Array | null) => void, onColouring: (colouring: Colouring | null) => void,
+   *   onColumns: () => void}} events `onColumns` after the columns were read
    */
   constructor(events) {
     this._events = events;
@@ -45,7 +46,8 @@ export class Lens {
   choose(datasetId) {
     const { dataset, where, colour } = placed();
     const isSame = dataset === datasetId;
-    if (!isSame) place({ where: [], colour: "", image: "", words: "", finding: "", item: "" });
+    if (!isSame) this.bar.tell("");
+    if (!isSame) place({ where: [], colour: "", image: "", words: "", finding: "", item: "", threshold: "", keep: "", column: "" });
     this._filtering.abort();
     this._colouring.abort();
     this._id = datasetId;
@@ -62,6 +64,7 @@ export class Lens {
     const columns = await api.listColumns(id).catch(() => /** @type {Column[]} */ ([]));
     if (id !== this._id) return;
     this.bar.columns = columns;
+    this._events.onColumns();
     const useful = columns.filter(({ name, count }) => !NAMES.has(name) && (count || name === LABEL));
     const names = [LABEL, ...useful.map(({ name }) => name).filter((name) => name !== LABEL)];
     fill(this._choice, ...names.map((name) => el("option", { value: name }, name)));

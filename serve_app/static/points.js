@@ -10,6 +10,9 @@ import Flatbush from "./vendor/flatbush.js";
 /** @typedef {{length: number, get(index: number): any}} Column */
 /** @typedef {{middleX: number, middleY: number, half: number}} Frame */
 
+/** What rounding cannot move a point by, as a share of the map. */
+const MOVED = 1e-4;
+
 /** Places (scaled into the square ±1, x and y alike), labels and names of N samples. */
 export class Points {
   /**
@@ -67,6 +70,27 @@ export class Points {
   toService(x, y) {
     const { middleX, middleY, half } = this._frame;
     return [x * half + middleX, y * half + middleY];
+  }
+
+  /**
+   * @param {Points} other
+   * @returns {boolean} whether a sample of both has another place there
+   */
+  isElsewhere(other) {
+    let row = 0;
+    while (row < this.count && other.rowOf(this._ids.get(row)) < 0) row++;
+    if (row === this.count) return row > 0;
+    const [x, y] = this.placeOf(row);
+    const [otherX, otherY] = other.placeOf(other.rowOf(this._ids.get(row)));
+    return Math.hypot(x - otherX, y - otherY) > MOVED * this._frame.half;
+  }
+
+  /**
+   * @param {number} row
+   * @returns {[number, number]} as the service counts
+   */
+  placeOf(row) {
+    return this.toService(this.xy[2 * row], this.xy[2 * row + 1]);
   }
 
   /**

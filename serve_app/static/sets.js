@@ -6,7 +6,7 @@
 import { byId, el, fill } from "./dom.js";
 import { count, modelName } from "./words.js";
 
-/** @typedef {{model_name: string, embedding_count: number}} SetOfVectors */
+/** @typedef {{model_name: string, embedding_count: number, job_id: string}} SetOfVectors */
 
 /** What belongs to no set, below a dataset. */
 const OF_NO_SET = /^(samples\/|sprites|columns|rescan|embeddings\/(generate|cancel|skipped|(reduce\/)?progress)|graph\/)/;

@@ -41,6 +41,8 @@ export class Stage {
     /** @type {number} the row of the open image */
     this._active = -1;
     this._hovered = -1;
+    /** @type {Item[]} whose pictures are shown first, the most important first */
+    this._landmarks = [];
     this._tip = byId("map-tip");
     this._list = new SampleList(byId("list"), { onOpen: events.onOpen, onHover: () => {} });
     /** @type {ScatterMap | null} */
@@ -113,6 +115,7 @@ export class Stage {
     this.hover(-1, false);
     this.pictures?.reset(datasetId);
     this.map?.setPoints(points, colouring);
+    this.prefer(this._landmarks);
     this._count();
     if (!byId("list").hidden) this._list.show(datasetId, this._where);
   }
@@ -134,6 +137,20 @@ export class Stage {
     const all = this.points?.count ?? 0;
     const passing = this._passing?.reduce((sum, one) => sum + one, 0);
     byId("map-count").textContent = !all ? "" : passing === undefined ? `${count(all)} points` : `${count(passing)} of ${count(all)} points`;
+  }
+
+  /** Show the images: on the map, or as a list where there can be no map. */
+  showImages() {
+    this.show(/** @type {HTMLButtonElement} */ (byId("show-map")).disabled ? "list" : "map");
+  }
+
+  /**
+   * @param {Item} item
+   * @returns {Item} with its label, as far as the map knows it
+   */
+  labelled(item) {
+    const row = this.points?.rowOf(item.sample_id) ?? -1;
+    return row < 0 ? item : { ...item, label: /** @type {Points} */ (this.points).item(row).label };
   }
 
   /** @param {View} view */
@@ -169,8 +186,9 @@ export class Stage {
     this.map?.focus([this._active, this._hovered]);
   }
 
-  /** @param {Item[]} items whose pictures are shown first, the most important first */
+  /** @param {Item[]} items whose pictures are shown first, also on later maps, the most important first */
   prefer(items) {
+    this._landmarks = items;
     this.pictures?.prefer(items.map(({ sample_id }) => this.points?.rowOf(sample_id) ?? -1).filter((row) => row >= 0));
   }
 

@@ -59,3 +59,41 @@ def test_one_set_is_no_choice_and_an_address_of_a_set_that_is_gone_shows_the_one
     expect(page.locator("#map-count")).to_contain_text("points")
     expect(page.get_by_label("Vectors of")).to_be_hidden()
     assert "model=" not in page.url
+
+
+def test_the_only_set_is_updated_with_its_own_model(page, base_url, service):
+    service.add(Album("meadow", 60)).models = ["dinov2-small"]
+    visit = MapPage(page, base_url)
+    visit.open_map()
+    with page.expect_response("**/generate**") as answered:
+        visit.work.get_by_role("button", name="Recompute").click()
+    assert answered.value.request.post_data_json == {"model_name": "dinov2-small"}
+
+
+def test_a_region_is_dropped_where_the_map_is_another_one(page, base_url, service):
+    album = service.add(Album("meadow", 60))
+    album.models = ["siglip2-base", "dinov2-base"]
+    visit = MapPage(page, base_url)
+    visit.open_map()
+    said = page.locator("#filter-problem")
+    region = "inside(-9, -9, 9, -9, 9, 0.5, -9, 0.5)"
+
+    def draw():
+        visit.evaluate("(region) => ['width > 150', region].forEach((one) => constellate.lens.bar.add(one))", region)
+        expect(page.locator(".chip")).to_have_text(["width > 150×", "inside the lasso×"])
+        chosen = album.chosen(f"width > 150 AND {region}")
+        expect(page.locator("#map-count")).to_have_text(f"{len(chosen)} of 60 points")
+
+    def expect_dropped():
+        expect(page.locator(".chip")).to_have_text(["width > 150×"])
+        expect(page.locator("#map-count")).to_have_text(f"{len(album.chosen('width > 150'))} of 60 points")
+        expect(said).to_contain_text("drawn on another map")
+
+    draw()
+    page.get_by_label("Vectors of").select_option("dinov2-base")
+    expect_dropped()
+    draw()
+    album.points = album.points[:, ::-1]
+    visit.evaluate("constellate._refresh()")
+    expect_dropped()
+    assert "inside" not in page.url
