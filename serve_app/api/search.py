@@ -41,6 +41,7 @@ from serve_app.errors import (
     ModelUnavailable,
     NoEmbeddings,
     NoTextTower,
+    Overloaded,
     SampleNotFound,
     TooLarge,
     UnknownModel,
@@ -83,6 +84,8 @@ _ANSWERS = problems.documented(
     InvalidImage,
     ModelUnavailable,
 )
+_COMPARED = problems.documented(NoEmbeddings, DatasetNotFound, Conflict, GraphNeeded, Overloaded)
+"""The answers of a question about all pairs."""
 _TEXT_BODY = {
     "requestBody": {
         "content": {"application/json": {"schema": TextQuery.model_json_schema(), "example": {"text": "a red tulip"}}}
@@ -122,7 +125,7 @@ router.add_api_route(
 
 @router.get(
     f"/similarity/{SAMPLE_ID}",
-    responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, SampleNotFound),
+    responses=problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, SampleNotFound, Conflict),
 )
 async def find_similar(
     dataset_id: str,
@@ -181,7 +184,7 @@ async def model_of_set(dataset_id: str, services: Services, model: str | None = 
 @router.get(
     "/duplicates",
     response_model=DuplicateGroups | KeptGroups,
-    responses=FILES | problems.documented(InvalidFilter, InvalidRequest, NoEmbeddings, DatasetNotFound, GraphNeeded),
+    responses=FILES | _COMPARED | problems.documented(InvalidFilter, InvalidRequest),
 )
 async def find_duplicates(
     dataset_id: str,
@@ -231,7 +234,7 @@ def _grouped(groups: Sequence[Sequence[Neighbour | Twin]]) -> Iterator[dict[str,
 @router.get(
     "/outliers",
     response_model=NeighbourList,
-    responses=FILES | problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, GraphNeeded),
+    responses=FILES | _COMPARED | problems.documented(InvalidFilter, InvalidRequest),
 )
 async def find_outliers(
     dataset_id: str,
@@ -253,7 +256,7 @@ async def find_outliers(
 @router.get(
     "/diverse",
     response_model=NeighbourList,
-    responses=FILES | problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, Conflict),
+    responses=FILES | problems.documented(InvalidFilter, NoEmbeddings, DatasetNotFound, Conflict, Overloaded),
 )
 async def choose_diverse(
     dataset_id: str,

@@ -37,6 +37,23 @@ def test_every_operation_says_what_its_errors_look_like(document):
         assert operation["description"], route
 
 
+@pytest.mark.parametrize(
+    ("question", "codes"),
+    [
+        ("duplicates", {"409": "`conflict` or `graph_needed`", "503": "`overloaded`"}),
+        ("outliers", {"409": "`conflict` or `graph_needed`", "503": "`overloaded`"}),
+        ("diverse", {"409": "`conflict`", "503": "`overloaded`"}),
+        ("similarity/{}", {"409": "`conflict`"}),
+    ],
+)
+def test_a_question_says_that_vectors_may_change_meanwhile_and_that_others_may_be_computing(document, question, codes):
+    [responses] = [
+        operation["responses"] for route, operation in operations(document) if route.endswith(f"}}/{question}")
+    ]
+    for status, described in codes.items():
+        assert described in responses[status]["description"]
+
+
 def test_bounds_are_where_clients_look_for_them(document):
     for route, operation in operations(document):
         for parameter in operation.get("parameters", []):
