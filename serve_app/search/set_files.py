@@ -8,6 +8,7 @@ import asyncio
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -92,15 +93,16 @@ class SetFiles:
 
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of those sets of a dataset that are gone; unknown ids are ignored."""
+        listed = await asyncio.to_thread(self._listed)
         versions = set(await self._writer.ask(Vectors.versions, dataset_id))
         self._close_all(lambda key, found: key[0] == dataset_id and found.version not in versions)
-        await asyncio.to_thread(self._remove_all_but, versions, dataset_id)
+        await asyncio.to_thread(self._remove_all_but, versions, dataset_id, listed)
 
     async def _at(self, described: VectorSet) -> SetFile:
         """The set of this version: open, on disk, or written now."""
         key = described.dataset_id, described.model_name
         found = self._open.get(key)
-        if found is not None and found.version == described.version:
+        if found is not None and found.version == described.version and await asyncio.to_thread(found.folder.is_dir):
             return found
         folder = self._folder / described.dataset_id / described.version
         self._close(key)
@@ -144,13 +146,18 @@ class SetFiles:
 
     async def _sweep(self, described: VectorSet) -> None:
         """Remove older versions of this dataset's sets, datasets that are gone, and drafts whose process died."""
+        listed = await asyncio.to_thread(self._listed)
         known = {dataset.id for dataset in await self._writer.ask(Datasets.all)}
         versions = {described.version, *await self._writer.ask(Vectors.versions, described.dataset_id)}
         self._close_all(
             lambda key, found: key[0] not in known or (key[0] == described.dataset_id and found.version not in versions)
         )
-        await asyncio.to_thread(self._remove_unknown, known)
-        await asyncio.to_thread(self._remove_all_but, versions, described.dataset_id)
+        await asyncio.to_thread(self._remove_unknown, known, listed)
+        await asyncio.to_thread(self._remove_all_but, versions, described.dataset_id, listed)
+
+    def _listed(self) -> dict[str, list[Path]]:
+        """The folders of each dataset, read before the writer is asked: what is published after that is not swept."""
+        return {dataset.name: list(dataset.glob("*")) for dataset in self._folder.glob("*")}
 
     def _close_all(self, is_gone: Callable[[_Key, SetFile], bool]) -> None:
         for key in [key for key, found in self._open.items() if is_gone(key, found)]:
@@ -173,17 +180,18 @@ class SetFiles:
             self._graphs[found.version] = known
         return known
 
-    def _remove_unknown(self, known: set[str]) -> None:
-        for dataset in self._folder.glob("*"):
-            if dataset.name not in known:
-                shutil.rmtree(dataset, ignore_errors=True)
+    def _remove_unknown(self, known: set[str], listed: dict[str, list[Path]]) -> None:
+        for dataset_id in listed.keys() - known:
+            shutil.rmtree(self._folder / dataset_id, ignore_errors=True)
 
-    def _remove_all_but(self, versions: set[str], dataset_id: str) -> None:
+    def _remove_all_but(self, versions: set[str], dataset_id: str, listed: dict[str, list[Path]]) -> None:
         # An id may be any text that a client sent, "..", too: only what the folder lists is removed.
-        for dataset in (folder for folder in self._folder.glob("*") if folder.name == dataset_id):
-            if not versions:
-                shutil.rmtree(dataset, ignore_errors=True)
-            for version in dataset.glob("*"):
-                is_draft = version.name.endswith(PARTIAL)
-                if is_abandoned(version) if is_draft else version.name not in versions:
-                    shutil.rmtree(version, ignore_errors=True)
+        if dataset_id not in listed:
+            return
+        for version in listed[dataset_id]:
+            is_draft = version.name.endswith(PARTIAL)
+            if is_abandoned(version) if is_draft else version.name not in versions:
+                shutil.rmtree(version, ignore_errors=True)
+        if not versions:
+            with suppress(OSError):  # a set that came meanwhile is in it
+                (self._folder / dataset_id).rmdir()

@@ -1,6 +1,7 @@
 """The files of a dataset's sets, one for each model: none is taken for another, and each lives as long as its set."""
 
 import asyncio
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from serve_app.records import ModelCard
 from serve_app.search.graph import make_graph
 from serve_app.search.neighbours import Neighbours
 from serve_app.search.set_files import SetFiles
+from serve_app.store.vectors import Vectors
 from tests.unit.search.conftest import FILES
 from tests.unit.store.workbench import CARD, DIMENSION, vector_of
 
@@ -23,6 +25,21 @@ def two(bench, dataset):
     """A dataset with sets of two models, of one dimension, that do not agree."""
     bench.embed(dataset, FILES, card=TWIN, contents=TURNED)
     return dataset
+
+
+class Meanwhile:
+    """A store between whose next answer about versions and the use of it something happens."""
+
+    def __init__(self, store):
+        self._store = store
+        self.event = None
+
+    async def ask(self, method, *args, **kwargs):
+        answer = await self._store.ask(method, *args, **kwargs)
+        if method is Vectors.versions and self.event is not None:
+            event, self.event = self.event, None
+            await event()
+        return answer
 
 
 @pytest.fixture
@@ -103,3 +120,25 @@ async def test_a_rescan_makes_the_files_of_every_set_anew(bench, sets, tmp_path,
 async def test_the_default_set_and_the_same_one_named_are_read_once(sets, two):
     found = await asyncio.gather(*(sets.current(two.id, model) for model in (None, TWIN.name, None, TWIN.name)))
     assert len({id(each) for each in found}) == 1
+
+
+@pytest.mark.parametrize("ask", ["current", "forget"])
+async def test_a_set_that_is_published_while_old_ones_are_swept_keeps_its_folder(bench, store, tmp_path, dataset, ask):
+    writer, published = Meanwhile(store), []
+    sets = SetFiles(tmp_path / "sets", writer)
+
+    async def publish():
+        await asyncio.to_thread(bench.embed, dataset, FILES, card=TWIN, contents=TURNED)
+        published.append(await sets.current(dataset.id, TWIN.name))
+
+    writer.event = publish
+    await (sets.current(dataset.id, CARD.name) if ask == "current" else sets.forget(dataset.id))
+    assert published[0].folder.is_dir()
+
+
+async def test_a_set_whose_folder_is_gone_is_written_again(sets, dataset):
+    found = await sets.current(dataset.id)
+    shutil.rmtree(found.folder)
+    again = await sets.current(dataset.id)
+    assert again.folder.is_dir()
+    assert np.array_equal(again.matrix, found.matrix)
