@@ -188,6 +188,27 @@ async def test_a_graph_is_of_the_chosen_set(settings, services, client, both):
             await generate(client, services, both, SIGLIP)
 
 
+async def test_findings_are_about_the_chosen_set(client, services, both):
+    path = f"/datasets/{both['id']}"
+    answers = {}
+    for model in (DINO, SIGLIP):
+        for tail in (
+            "leaks?column=file_name&threshold=0.001",
+            "duplicates?keep=first&threshold=0.001",
+            "clusters?min_size=2",
+            "mislabeled",
+            "diverse?n=4",
+        ):
+            asked = await client.get(httpx.URL(f"{path}/{tail}").copy_merge_params({"model": model}))
+            assert asked.status_code == 200, asked.text
+            answers[tail, model] = asked.json()
+            missing = await client.get(httpx.URL(f"{path}/{tail}").copy_merge_params({"model": "unheard of"}))
+            assert missing.json()["code"] == "no_embeddings", tail
+    for tail in {tail for tail, _ in answers} - {"clusters?min_size=2", "mislabeled"}:
+        assert answers[tail, DINO] != answers[tail, SIGLIP], tail
+        assert (await client.get(f"{path}/{tail}")).json() == answers[tail, SIGLIP], tail
+
+
 async def test_a_set_is_deleted_with_its_files_and_the_other_one_stays(client, services, both):
     path = f"/datasets/{both['id']}/embeddings"
     for model in (DINO, SIGLIP):
