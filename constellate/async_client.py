@@ -15,7 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from constellate.client import Constellate, EmbeddedFolder, OnProgress
-from constellate.records import Progress
+from constellate.records import DatasetInfo, Progress
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,6 +46,12 @@ def _iterated(method: Callable[Concatenate[Constellate, P], Iterator[R]]) -> Asy
             yield item  # type: ignore[misc]
 
     return update_wrapper(iterate, method)
+
+
+def _in_loop(on_progress: OnProgress | None) -> OnProgress | None:
+    """A function that any thread may call, and that calls this one in the running event loop."""
+    loop = asyncio.get_running_loop()
+    return None if on_progress is None else lambda state: loop.call_soon_threadsafe(on_progress, state)
 
 
 class AsyncConstellate:
@@ -88,15 +94,24 @@ class AsyncConstellate:
         on_progress: OnProgress | None = None,
     ) -> EmbeddedFolder:
         """See `Constellate.embed_folder`; `on_progress` is called in the event loop."""
-        loop = asyncio.get_running_loop()
-
-        def tell(state: Progress) -> None:
-            if on_progress is not None:
-                loop.call_soon_threadsafe(on_progress, state)
-
+        tell = _in_loop(on_progress)
         return await self._in_thread(
             lambda: self._client.embed_folder(path, name=name, model=model, with_map=with_map, on_progress=tell)
         )
+
+    async def register_folder(
+        self, path: str | Path, *, name: str | None = None, on_progress: OnProgress | None = None
+    ) -> DatasetInfo:
+        """See `Constellate.register_folder`; `on_progress` is called in the event loop."""
+        tell = _in_loop(on_progress)
+        return await self._in_thread(lambda: self._client.register_folder(path, name=name, on_progress=tell))
+
+    async def make_graph(
+        self, dataset_id: str, *, k: int = 15, model: str | None = None, on_progress: OnProgress | None = None
+    ) -> Progress:
+        """See `Constellate.make_graph`; `on_progress` is called in the event loop."""
+        tell = _in_loop(on_progress)
+        return await self._in_thread(lambda: self._client.make_graph(dataset_id, k=k, model=model, on_progress=tell))
 
     check = _awaited(Constellate.check)
     ready = _awaited(Constellate.ready)
@@ -105,7 +120,6 @@ class AsyncConstellate:
     register = _awaited(Constellate.register)
     start_register = _awaited(Constellate.start_register)
     start_rescan = _awaited(Constellate.start_rescan)
-    register_folder = _awaited(Constellate.register_folder)
     rescan = _awaited(Constellate.rescan)
     delete = _awaited(Constellate.delete)
     samples = _iterated(Constellate.samples)
@@ -119,7 +133,6 @@ class AsyncConstellate:
     generate = _awaited(Constellate.generate)
     reduce = _awaited(Constellate.reduce)
     graph = _awaited(Constellate.graph)
-    make_graph = _awaited(Constellate.make_graph)
     import_vectors = _awaited(Constellate.import_vectors)
     cancel = _awaited(Constellate.cancel)
     cancel_job = _awaited(Constellate.cancel_job)

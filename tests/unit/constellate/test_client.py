@@ -200,6 +200,13 @@ async def test_the_same_can_be_awaited(service, flowers, tmp_path):
     async with AsyncConstellate(service.settings.url) as client:
         found = await client.embed_folder(flowers, on_progress=lambda s: states.append((s, threading.get_ident())))
         assert found.embeddings["embedding_count"] == 4
+        for further in (
+            client.register_folder(flowers, on_progress=lambda s: states.append((s, threading.get_ident()))),
+            client.make_graph(found.id, k=2, on_progress=lambda s: states.append((s, threading.get_ident()))),
+        ):
+            n_before = len(states)
+            await further
+            assert len(states) > n_before
         assert {ident for _, ident in states} == {here}
         assert states[-1][0].is_terminal
         job_id = await client.generate(found.id, force=True)
