@@ -1,17 +1,27 @@
 """The calls that ask what to act on: twins to drop, leaks, wrong labels, clusters; each can be saved as a plan."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, TypeVar, cast
 
 import httpx
 
 from constellate.records import ClusterInfo, ClustersInfo, LeakInfo, MislabeledInfo, TwinInfo
 from constellate.wire import LONG_ANSWER_S, Wire
 
+T = TypeVar("T")
+
 Keep = Literal["largest", "oldest", "first"]
 Finding = Literal["duplicates", "leaks", "mislabeled", "clusters", "diverse", "outliers"]
 PlanFormat = Literal["csv", "parquet"]
+
+
+class Found(list[T]):
+    """A list of what was found; `incomplete` counts the samples that may have more twins than their graph knows."""
+
+    def __init__(self, items: Iterable[T], incomplete: int = 0) -> None:
+        super().__init__(items)
+        self.incomplete = incomplete
 
 
 class Findings:
@@ -31,10 +41,10 @@ class Findings:
         keep: Keep = "largest",
         where: str | None = None,
         model: str | None = None,
-    ) -> list[list[TwinInfo]]:
+    ) -> Found[list[TwinInfo]]:
         """Groups of near-duplicates, the one to keep first; all others are its twins, and `reason` says why they go."""
         answer = self._finding(dataset_id, "duplicates", {"threshold": threshold, "keep": keep}, where, model)
-        return cast(list[list[TwinInfo]], answer["groups"])
+        return Found(cast(list[list[TwinInfo]], answer["groups"]), cast(int, answer.get("incomplete", 0)))
 
     def leaks(
         self,
@@ -44,10 +54,10 @@ class Findings:
         threshold: float = 0.95,
         where: str | None = None,
         model: str | None = None,
-    ) -> list[LeakInfo]:
+    ) -> Found[LeakInfo]:
         """Twins whose values of a column differ, exact copies first, then by cosine."""
         answer = self._finding(dataset_id, "leaks", {"column": column, "threshold": threshold}, where, model)
-        return cast(list[LeakInfo], answer["items"])
+        return Found(cast(list[LeakInfo], answer["items"]), cast(int, answer.get("incomplete", 0)))
 
     def mislabeled(
         self, dataset_id: str, *, limit: int = 100, where: str | None = None, model: str | None = None

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from constellate.findings import Findings
+from constellate.findings import Findings, Found
 from constellate.records import (
     ColumnInfo,
     DatasetInfo,
@@ -311,10 +311,10 @@ class Routes(Findings):
 
     def duplicates(
         self, dataset_id: str, *, threshold: float, where: str | None = None, model: str | None = None
-    ) -> list[list[NeighbourInfo]]:
+    ) -> Found[list[NeighbourInfo]]:
         """Groups of samples, or of those that a filter chooses, linked by a cosine of at least `threshold`."""
         answer = self._finding(dataset_id, "duplicates", {"threshold": threshold}, where, model)
-        return cast(list[list[NeighbourInfo]], answer["groups"])
+        return Found(cast(list[list[NeighbourInfo]], answer["groups"]), cast(int, answer.get("incomplete", 0)))
 
     def outliers(
         self, dataset_id: str, *, k: int, limit: int, where: str | None = None, model: str | None = None

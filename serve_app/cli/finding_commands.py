@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from constellate import Constellate
-from constellate.findings import Finding, Keep
+from constellate.findings import Finding, Found, Keep
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
 from serve_app.cli.dataset_commands import DatasetName, Limit, Model, Where, find_dataset, writable
 from serve_app.cli.embedding import asked
-from serve_app.cli.output import Json, aside, print_json, print_neighbours, print_table
+from serve_app.cli.output import Json, aside, counted, print_json, print_neighbours, print_table
 from serve_app.cli.service import connect
 from serve_app.config import Settings
 
@@ -69,8 +69,8 @@ def duplicates(
 
     def ask(client: Constellate, of: str) -> list[list[Any]]:
         if keep is None:
-            return list(client.duplicates(of, threshold=threshold, where=where, model=model))
-        return list(client.twins(of, threshold=threshold, keep=keep, where=where, model=model))
+            return _told(client.duplicates(of, threshold=threshold, where=where, model=model))
+        return _told(client.twins(of, threshold=threshold, keep=keep, where=where, model=model))
 
     groups = _found(
         settings,
@@ -113,7 +113,9 @@ def leaks(
         constellate leaks photos --column patient --threshold 0.98 --out leaks.csv
     """
     params: dict[str, Any] = {"column": column, "threshold": threshold, "where": where, "model": model}
-    found = _found(settings, dataset, "leaks", lambda client, of: client.leaks(of, **params), out, params, as_json=json)
+    found = _found(
+        settings, dataset, "leaks", lambda client, of: _told(client.leaks(of, **params)), out, params, as_json=json
+    )
     if found is not None:
         rows = (
             (i["exact"], i["score"], i["value"], i["file_name"], i["twin"]["value"], i["twin"]["file_name"])
@@ -181,7 +183,10 @@ def clusters(
     def ask(client: Constellate, of: str) -> list[Any]:
         if column is not None:
             return list(client.put_clusters(of, column=column, min_size=min_size, where=where, model=model))
-        return list(client.clusters(of, min_size=min_size, where=where, model=model)["items"])
+        answer = client.clusters(of, min_size=min_size, where=where, model=model)
+        if answer["noise"]:
+            aside().print(f"{counted(answer['noise'])} in no cluster", markup=False)
+        return list(answer["items"])
 
     params: dict[str, Any] = {"min_size": min_size, "where": where, "model": model}
     found = _found(settings, dataset, "clusters", ask, out, params, as_json=json)
@@ -249,6 +254,14 @@ def diverse(
     )
     if found is not None:
         print_neighbours(found, as_json=False)
+
+
+def _told(found: Found[Any]) -> list[Any]:
+    """What was found; a note on standard error tells of images that may have more twins."""
+    if found.incomplete:
+        note = f"{counted(found.incomplete)} may have more twins: make a graph with a larger k (at most 100)"
+        aside().print(note, markup=False, soft_wrap=True)
+    return found
 
 
 def _found(

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+from constellate import Constellate
 from tests.live_service import LiveService
 from tests.unit.cli.conftest import command_line, make_flowers, settings_below
 
@@ -174,6 +175,19 @@ def test_findings_print_a_table_and_json(run, arguments, header):
 def test_a_threshold_of_zero_is_wrong_usage(run, command):
     refused = run(command, "flowers", "--threshold", 0)
     assert (refused.exit_code, "0 is not greater than 0" in refused.stderr) == (2, True)
+
+
+def test_what_a_list_leaves_out_is_said_aside(run, monkeypatch):
+    answers = {"leaks": {"items": []}, "duplicates": {"groups": []}, "clusters": {"items": [], "noise": 3}}
+
+    def finding(self, dataset_id, name, *args, **kwargs):
+        return {"incomplete": 2, **answers[name]}
+
+    monkeypatch.setattr(Constellate, "_finding", finding)
+    for command in (["leaks"], ["duplicates"], ["duplicates", "--keep", "first"]):
+        shown = run(*command[:1], "flowers", *command[1:], "--json")
+        assert (json.loads(shown.stdout), "2 images may have more twins" in shown.stderr) == ([], True)
+    assert run("clusters", "flowers").stderr == "3 images in no cluster\n"
 
 
 @pytest.mark.parametrize("command", ["duplicates", "leaks", "mislabeled", "clusters", "outliers", "diverse"])
