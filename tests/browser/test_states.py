@@ -232,7 +232,7 @@ def test_a_service_with_a_key_is_usable_once_the_key_is_given(visit, service, sh
 
 
 def test_without_webgl_the_list_shows_the_images_and_says_why_there_is_no_map(playwright, service, base_url):
-    service.add(Album("meadow", 200))
+    album = service.add(Album("meadow", 200))
     browser = playwright.chromium.launch(
         executable_path=chromium_path(), args=["--no-sandbox", "--disable-gpu", "--disable-3d-apis"]
     )
@@ -249,6 +249,11 @@ def test_without_webgl_the_list_shows_the_images_and_says_why_there_is_no_map(pl
         visit.button("Outliers").click()
         expect(visit.tiles).to_have_count(60)
         page.screenshot(path=SCREENSHOTS / "no-webgl.png")
+        visit.button("Findings").click()
+        visit.button("Clusters").click()
+        visit.button("Show only these A").click()
+        expect(page.locator(".chip")).to_have_text(["cluster = '0'×"])
+        expect(tiles).to_have_count(album.clustered()[0]["size"])
         assert complaints == []
     finally:
         browser.close()
