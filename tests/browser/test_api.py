@@ -12,11 +12,14 @@ from playwright.sync_api import expect
 from serve_app.api import create_app
 from serve_app.config import Settings
 from serve_app.errors import ServiceError
+from serve_app.jobs.listing import Lister
+from serve_app.jobs.listing_job import listing_job
 from serve_app.policy import Policy
 from serve_app.search.searcher import LocalSearcher
 from serve_app.services import Services
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
+from serve_app.store.jobs import Jobs
 from tests.browser.album import AWKWARD_NAMES
 from tests.browser.map_page import MapPage
 from tests.browser.stand_in import Server
@@ -41,6 +44,10 @@ class JobLoop(FakeRunner):
 
     async def _work(self):
         services = self._find_services()
+        [newest] = await services.writer.ask(Jobs.all, limit=1)
+        if newest.kind == "register":
+            await listing_job(await work.claim(services), services.writer, Lister(services.settings))
+            return
         for step in (work.embed, work.reduce):
             with contextlib.suppress(ServiceError, AssertionError):
                 await step(services)
