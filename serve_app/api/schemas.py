@@ -126,7 +126,7 @@ ThumbnailSize = Annotated[
 ]
 # The schema of an optional value omits null, because neither a query nor a header can express null.
 Cursor = Annotated[
-    Annotated[str, StringConstraints(pattern="^[0-9]{1,18}-[0-9]{1,18}$")] | SkipJsonSchema[None],
+    Annotated[str, StringConstraints(pattern="^[0-9]{1,18}-[0-9]{1,18}(-[0-9a-f]{32})?$")] | SkipJsonSchema[None],
     Query(description="`next_cursor` of the page before; 409 when the listing has been replaced since"),
 ]
 

@@ -74,7 +74,7 @@ class Columns:
 
         Raises:
             DatasetNotFound: no such dataset.
-            Conflict: the samples have changed since the previous page.
+            Conflict: the samples, or the map of the filter's regions, have changed since the previous page.
             InvalidRequest: the limit is not positive, or `after` is malformed.
             InvalidFilter: `where` is no filter over the dataset's columns.
         """
@@ -82,15 +82,16 @@ class Columns:
         with self._database.read() as session:
             require_dataset(session, dataset_id)
             sample_count, scan_no = session.q("SELECT sample_count, scan_no FROM datasets WHERE id = ?", dataset_id)[0]
+            version = f"{scan_no} {filtering.map_of(session, dataset_id, where, model)}".rstrip()
             start = -1
             if after is not None:
-                ordinal, _, scan = after.partition(" of ")
-                if scan != str(scan_no):
-                    raise Conflict("The dataset was rescanned while it was read; start again.")
+                ordinal, _, read = after.partition(" of ")
+                if read != version:
+                    raise Conflict("The dataset was rescanned or its map made anew while it was read; start again.")
                 start = parse_cursor(ordinal)
             only = filtering.choose(session, dataset_id, where, model=model, page=(start, start + limit))
             page = readout.sample_page(session, dataset_id, start, limit, only)
-        return page, f"{start + limit} of {scan_no}" if start + limit < sample_count - 1 else None
+        return page, f"{start + limit} of {version}" if start + limit < sample_count - 1 else None
 
     def unlistable(self, dataset_id: str, where: str | None = None, model: str | None = None) -> int:
         """The number of samples whose file name has a line break, so that no list of names can hold it.

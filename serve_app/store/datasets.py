@@ -168,7 +168,7 @@ class Datasets:
         """A page of samples in listing order, and the cursor of the next page (None at the end).
 
         Raises:
-            Conflict: a rescan has replaced the listing since the page before.
+            Conflict: a rescan has replaced the listing since the page before, or a new map the filter's regions.
             DatasetNotFound: no such dataset.
             InvalidFilter: `where` is no filter over the dataset's columns.
             InvalidRequest: the cursor is malformed, or the limit is not positive.
@@ -177,7 +177,10 @@ class Datasets:
         with self._database.read() as session:
             require_dataset(session, dataset_id)
             scan_no = session.value("SELECT scan_no FROM datasets WHERE id = ?", dataset_id)
-            after = page_start(cursor, scan_no, changed="The dataset was rescanned meanwhile; list its samples anew.")
+            of_map = filtering.map_of(session, dataset_id, where, model)
+            happened = "rescanned or its map made anew" if of_map else "rescanned"
+            changed = f"The dataset was {happened} meanwhile; list its samples anew."
+            after = page_start(cursor, scan_no, changed=changed, of_map=of_map)
             only = filtering.choose(session, dataset_id, where, model=model)
             rows = session.q(
                 "SELECT ordinal, sample_id, file_name, label FROM samples s WHERE dataset_id = ? AND ordinal > ? "
@@ -185,7 +188,7 @@ class Datasets:
                 *(dataset_id, after, limit + 1),
             )
         page = [Sample(*row[1:]) for row in rows[:limit]]
-        return page, page_end(rows[limit - 1][0], scan_no) if len(rows) > limit else None
+        return page, page_end(rows[limit - 1][0], scan_no, of_map) if len(rows) > limit else None
 
     def sample(self, dataset_id: str, sample_id: str) -> tuple[Dataset, SourceFile]:
         """The dataset, and one of its samples as listed. Raises `DatasetNotFound`, `SampleNotFound`."""

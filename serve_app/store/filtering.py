@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from serve_app.errors import InvalidFilter, NoEmbeddings
+from serve_app.store import sets
 from serve_app.store.schema import VALUE_TYPES, values_table
 from serve_app.store.session import Session, quoted
 
@@ -99,6 +100,15 @@ def choose(
         raise InvalidFilter(f"0: the filter takes more than {FILTER_S:.0f} s; make it simpler") from None
     session.bind("chosen", ordinals)
     return "AND s.ordinal IN (SELECT ordinal FROM chosen)"
+
+
+def map_of(session: Session, dataset_id: str, where: str | None, model: str | None) -> str:
+    """The job of the map that a filter's regions are of; empty if it has no region, or there is no map.
+
+    Pages of one filter belong together only if they have the same. A filter that has the word in a text counts as well.
+    """
+    current = sets.current(session, dataset_id, model) if where and "inside" in where.casefold() else None
+    return "" if current is None else current.map_job_id or ""
 
 
 def _bind_regions(session: Session, dataset_id: str, model: str | None, polygons: "Sequence[Polygon]") -> None:

@@ -31,12 +31,13 @@ def parse_cursor(cursor: str | None) -> int:
     return int(cursor)
 
 
-def page_start(cursor: str | None, version: int, *, changed: str) -> int:
+def page_start(cursor: str | None, version: int, *, changed: str, of_map: str = "") -> int:
     """The number of the row after which a page begins, as `parse_cursor`, in a listing that can be replaced by another.
 
     Args:
         cursor: what `page_end` made for the page before.
         version: a number that tells this listing from those before it.
+        of_map: the job of the map that the listing was made with, if any.
         changed: the message if the cursor belongs to another listing.
 
     Raises:
@@ -46,15 +47,16 @@ def page_start(cursor: str | None, version: int, *, changed: str) -> int:
     if cursor is None:
         return -1
     of, _, row = cursor.partition("-")
+    row, _, named = row.partition("-") if of_map else (row, "", "")
     start = parse_cursor(row)
-    if parse_cursor(of) != version:
+    if (parse_cursor(of), named) != (version, of_map):
         raise Conflict(changed)
     return start
 
 
-def page_end(row: int, version: int) -> str:
+def page_end(row: int, version: int, of_map: str = "") -> str:
     """The cursor of the page that begins after a row of a listing."""
-    return f"{version}-{row}"
+    return f"{version}-{row}-{of_map}" if of_map else f"{version}-{row}"
 
 
 def require_limit(limit: int) -> int:

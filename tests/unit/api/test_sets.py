@@ -165,6 +165,10 @@ async def test_a_map_is_of_the_chosen_set_and_so_are_its_regions(client, service
         assert (inside.status_code, points[0]["sampleId"].encode() in inside.content) == (200, True), tail
         refused = await client.get(f"{path}/{tail}", params={"where": region})
         assert refused.json()["code"] == "invalid_filter", tail
+    paged = {"where": "inside(-9, -9, 9, -9, 9, 9, -9, 9)", "model": DINO, "limit": 2}
+    first = (await client.get(f"{path}/samples", params=paged)).json()
+    rest = await client.get(f"{path}/samples", params=paged | {"cursor": first["next_cursor"]})
+    assert (rest.status_code, len(rest.json()["items"])) == (200, 2), rest.text
     for choice in ({"polygon": corners}, {"where": region}):
         changed = await client.post(f"{path}/tags/near", json=choice, params={"model": DINO})
         assert changed.json()["selected"] == 1, choice
@@ -254,7 +258,7 @@ async def test_the_longest_filter_and_the_longest_name_of_a_model_fit_into_one_r
     params = {"where": "\U0001f98a" * filtering.MAX_CHARACTERS, "model": "\U0001f98a" * schemas.MAX_MODEL_NAME}
     address = httpx.URL(f"{BASE_URL}/datasets/{both['id']}/embeddings/coordinates").copy_merge_params(params)
     assert len(address.raw_path) < 2**16 - 1500
-    assert (await client.get(address)).json()["code"] == "invalid_filter"
+    assert (await client.get(address)).json()["code"] == "no_embeddings"
     params["model"] += "x"
     refused = await client.get(f"/datasets/{both['id']}/diverse", params=params)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")

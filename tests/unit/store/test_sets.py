@@ -8,6 +8,7 @@ import pytest
 
 from serve_app.errors import Conflict, DatasetNotFound, JobRunning, NoEmbeddings, NotFound, StaleAttempt
 from serve_app.records import ModelCard
+from serve_app.store.columns import Columns
 from serve_app.store.tags import SampleChoice, Tags
 from tests.unit.store.workbench import CARD, DIMENSION, block_of, source_files
 from tests.whole_set import read_now
@@ -155,6 +156,21 @@ def test_a_region_is_one_of_the_map_that_was_named(bench, dataset, second):
     assert tags.add(dataset.id, "near", SampleChoice(polygon=corners, model=CARD.name)).changed == 1
     with pytest.raises(NoEmbeddings, match="unheard"):
         tags.add(dataset.id, "near", SampleChoice(polygon=corners, model="unheard of"))
+
+
+def test_pages_of_one_region_are_never_of_two_maps(bench, dataset):
+    everywhere = "inside(-1e6, -1e6, 1e6, -1e6, 1e6, 1e6, -1e6, 1e6)"
+    chosen = {"where": everywhere, "model": CARD.name, "limit": 2}
+    columns = Columns(bench.database)
+    _, cursor = bench.datasets.samples(dataset.id, cursor=None, **chosen)
+    _, after = columns.rows(dataset.id, after=None, **chosen)
+    rest, _ = bench.datasets.samples(dataset.id, cursor=cursor, **chosen)
+    assert (len(rest), columns.rows(dataset.id, after=after, **chosen)[1]) == (2, None)
+    bench.reduce(dataset, np.ones((4, 2)), model=CARD.name)
+    with pytest.raises(Conflict, match="map"):
+        bench.datasets.samples(dataset.id, cursor=cursor, **chosen)
+    with pytest.raises(Conflict, match="map"):
+        columns.rows(dataset.id, after=after, **chosen)
 
 
 def test_a_deleted_set_goes_with_its_map_and_the_others_stay(bench, dataset, second):
