@@ -147,7 +147,10 @@ RequiredSetModel = Annotated[
 ]
 SetModel = Annotated[
     Annotated[str, StringConstraints(min_length=1, max_length=MAX_MODEL_NAME)] | SkipJsonSchema[None],
-    Query(description="the model whose set is meant, as `sets` of the status lists it; without it the set made last"),
+    Query(
+        description="the model whose set is meant, as `sets` of the status lists it; without it the set made last. "
+        "A model in a folder whose name is longer is reached only as the set made last"
+    ),
 ]
 
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
