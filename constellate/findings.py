@@ -1,4 +1,4 @@
-"""The calls that ask what to act on: twins to drop, leaks, wrong labels, clusters; each can be saved as a plan."""
+"""The calls that ask what to act on: twins, leaks, wrong labels, clusters, outliers; each can be saved as a plan."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Literal, TypeVar, cast
 
 import httpx
 
-from constellate.records import ClusterInfo, ClustersInfo, LeakInfo, MislabeledInfo, TwinInfo
+from constellate.records import ClusterInfo, ClustersInfo, LeakInfo, MislabeledInfo, NeighbourInfo, TwinInfo
 from constellate.wire import LONG_ANSWER_S, Wire
 
 T = TypeVar("T")
@@ -32,6 +32,41 @@ class Findings:
 
     _wire: Wire
     _request: Callable[..., httpx.Response]
+
+    def duplicates(
+        self, dataset_id: str, *, threshold: float, where: str | None = None, model: str | None = None
+    ) -> Found[list[NeighbourInfo]]:
+        """Groups of samples, or of those that a filter chooses, linked by a cosine of at least `threshold`."""
+        answer = self._finding(dataset_id, "duplicates", {"threshold": threshold}, where, model)
+        return Found(cast(list[list[NeighbourInfo]], answer["groups"]), cast(int, answer.get("incomplete", 0)))
+
+    def outliers(
+        self, dataset_id: str, *, k: int, limit: int, where: str | None = None, model: str | None = None
+    ) -> list[NeighbourInfo]:
+        """The samples least similar to their `k` nearest neighbours, the strangest first.
+
+        Neighbours are looked for among the samples that a filter chooses too.
+        """
+        params = {"k": k, "limit": limit}
+        return cast(list[NeighbourInfo], self._finding(dataset_id, "outliers", params, where, model)["items"])
+
+    def diverse(
+        self,
+        dataset_id: str,
+        *,
+        n: int,
+        where: str | None = None,
+        labelled: str | None = None,
+        balance: str | None = None,
+        model: str | None = None,
+    ) -> list[NeighbourInfo]:
+        """`n` samples that cover the dataset, or what a filter chooses of it, in the order of choice.
+
+        The choice keeps away from what the filter `labelled` chooses, and takes turns among the values of the column
+        `balance`.
+        """
+        params = {"n": n, "labelled": labelled, "balance": balance}
+        return cast(list[NeighbourInfo], self._finding(dataset_id, "diverse", params, where, model)["items"])
 
     def twins(
         self,
@@ -117,7 +152,7 @@ class Findings:
         *,
         method: str = "GET",
     ) -> dict[str, object]:
-        named = {"where": where, "model": model}
-        given = {**params, **{name: value for name, value in named.items() if value is not None}}
+        named = {**params, "where": where, "model": model}
+        given = {name: value for name, value in named.items() if value is not None}
         answer = self._request(method, f"/datasets/{dataset_id}/{finding}", params=given, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, object], answer.json())

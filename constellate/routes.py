@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from constellate.findings import Findings, Found
+from constellate.findings import Findings
 from constellate.records import (
     ColumnInfo,
     DatasetInfo,
@@ -308,41 +308,6 @@ class Routes(Findings):
         with Path(image).open("rb") as stream:
             answer = self._request("POST", path, params=params, files={"file": (Path(image).name, stream)})
         return cast(list[NeighbourInfo], answer.json()["items"])
-
-    def duplicates(
-        self, dataset_id: str, *, threshold: float, where: str | None = None, model: str | None = None
-    ) -> Found[list[NeighbourInfo]]:
-        """Groups of samples, or of those that a filter chooses, linked by a cosine of at least `threshold`."""
-        answer = self._finding(dataset_id, "duplicates", {"threshold": threshold}, where, model)
-        return Found(cast(list[list[NeighbourInfo]], answer["groups"]), cast(int, answer.get("incomplete", 0)))
-
-    def outliers(
-        self, dataset_id: str, *, k: int, limit: int, where: str | None = None, model: str | None = None
-    ) -> list[NeighbourInfo]:
-        """The samples least similar to their `k` nearest neighbours, the strangest first.
-
-        Neighbours are looked for among the samples that a filter chooses too.
-        """
-        params = {"k": k, "limit": limit}
-        return cast(list[NeighbourInfo], self._finding(dataset_id, "outliers", params, where, model)["items"])
-
-    def diverse(
-        self,
-        dataset_id: str,
-        *,
-        n: int,
-        where: str | None = None,
-        labelled: str | None = None,
-        balance: str | None = None,
-        model: str | None = None,
-    ) -> list[NeighbourInfo]:
-        """`n` samples that cover the dataset, or what a filter chooses of it, in the order of choice.
-
-        The choice keeps away from what the filter `labelled` chooses, and takes turns among the values of the column
-        `balance`.
-        """
-        params = {"n": n, **_given(labelled=labelled, balance=balance)}
-        return cast(list[NeighbourInfo], self._finding(dataset_id, "diverse", params, where, model)["items"])
 
     def export(
         self,

@@ -4,6 +4,7 @@ from unittest.mock import create_autospec
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from sklearn.manifold import trustworthiness
 
 from serve_app.errors import InvalidRequest
 from serve_app.projection import graph_neighbours, reduction
@@ -243,3 +244,65 @@ def test_parameters_out_of_bounds_are_refused(parameters):
 )
 def test_parameters_at_their_bounds_work(projection):
     assert np.isfinite(reduce(clustered(60)[0], projection)).all()
+
+
+# Around landmarks: the limits are small here. Another file would compile umap once more.
+
+BY_LANDMARKS = {"max_laid_out": 300, "n_landmarks": 100}
+
+
+@both_metrics
+def test_a_map_by_landmarks_keeps_clusters_together_and_says_how_many_there_were(projection):
+    vectors, centre = clustered(400)
+    fitted = reduction.reduce(vectors, projection, **BY_LANDMARKS)
+    assert fitted.landmarks == 100
+    assert np.isfinite(fitted.points).all()
+    assert separation(fitted.points, centre) > 3
+    assert reduction.reduce(vectors[:300], projection, **BY_LANDMARKS).landmarks is None
+
+
+def test_neighbours_are_as_near_as_on_a_map_of_all():
+    vectors, _ = clustered(600)
+    by_landmarks, whole = (
+        trustworthiness(
+            vectors, reduction.reduce(vectors, Projection(), **sizes).points, n_neighbors=15, metric="cosine"
+        )
+        for sizes in (BY_LANDMARKS, {})
+    )
+    assert by_landmarks > whole - 0.02
+
+
+def test_a_map_by_landmarks_is_the_same_to_the_last_bit_and_another_with_another_seed():
+    vectors, _ = clustered(400)
+    first, again, other = (
+        reduction.reduce(vectors, Projection(random_state=seed), **BY_LANDMARKS).points for seed in (42, 42, 7)
+    )
+    assert first.tobytes() == again.tobytes()
+    assert (first != other).any()
+
+
+def test_copies_share_a_point_and_count_once():
+    vectors, _ = clustered(310)
+    copied = np.concatenate([vectors, vectors[:50]])
+    points = reduction.reduce(copied, Projection(), **BY_LANDMARKS).points
+    assert (points[310:] == points[:50]).all()
+    assert reduction.reduce(copied[50:], Projection(), **BY_LANDMARKS).landmarks == 100
+    assert reduction.reduce(np.concatenate([vectors[:300]] * 2), Projection(), **BY_LANDMARKS).landmarks is None
+
+
+def test_the_phases_follow_one_another():
+    reports = []
+    reduction.reduce(
+        clustered(400)[0], Projection(), on_progress=lambda *report: reports.append(report), **BY_LANDMARKS
+    )
+    assert list(dict.fromkeys(phase for phase, _, _ in reports)) == ["neighbours", "layout", "refinement"]
+    assert reports[-1][1:] == (30, 30)
+
+
+def test_what_progress_raises_in_the_refinement_is_raised():
+    def stop(phase, done, total):
+        if phase == "refinement":
+            raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        reduction.reduce(clustered(400)[0], Projection(), on_progress=stop, **BY_LANDMARKS)

@@ -226,7 +226,8 @@ def test_20000_files_list_in_linear_time_and_constant_memory(root):
         return sum(len(page) for page in sources.scan(part, "folder", None))
 
     assert n_listed(root) == 20_000
-    assert cpu_s(lambda: n_listed(root), repeats=1) < 20 * 2.5 * cpu_s(lambda: n_listed(root / "0"))
+    # Quadratic time would be 400 times that of the part; on a busy machine the ratio of linear time was seen at 98.
+    assert cpu_s(lambda: n_listed(root)) < 20 * 8 * cpu_s(lambda: n_listed(root / "0"))
     peaks = [peak_bytes_of(sources.scan(part, "folder", None, page_size=500)) for part in (root / "0", root)]
     assert peaks[1] < 2 * peaks[0]
 
