@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from serve_app.errors import DatasetNotFound, JobRunning, NameTaken, SampleNotFound, Unavailable
+from serve_app.errors import DatasetNotFound, NameTaken, SampleNotFound, Unavailable
 from serve_app.records import Dataset, DatasetFormat, PartsVectors, Sample, ScanChange, SourceFile
 from serve_app.store import filtering, scans, sets
 from serve_app.store.column_rows import GivenColumns
 from serve_app.store.imports import insert_parts
-from serve_app.store.job_rows import running_job
+from serve_app.store.job_rows import require_idle
 from serve_app.store.methods import page_end, page_start, require_limit, write
 from serve_app.store.retired import retire
 from serve_app.store.scans import LISTED, Listed
@@ -228,9 +228,7 @@ def _dataset(*row: object) -> Dataset:
 
 def _require_idle(session: Session, dataset_id: str) -> None:
     require_dataset(session, dataset_id)
-    job = running_job(session, dataset_id)
-    if job is not None:
-        raise JobRunning(job.id)
+    require_idle(session, dataset_id)
 
 
 def _require_scan(session: Session, scan_id: str) -> None:

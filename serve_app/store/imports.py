@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from serve_app.errors import DatasetNotFound, JobRunning
+from serve_app.errors import DatasetNotFound
 from serve_app.records import IMPORTED, FileStamp, ImportedRows, Job, PartsVectors, Skip
 from serve_app.store import job_rows, sets, staging
 from serve_app.store.job_rows import JobRow
@@ -58,9 +58,7 @@ class Imports:
             if session.row("SELECT 1 FROM datasets WHERE id = ?", dataset_id) is None:
                 raise DatasetNotFound(f"there is no dataset '{dataset_id}'")
             require_room_for(session, self._database.path.parent, total, dimension)
-            running = job_rows.running_job(session, dataset_id)
-            if running is not None:
-                raise JobRunning(running.id)
+            job_rows.require_idle(session, dataset_id)
             is_new_dimension = dimension not in dimensions(session)
             if is_new_dimension:
                 create_vector_tables(session, dimension)

@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from serve_app.errors import Conflict, JobNotFound, StaleAttempt
+from serve_app.errors import Conflict, JobNotFound, JobRunning, StaleAttempt
 from serve_app.records import Job, JobKind, JobStatus, NotifyState
 from serve_app.store.retired import retire
 from serve_app.store.running_jobs import Pace
@@ -154,6 +154,13 @@ def running_job(session: Session, dataset_id: str) -> JobRow | None:
     """The dataset's running job, of any kind, or None."""
     row = session.row(f"SELECT {COLUMNS} FROM jobs WHERE dataset_id = ? AND status = 'running'", dataset_id)
     return None if row is None else JobRow(*row)
+
+
+def require_idle(session: Session, dataset_id: str) -> None:
+    """Raise `JobRunning` with the job's id if a job of the dataset is running, of any kind."""
+    running = running_job(session, dataset_id)
+    if running is not None:
+        raise JobRunning(running.id)
 
 
 def update(session: Session, row: JobRow, **changes: Any) -> JobRow:

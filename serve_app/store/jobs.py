@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from serve_app.errors import JobRunning, NoEmbeddings, NothingRunning
+from serve_app.errors import NoEmbeddings, NothingRunning
 from serve_app.records import Claim, Dataset, Job, JobKind, ModelCard, Skip, SourceFile
 from serve_app.store import job_rows, sets
 from serve_app.store.datasets import require_dataset
@@ -66,9 +66,7 @@ class Jobs:
         """
         with self._database.transaction() as session:
             dataset = require_dataset(session, dataset_id)
-            running = job_rows.running_job(session, dataset_id)
-            if running is not None:
-                raise JobRunning(running.id)
+            job_rows.require_idle(session, dataset_id)
             is_about_vectors = kind in _ABOUT_VECTORS
             vectors = sets.require(session, dataset_id, model_name) if is_about_vectors else None
             if vectors is not None and not vectors.vector_count:

@@ -66,9 +66,7 @@ class Listings:
         """
         with self._database.transaction() as session:
             require_dataset(session, dataset_id)
-            running = job_rows.running_job(session, dataset_id)
-            if running is not None:
-                raise JobRunning(running.id)
+            job_rows.require_idle(session, dataset_id)
             row = _insert(session, dataset_id, "rescan", {}, notify_url)
         return job_rows.public(row, self._pace)
 

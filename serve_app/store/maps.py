@@ -77,7 +77,7 @@ def _last_of(now: Current) -> str | None:
 
 def _of_version(session: Session, dataset_id: str, version: str) -> Current:
     require_dataset(session, dataset_id)
-    for now in sets.of_dataset(session, dataset_id):
-        if now.public.version == version:
-            return now
-    raise Conflict("The vectors were replaced or the dataset rescanned while the map was read; start it again.")
+    now = sets.of_version(session, dataset_id, version)
+    if now is None:
+        raise Conflict("The vectors were replaced or the dataset rescanned while the map was read; start it again.")
+    return now

@@ -73,6 +73,11 @@ def of_dataset(session: Session, dataset_id: str) -> list[Current]:
     return [Current(*row) for row in rows]
 
 
+def of_version(session: Session, dataset_id: str, version: str) -> Current | None:
+    """The dataset's set of this version (`VectorSet.version`), None if it is no longer current."""
+    return next((now for now in of_dataset(session, dataset_id) if now.public.version == version), None)
+
+
 def current(session: Session, dataset_id: str, model: str | None = None) -> Current | None:
     """The dataset's set of this model, or the set made last if none is named; None if there is no such set."""
     return chosen(of_dataset(session, dataset_id), model)

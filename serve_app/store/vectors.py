@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from serve_app.errors import Conflict, JobRunning, NotFound
+from serve_app.errors import Conflict, NotFound
 from serve_app.records import Block, EmbeddingStatus, Job, Layout, SourceFile, VectorSet
 from serve_app.store import blocks, filtering, job_rows, making, readout, sets, staging, swap
 from serve_app.store.datasets import require_dataset
@@ -140,9 +140,7 @@ class Vectors:
         """
         with self._database.transaction() as session:
             require_dataset(session, dataset_id)
-            running = job_rows.running_job(session, dataset_id)
-            if running is not None:
-                raise JobRunning(running.id)
+            job_rows.require_idle(session, dataset_id)
             if sets.current(session, dataset_id, model) is None:
                 raise NotFound(f"the dataset has no embeddings of {model!r}")
             sets.retire_of(session, dataset_id, model)
@@ -324,10 +322,10 @@ def _require_vectors(session: Session, dataset_id: str, model: str | None = None
 
 def _require_version(session: Session, dataset_id: str, version: str) -> Current:
     _require_vectors(session, dataset_id)
-    for current in sets.of_dataset(session, dataset_id):
-        if current.public.version == version:
-            return current
-    raise Conflict("The vectors were replaced or the dataset rescanned while they were read; start it again.")
+    current = sets.of_version(session, dataset_id, version)
+    if current is None:
+        raise Conflict("The vectors were replaced or the dataset rescanned while they were read; start it again.")
+    return current
 
 
 def _finished_by(session: Session, job_id: str, attempt: int) -> JobRow | None:
