@@ -157,20 +157,19 @@ class Findings(Neighbours):
 
 def _valued(part: Part, values: Values) -> tuple[Part, NDArray[np.int32]]:
     """The samples of a part that have a value, and the codes of their values."""
-    codes = values.codes if part.rows is None else values.codes[part.rows]
+    codes = part.chosen(values.codes)
     places = np.flatnonzero(codes >= 0)
     if len(places) == len(codes):
         return part, codes
-    return replace(part, rows=places if part.rows is None else part.rows[places]), codes[places]
+    return replace(part, rows=part.rows_at(places)), codes[places]
 
 
 def _described(part: Part, numbers: NDArray[np.int32]) -> list[Cluster]:
     """What is said of each of the clusters that have these (n,) numbers."""
     places = clustering.medoids(part.of.matrix, part.rows, numbers)
     labels = set_values.of_labels(part.of)
-    codes = labels.codes if part.rows is None else labels.codes[part.rows]
     sizes = np.bincount(numbers[numbers >= 0], minlength=len(places))
-    best, counts = clustering.majorities(numbers, codes, len(places))
+    best, counts = clustering.majorities(numbers, part.chosen(labels.codes), len(places))
     return [
         Cluster(
             cluster=number,
@@ -187,7 +186,7 @@ def _described(part: Part, numbers: NDArray[np.int32]) -> list[Cluster]:
 def _members(part: Part, numbers: NDArray[np.int32]) -> pa.Table:
     """sample_id, file_name, label and cluster of the samples that belong to one."""
     places = np.flatnonzero(numbers >= 0)
-    rows = pa.array(places if part.rows is None else part.rows[places])
+    rows = pa.array(part.rows_at(places))
     table = part.of.rows.select(["sample_id", "file_name", "label"]).take(rows)
     return table.append_column("cluster", pa.array(numbers[places])).combine_chunks()
 

@@ -5,6 +5,7 @@ rows of the set, ascending; None stands for all. Answers count places in the par
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,16 +29,12 @@ def linked_groups(
     """
     group, best = groups_of(contents)
     incomplete = 0
-    for start, places, similarities in _blocks(graph, rows):
-        is_linked = (places >= 0) & (similarities >= threshold - ROUNDING)
-        row, place = np.nonzero(is_linked)
-        right, scores = places[row, place], similarities[row, place]
-        left = (row + start).astype(np.int32)
-        group = joined(group, [(left, right)]) if len(row) else group
+    for left, right, scores, n_full in _links(graph, rows, threshold):
+        group = joined(group, [(left, right)]) if len(left) else group
         np.maximum.at(best, left, scores)
         np.maximum.at(best, right, scores)
-        incomplete += int((similarities[:, -1:] >= threshold - ROUNDING).sum())
-    return members_of(group, np.minimum(best, 1.0)), incomplete
+        incomplete += n_full
+    return members_of(group, best), incomplete
 
 
 def mean_similarities(graph: GraphFile, rows: Rows, k: int) -> NDArray[np.float32]:
@@ -67,8 +64,10 @@ def kept(
     graph: GraphFile, rows: Rows, order: NDArray[np.intp], threshold: float, contents: NDArray[np.int32]
 ) -> tuple[Kept, int]:
     """What `twins.kept` returns, by the links that the graph has, and the number of rows that may have more twins."""
-    left, right, scores, incomplete = _links(graph, rows, threshold)
-    left, right, scores = np.concatenate([left, right]), np.concatenate([right, left]), np.tile(scores, 2)
+    blocks = [_Links.nothing(), *_links(graph, rows, threshold)]
+    ends = np.concatenate([block.left for block in blocks]), np.concatenate([block.right for block in blocks])
+    left, right = np.concatenate(ends), np.concatenate(ends[::-1])
+    scores = np.tile(np.concatenate([block.scores for block in blocks]), 2)
     by_left = np.argsort(left, kind="stable")
     right, scores, starts = right[by_left], scores[by_left], _starts(left, len(contents))
     by_content, copies = np.argsort(contents, kind="stable"), _starts(contents, len(contents))
@@ -81,7 +80,7 @@ def kept(
             found.decide(int(row), of_content, 1.0)
             links = slice(starts[row], starts[row + 1])
             found.decide(int(row), right[links], scores[links])
-    return found, incomplete
+    return found, sum(block.n_full for block in blocks)
 
 
 def across(
@@ -112,18 +111,25 @@ def neighbours(graph: GraphFile, rows: Rows, k: int) -> tuple[NDArray[np.int32],
     return np.concatenate([places for places, _ in blocks]), np.concatenate([scores for _, scores in blocks])
 
 
-def _links(
-    graph: GraphFile, rows: Rows, threshold: float
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32], int]:
-    """Both (L,) ends and the similarities of the graph's links, and the number of rows that may have more."""
-    found = [(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))]
-    incomplete = 0
+class _Links(NamedTuple):
+    """Both (L,) ends and the similarities of a block's links; `n_full` of its rows may have more."""
+
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    scores: NDArray[np.float32]
+    n_full: int
+
+    @classmethod
+    def nothing(cls) -> "_Links":
+        return cls(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32), 0)
+
+
+def _links(graph: GraphFile, rows: Rows, threshold: float) -> Iterator[_Links]:
     for start, places, similarities in _blocks(graph, rows):
         row, place = np.nonzero((places >= 0) & (similarities >= threshold - ROUNDING))
-        found.append(((row + start).astype(np.int32), places[row, place], np.minimum(similarities[row, place], 1.0)))
-        incomplete += int((similarities[:, -1:] >= threshold - ROUNDING).sum())
-    left, right, scores = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return left, right, scores, incomplete
+        n_full = int((similarities[:, -1:] >= threshold - ROUNDING).sum())
+        scores = np.minimum(similarities[row, place], 1.0)
+        yield _Links((row + start).astype(np.int32), places[row, place], scores, n_full)
 
 
 def _starts(sorted_by: NDArray[np.int32], n: int) -> NDArray[np.intp]:

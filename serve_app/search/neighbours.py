@@ -176,7 +176,7 @@ class Neighbours:
         if away is not None and away.of.version != part.of.version:
             raise Conflict("The vectors were replaced while they were read; ask again.")
         classes = None if balance is None else await values(self._writer, dataset_id, part.of, balance)
-        codes = None if classes is None else classes.codes if part.rows is None else classes.codes[part.rows]
+        codes = None if classes is None else part.chosen(classes.codes)
         places, scores = await self._long(lambda on_step: _spread(part, n, away, codes, on_step))
         return part.neighbours(places, scores)
 

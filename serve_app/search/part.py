@@ -1,12 +1,13 @@
 """The part of a set that a question is about: all of it, or the rows that a filter chose.
 
-Letters for shapes: n chosen rows, D dimension.
+Letters for shapes: N rows of the set, n chosen rows, D dimension.
 """
 
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ from serve_app.search.pairs import OnStep
 from serve_app.search.set_file import SetFile, allocate
 
 COPIED_ROWS = 4096
+
+V = TypeVar("V", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,21 @@ class Part:
             on_step(start + len(rows), shape[0])
         return copy
 
+    def chosen(self, values: NDArray[V]) -> NDArray[V]:
+        """(n,) of the (N,) values that the set's rows have."""
+        return values if self.rows is None else values[self.rows]
+
+    def rows_at(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The rows of the set at these places of the part."""
+        return places if self.rows is None else self.rows[places]
+
     def contents(self) -> NDArray[np.int32]:
         """(n,) numbers that are equal where content hashes are equal."""
-        contents = self.of.contents()
-        return contents if self.rows is None else contents[self.rows]
+        return self.chosen(self.of.contents())
 
     def neighbours(self, places: Iterable[int], scores: Iterable[float]) -> list[Neighbour]:
         """The samples at these places of the part, with their scores."""
-        at = np.fromiter(places, np.intp)
-        return neighbours(self.of, at if self.rows is None else self.rows[at], scores)
+        return neighbours(self.of, self.rows_at(np.fromiter(places, np.intp)), scores)
 
 
 def neighbours(found: SetFile, rows: Iterable[int], scores: Iterable[float]) -> list[Neighbour]:
