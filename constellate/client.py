@@ -189,9 +189,12 @@ def open_folder(
 
 def _end_of(client: Routes, started: Started, kind: JobKind, watch: Watch) -> Progress | None:
     """The last state of a listing, None if there was no job to wait for. Raises `JobFailed`."""
-    if started.job_id is None:
-        return None
-    end = watch(follow(client, started.dataset_id, started.job_id, kind), kind)
+    return None if started.job_id is None else _completed(client, started.dataset_id, started.job_id, kind, watch)
+
+
+def _completed(client: Routes, dataset_id: str, job_id: str, kind: JobKind, watch: Watch) -> Progress:
+    """The last state of a job. Raises `JobFailed`: it did not end as `complete`."""
+    end = watch(follow(client, dataset_id, job_id, kind), kind)
     if end.status != "complete":
         raise JobFailed(end)
     return end
@@ -205,11 +208,7 @@ def finish_job(
     Raises:
         JobFailed: the job did not end as `complete`.
     """
-    job_id = after_running_jobs(client, start, wait)
-    end = watch(follow(client, dataset_id, job_id, kind), kind)
-    if end.status != "complete":
-        raise JobFailed(end)
-    return end
+    return _completed(client, dataset_id, after_running_jobs(client, start, wait), kind, watch)
 
 
 def wait_for_vectors(client: Routes, dataset: DatasetInfo, watch: Watch, model: str | None = None) -> str | None:
@@ -226,7 +225,7 @@ def wait_for_vectors(client: Routes, dataset: DatasetInfo, watch: Watch, model: 
     newest = next((job for job in client.jobs() if (job["dataset_id"], job["kind"]) == (dataset_id, "import")), None)
     if newest is None:
         return None
-    _end_of(client, Started(dataset_id, newest["id"]), "import", watch)
+    _completed(client, dataset_id, newest["id"], "import", watch)
     return client.job(newest["id"])["model_name"]
 
 
