@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from fnmatch import fnmatchcase
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -226,11 +227,11 @@ def _perhaps_coco(root: Path | Url) -> list[str]:
     if not isinstance(root, Path):
         return []
     paths = [path for pattern in OTHER_COCO_NAMES for path in sorted(islice(root.glob(pattern), MAX_CANDIDATES))]
-    known = [path for pattern in COCO_NAMES for path in islice(root.glob(pattern), MAX_CANDIDATES)]
+    names = {path: str(path.relative_to(root)) for path in paths}
     return [
-        f"{str(path.relative_to(root))!r} begins like COCO and was not read; name it in 'annotations' for its labels"
-        for path in paths
-        if path not in known and _is_file(path) and _begins_like_coco(path)
+        f"{name!r} begins like COCO and was not read; name it in 'annotations' for its labels"
+        for path, name in names.items()
+        if not any(fnmatchcase(name, known) for known in COCO_NAMES) and _is_file(path) and _begins_like_coco(path)
     ]
 
 
