@@ -14,7 +14,8 @@ from ray.serve.schema import ServeDeploySchema
 
 from deployments import writer
 from serve_app.config import Settings
-from tests.ray.conftest import Service
+from tests.faults.wait import until
+from tests.ray.conftest import Service, are_running
 from tests.ray.deploy_files import DOCUMENTS, ROOT, SERVE_CONFIG, SPEC
 from tests.ray.test_config_file import CONFIG, unknown_keys
 
@@ -34,12 +35,20 @@ def test_the_configuration_of_the_ray_service_is_what_runs_on_the_cluster(servic
     """All of `tests/ray` asks a service that Serve has deployed from it: these are its numbers, not the code's."""
     running = serve.status().applications
     for application in SERVE_CONFIG["applications"]:
-        assert running[application["name"]].status == "RUNNING"
         deployments = running[application["name"]].deployments
         assert deployments.keys() == {deployment["name"] for deployment in application["deployments"]}
-        for deployment in application["deployments"]:
-            if n_replicas := deployment.get("num_replicas"):
-                assert deployments[deployment["name"]].replica_states == {"RUNNING": n_replicas}
+
+    def is_as_configured() -> bool:
+        """An application is unhealthy while a replica is replaced; an earlier test removed a node."""
+        running = serve.status().applications
+        return are_running() and all(
+            running[application["name"]].deployments[deployment["name"]].replica_states == {"RUNNING": n_replicas}
+            for application in SERVE_CONFIG["applications"]
+            for deployment in application["deployments"]
+            if (n_replicas := deployment.get("num_replicas"))
+        )
+
+    until(is_as_configured, lambda: str(serve.status()))
 
 
 @pytest.mark.skipif("KUBERAY_CRD" not in os.environ, reason="$KUBERAY_CRD names ray.io_rayservices.yaml")
