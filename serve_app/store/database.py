@@ -22,6 +22,7 @@ import duckdb
 
 from serve_app.errors import InvalidRequest, ServiceError, StoreUnavailable
 from serve_app.store import failures, opening
+from serve_app.store.read_cache import ReadCache
 from serve_app.store.session import Session
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,7 @@ class Database:
         self.path = path
         self.backups = path.parent / "backups"
         self.problems: list[str] = []
+        self.answers = ReadCache()
         self._config: dict[str, Any] = {
             "threads": threads,
             # The limit is set at connect, because DuckDB replays the write-ahead log before any SET.
@@ -102,7 +104,7 @@ class Database:
             StoreUnavailable: the file cannot be opened or written, or another writer has taken it over.
         """
         with self._writing:
-            with self._session("BEGIN TRANSACTION") as session:
+            with self.answers.write(), self._session("BEGIN TRANSACTION") as session:
                 epoch = self._claim(session)
                 yield session
             self._epoch = epoch
@@ -253,6 +255,7 @@ class Database:
         if self._clock() < self._retry_at:
             raise StoreUnavailable(self._why_not)
         try:
+            self.answers.forget()
             self._root = opening.connect(self.path, self._config, backups=self.backups)
             self._identity = self._on_disk()
             opening.migrate(Session(self._root))

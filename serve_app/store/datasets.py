@@ -14,7 +14,7 @@ from serve_app.store import filtering, scans, sets
 from serve_app.store.column_rows import GivenColumns
 from serve_app.store.imports import insert_parts
 from serve_app.store.job_rows import require_idle
-from serve_app.store.methods import page_end, page_start, require_limit, write
+from serve_app.store.methods import cached, page_end, page_start, require_limit, write
 from serve_app.store.retired import retire
 from serve_app.store.scans import LISTED, Listed
 from serve_app.store.session import Session
@@ -145,6 +145,7 @@ class Datasets:
         with self._database.read() as session:
             return [_dataset(*row) for row in session.q(f"SELECT {_COLUMNS} FROM datasets ORDER BY created_at, id")]
 
+    @cached
     def get(self, dataset_id: str) -> Dataset:
         """One dataset. Raises `DatasetNotFound`."""
         with self._database.read() as session:

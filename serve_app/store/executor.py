@@ -92,8 +92,14 @@ class StoreExecutor:
             raise InvalidRequest(f"the store has no method '{name}'")
         if self._is_closing:
             raise StoreUnavailable("The store is closing: the service is stopping or being replaced.")
-        run = partial(method, *args, **kwargs)
+        run: Callable[[], object] = partial(method, *args, **kwargs)
         is_write = hasattr(method, "is_write")
+        if hasattr(method, "is_cached"):
+            key = (name, tuple(args), tuple(sorted(kwargs.items())))
+            kept = self._database.answers.get(key)
+            if kept is not None:
+                return kept
+            run = partial(self._database.answers.fill, key, run)
         if is_write:
             run = partial(self._write, name, run)
         # The method runs in the caller's context, so that its log lines carry the caller's ids.

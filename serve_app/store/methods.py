@@ -1,4 +1,4 @@
-"""What the store's public methods share: the mark of a write, and the checks of cursors and limits."""
+"""What the store's public methods share: the marks of writes and of kept reads, and checks of cursors and limits."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -13,6 +13,12 @@ _MAX_DIGITS = 18  # fits a BIGINT
 def write(method: F) -> F:
     """Mark a store method as a write: `StoreExecutor` runs it on the one writer thread."""
     method.is_write = True  # type: ignore[attr-defined]
+    return method
+
+
+def cached(method: F) -> F:
+    """Mark a small read whose answer only a write changes: `StoreExecutor` keeps it until the next one begins."""
+    method.is_cached = True  # type: ignore[attr-defined]
     return method
 
 

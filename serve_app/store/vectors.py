@@ -14,7 +14,7 @@ from serve_app.records import Block, EmbeddingStatus, Job, Layout, SourceFile, V
 from serve_app.store import blocks, filtering, job_rows, making, readout, sets, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
-from serve_app.store.methods import require_limit, write
+from serve_app.store.methods import cached, require_limit, write
 from serve_app.store.running_jobs import Pace
 from serve_app.store.session import Session
 from serve_app.store.sets import Current
@@ -145,6 +145,7 @@ class Vectors:
                 raise NotFound(f"the dataset has no embeddings of {model!r}")
             sets.retire_of(session, dataset_id, model)
 
+    @cached
     def status(self, dataset_id: str, model: str | None = None) -> EmbeddingStatus:
         """The state of the dataset's set of a model, or of the one made last, and what sets there are.
 
@@ -170,6 +171,7 @@ class Vectors:
             sets=[now.status for now in found],
         )
 
+    @cached
     def current(self, dataset_id: str, model: str | None = None) -> VectorSet:
         """The version of a set that readers get now: of this model, or the set made last if none is named.
 
