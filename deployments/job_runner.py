@@ -7,7 +7,7 @@ from typing import Any
 from ray.serve.handle import DeploymentHandle
 
 from deployments import writer
-from deployments.handles import EmbedderHandle, ReducerHandle, WriterHandle
+from deployments.handles import EmbedderHandle, ReducerHandle, SearcherHandle, WriterHandle
 from deployments.loopback import keep_replica_here
 from serve_app import logs
 from serve_app.config import Settings
@@ -25,7 +25,7 @@ class JobRunner:
     """The one replica of the job loop; a second one during a redeploy is harmless, because attempts are fenced."""
 
     async def __init__(  # type: ignore[misc]  # Serve awaits an async constructor
-        self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any]
+        self, settings: Settings, policy: Policy, reducer: DeploymentHandle[Any], searcher: DeploymentHandle[Any]
     ) -> None:
         logs.to_stderr("JobRunner")
         keep_replica_here()
@@ -36,6 +36,7 @@ class JobRunner:
             ReducerHandle(reducer),
             reader=Reader(settings),
             lister=Lister(settings),
+            searcher=SearcherHandle(searcher),
             window=policy.window,
             chunk_images=policy.chunk_images,
         )

@@ -78,15 +78,6 @@ def api(args: Settings) -> Application:
         ray_actor_options=SMALL,
         logging_config=QUIET,
     )(Reducer).bind(settings)
-    runner = ray_serve.deployment(
-        name="JobRunner",
-        max_ongoing_requests=64,
-        health_check_period_s=HEALTH_CHECK_S,
-        graceful_shutdown_timeout_s=10,
-        graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options=SMALL,
-        logging_config=QUIET,
-    )(JobRunner).bind(settings, policy, reducer)
     searcher = ray_serve.deployment(
         name="Searcher",
         max_ongoing_requests=32,
@@ -95,6 +86,15 @@ def api(args: Settings) -> Application:
         ray_actor_options=SMALL,
         logging_config=QUIET,
     )(Searcher).bind(settings)
+    runner = ray_serve.deployment(
+        name="JobRunner",
+        max_ongoing_requests=64,
+        health_check_period_s=HEALTH_CHECK_S,
+        graceful_shutdown_timeout_s=10,
+        graceful_shutdown_wait_loop_s=0.1,
+        ray_actor_options=SMALL,
+        logging_config=QUIET,
+    )(JobRunner).bind(settings, policy, reducer, searcher)
     return ray_serve.deployment(
         name="Ingress",
         num_replicas=INGRESS_REPLICAS,

@@ -129,17 +129,18 @@ class LiveService:
 
     async def run(self):
         store = StoreExecutor(Database(self.settings.database_path))
+        searcher = LocalSearcher(store, self.settings.sets_path, max_pairwise_rows=self.max_pairwise_rows)
         jobs = JobLoop(
             store,
             self.embedder,
             LineProjector(store, self.settings.sets_path),
             reader=Reader(self.settings),
             lister=Lister(self.settings),
+            searcher=searcher,
             window=4,
             chunk_images=2,
         )
         policy = Policy.choose(self.settings, n_cpus=2, n_gpus=0)
-        searcher = LocalSearcher(store, self.settings.sets_path, max_pairwise_rows=self.max_pairwise_rows)
         services = Services(self.settings, policy, store, self.embedder, searcher, LoopRunner(jobs))
         config = uvicorn.Config(
             self.application(services),

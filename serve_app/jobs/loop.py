@@ -8,6 +8,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from aiorwlock import RWLock
@@ -20,7 +21,8 @@ from serve_app.jobs.listing_job import listing_job
 from serve_app.jobs.parts_job import parts_job
 from serve_app.jobs.retrying import FIT_AGAIN, UNTIL_BACK
 from serve_app.records import Claim
-from serve_app.services import Writer
+from serve_app.search.neighbours import Neighbours
+from serve_app.services import Searcher, Writer
 from serve_app.sources.reading import Reader
 from serve_app.store.jobs import Jobs
 from serve_app.store.vectors import Vectors
@@ -32,6 +34,8 @@ LEASE_S = 5.0
 """Another runner claims the jobs of a killed runner after this time at most; several renewals fit into it."""
 RENEW_S = 1.0
 MAX_HELD_JOBS = 8
+COMPARING = ("reduce", "graph")
+"""The kinds of jobs that leave the vectors as they are."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +91,7 @@ class JobLoop:
         reader: finds out which files exist.
         projector: runs reduce and graph jobs.
         lister: lists the sources of datasets.
+        searcher: reads new vectors when a job has ended, so that the first search need not wait for it.
         window: the number of chunks of all jobs that may be under way at a time.
         chunk_images: the number of files in one call to a replica.
     """
@@ -99,6 +104,7 @@ class JobLoop:
         *,
         reader: Reader,
         lister: Lister,
+        searcher: Searcher,
         window: int,
         chunk_images: int,
     ) -> None:
@@ -108,10 +114,12 @@ class JobLoop:
         self._reader = reader
         self._projector = projector
         self._lister = lister
+        self._searcher = searcher
         self._window = asyncio.Semaphore(window)
         self._isolation = RWLock()
         self._chunk_images = chunk_images
         self._held: dict[str, asyncio.Task[None]] = {}
+        self._preparing: set[asyncio.Task[None]] = set()
         self._nudged = asyncio.Event()
 
     def nudge(self) -> None:
@@ -128,9 +136,10 @@ class JobLoop:
                 else:
                     self._start(claim)
         finally:
-            for task in self._held.values():
+            tasks = [*self._held.values(), *self._preparing]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*self._held.values(), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _claim(self) -> Claim | None:
         if len(self._held) >= MAX_HELD_JOBS:
@@ -152,8 +161,16 @@ class JobLoop:
         def forget(_: asyncio.Task[None]) -> None:
             self._held.pop(claim.job.id, None)
             self.nudge()
+            if claim.job.kind not in COMPARING:
+                preparing = asyncio.create_task(self._prepare(claim.job.dataset_id))
+                self._preparing.add(preparing)
+                preparing.add_done_callback(self._preparing.discard)
 
         task.add_done_callback(forget)
+
+    async def _prepare(self, dataset_id: str) -> None:
+        with suppress(ServiceError):  # there may be no vectors; the first search says what is wrong
+            await self._searcher.ask(Neighbours.prepare, dataset_id)
 
     async def _hold(self, claim: Claim) -> None:
         """Run a job and renew its lease in parallel; when one of the two ends, the other is cancelled."""

@@ -180,6 +180,10 @@ class Neighbours:
         places, scores = await self._long(lambda on_step: _spread(part, n, away, codes, on_step))
         return part.neighbours(places, scores)
 
+    async def prepare(self, dataset_id: str) -> None:
+        """Read the set made last into its file, so that the next question need not wait for it."""
+        await self._sets.current(dataset_id)
+
     async def forget(self, dataset_id: str) -> None:
         """Remove the files of those sets of a dataset that were deleted; unknown ids are ignored."""
         await self._sets.forget(dataset_id)

@@ -40,11 +40,12 @@ class SetFile:
     rows: pa.Table
 
     @classmethod
-    def open(cls, folder: Path) -> "SetFile | None":
-        """Map a set and compare it with its checksums; None where the files are missing or damaged."""
+    def open(cls, folder: Path, *, is_new: bool = False) -> "SetFile | None":
+        """Map a set and compare it with its checksums unless it `is_new`; None where files are missing or damaged."""
         try:
             about = json.loads((folder / ABOUT).read_text())
-            if about.pop("checksums") != {name: checksum(folder / name) for name in (MATRIX, ROWS)}:
+            checksums = about.pop("checksums")
+            if not is_new and checksums != {name: checksum(folder / name) for name in (MATRIX, ROWS)}:
                 return None
             rows = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
             rows.column("ordinal")  # files of older releases lack it

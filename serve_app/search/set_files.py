@@ -7,8 +7,8 @@ the map of the file is the list of names. Processes of one machine share the fol
 import asyncio
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -119,30 +119,49 @@ class SetFiles:
         try:
             draft = await asyncio.to_thread(Draft, partial, described)
             try:
-                async for page in self._pages(Vectors.names, described, NAMES_PAGE_ROWS):
-                    await asyncio.to_thread(draft.names, page)
+                async with aclosing(self._pages(Vectors.names, described, NAMES_PAGE_ROWS)) as pages:
+                    async for page in pages:
+                        await asyncio.to_thread(draft.names, page)
                 await asyncio.to_thread(draft.start)
-                async for page in self._pages(Vectors.rows, described, max(1, PAGE_BYTES // (4 * described.dimension))):
-                    await asyncio.to_thread(draft.put, page)
+                page_rows = max(1, PAGE_BYTES // (4 * described.dimension))
+                async with aclosing(self._pages(Vectors.rows, described, page_rows)) as pages:
+                    async for page in pages:
+                        await asyncio.to_thread(draft.put, page)
                 await asyncio.to_thread(draft.finish)
                 await asyncio.to_thread(draft.publish, folder)
             finally:
                 draft.close()
         except OSError as error:
             raise Unavailable(f"The vectors cannot be kept in a file to search: {error.strerror}.") from error
-        found = await asyncio.to_thread(SetFile.open, folder)
+        found = await asyncio.to_thread(SetFile.open, folder, is_new=True)
         if found is None:
             raise Unavailable("The file of the vectors was damaged while it was written; ask again.")
         return found
 
     async def _pages(
         self, method: Callable[Concatenate[Any, P], Page], described: VectorSet, limit: int
-    ) -> AsyncIterator[bytes]:
-        after: int | None = -1
-        while after is not None:
+    ) -> AsyncGenerator[bytes]:
+        """The pages in their order; each is asked for before the caller has done with the one before it."""
+
+        def asked_for(after: int) -> "asyncio.Task[Page]":
             ask: Any = self._writer.ask
-            page, after = await ask(method, described.dataset_id, version=described.version, after=after, limit=limit)
-            yield page
+            asked = ask(method, described.dataset_id, version=described.version, after=after, limit=limit)
+            task: asyncio.Task[Page] = asyncio.ensure_future(asked)
+            # When the caller has stopped, nobody reads the error, and asyncio would log it as never retrieved.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return task
+
+        coming = asked_for(-1)
+        try:
+            while True:
+                page, after = await coming
+                if after is None:
+                    yield page
+                    return
+                coming = asked_for(after)
+                yield page
+        finally:
+            coming.cancel()
 
     async def _sweep(self, described: VectorSet) -> None:
         """Remove older versions of this dataset's sets, datasets that are gone, and drafts whose process died."""

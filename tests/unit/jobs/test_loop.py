@@ -13,6 +13,7 @@ from serve_app.config import Settings
 from serve_app.errors import (
     Conflict,
     ModelUnavailable,
+    NoEmbeddings,
     RefusedImage,
     ServiceError,
     StaleAttempt,
@@ -24,6 +25,7 @@ from serve_app.jobs import loop
 from serve_app.jobs.listing import Lister
 from serve_app.jobs.loop import JobLoop
 from serve_app.records import Block, Claim, Job, ModelCard, Skip, SourceFile
+from serve_app.search.neighbours import Neighbours
 from serve_app.sources import scan
 from serve_app.sources.files import read_file
 from serve_app.sources.reading import Reader
@@ -94,6 +96,18 @@ class FakeProjector:
         raise Unavailable("no reducer here")
 
 
+class FakeSearcher:
+    """Takes note of the datasets whose vectors it is to read."""
+
+    def __init__(self) -> None:
+        self.prepared: asyncio.Queue[str] = asyncio.Queue()
+
+    async def ask(self, question: object, dataset_id: str) -> None:
+        assert question is Neighbours.prepare
+        self.prepared.put_nowait(dataset_id)
+        raise NoEmbeddings("the loop expects this")
+
+
 class World:
     """A store, a folder of files and a loop to run."""
 
@@ -101,6 +115,7 @@ class World:
         self.root = tmp_path / "images"
         self.root.mkdir()
         self.store = StoreExecutor(Database(tmp_path / "data" / "constellate.duckdb"))
+        self.searcher = FakeSearcher()
 
     def write(self, *names: str) -> None:
         for name in names:
@@ -125,6 +140,7 @@ class World:
             projector or FakeProjector(),
             reader=Reader(SETTINGS),
             lister=Lister(SETTINGS),
+            searcher=self.searcher,
             window=4,
             chunk_images=4,
         )
@@ -564,3 +580,15 @@ async def test_a_cancelled_registration_stops_listing(world: World, monkeypatch)
     ended = await world.run_to_end(FakeEmbedder(), job, writer=CancelsAtTheThird())
     assert (ended.status, ended.message, pages) == ("cancelled", "Cancelled at 2 files", 3)
     assert await world.store.ask(Datasets.all) == []
+
+
+async def test_new_vectors_are_read_for_the_first_search_when_their_job_has_ended(world):
+    world.write("a.png")
+    dataset_id = await world.register()
+    job = await world.generate(dataset_id)
+    loop = world.loop(FakeEmbedder())
+    running = asyncio.create_task(loop.run())
+    assert await asyncio.wait_for(world.searcher.prepared.get(), 60) == dataset_id
+    assert (await world.store.ask(Jobs.get, job.id)).status == "complete"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

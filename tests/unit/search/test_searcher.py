@@ -28,7 +28,7 @@ async def test_a_question_is_asked_by_its_name(searcher, dataset):
 
 
 def test_only_the_public_methods_can_be_asked():
-    names = ("similar", "search", "best_of", "duplicates", "forget", "outliers", "diverse")
+    names = ("similar", "search", "best_of", "duplicates", "prepare", "forget", "outliers", "diverse")
     findings = ("kept_twins", "leaks", "mislabeled", "clusters")
     assert set(QUESTIONS) == {f"Neighbours.{name}" for name in names} | {f"Findings.{name}" for name in findings}
 
