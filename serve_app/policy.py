@@ -6,6 +6,7 @@ batches, and decoding is spread over the cores.
 """
 
 import math
+import os
 from dataclasses import dataclass
 
 from serve_app.config import Settings
@@ -35,6 +36,11 @@ CPU_REQUEST_IMAGES = 32
 
 MAX_PAIRWISE_ROWS = 30_000
 """Up to so many vectors, all pairs are compared while the caller waits, some 15 s of a core; more need a graph."""
+
+
+def usable_cores() -> int:
+    """The cores that this process may use; Ray's share of an actor and its `OMP_NUM_THREADS` do not limit them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

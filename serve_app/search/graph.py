@@ -7,7 +7,6 @@ some neighbours are missed (docs/decisions/0017-neighbour-graph.md has the measu
 """
 
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.errors import Conflict, Unavailable
+from serve_app.policy import usable_cores
 from serve_app.records import VectorArray
 from serve_app.search.graph_file import GraphDraft, GraphFile, largest_graph
 from serve_app.search.pairs import nearest_of
@@ -102,7 +102,7 @@ class _Index:
     def __init__(self, matrix: VectorArray) -> None:
         import faiss  # the import takes 0.3 s and 40 MB, which small sets need not spend
 
-        faiss.omp_set_num_threads(_cores())
+        faiss.omp_set_num_threads(usable_cores())
         n, dimension = matrix.shape
         n_lists = 2 * math.isqrt(n)
         self._matrix = matrix
@@ -136,8 +136,3 @@ class _Index:
         for place in np.flatnonzero(np.isneginf(best[:, -1])):  # its lists were too short
             rows[place], best[place] = top_k(self._matrix, self._matrix[own[place]], k, exclude=int(own[place]))
         return rows, best
-
-
-def _cores() -> int:
-    """The cores that this process may use; Ray sets `OMP_NUM_THREADS` to 1 for small actors."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -71,7 +71,7 @@ class Neighbours:
         if row is None:
             raise SampleNotFound("this sample has no vector: it was skipped, or added after the last embedding job")
         rows, scores = await asyncio.to_thread(
-            top_k, found.matrix, found.matrix[row], limit, exclude=row, only=part.rows
+            top_k, found.matrix, found.matrix[row], limit, exclude=row, only=part.rows, codes=found.codes
         )
         return neighbours(found, rows, scores)
 
@@ -90,7 +90,7 @@ class Neighbours:
             Conflict: the dataset's vectors belong to another space.
         """
         part = await self._part_in(space_key, dataset_id, where, model)
-        rows, scores = await asyncio.to_thread(top_k, part.of.matrix, query, limit, only=part.rows)
+        rows, scores = await asyncio.to_thread(top_k, part.of.matrix, query, limit, only=part.rows, codes=part.of.codes)
         return neighbours(part.of, rows, scores)
 
     async def best_of(

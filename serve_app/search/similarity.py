@@ -1,8 +1,8 @@
 """Cosine similarity: scales vectors to length one, and finds the rows most similar to a query.
 
-Letters for shapes: N rows, D dimension. Search is exact and makes one pass over the matrix: 1,000,000 × 768 takes
-about 0.1 s on one core, so the service needs no approximate index. This module knows rows, not samples: callers keep
-the ids beside the matrix.
+Letters for shapes: N rows, D dimension. Search is exact and makes one pass over the matrix, or over its codes of one
+byte a number, so the service needs no approximate index (decision 0025). This module knows rows, not samples: callers
+keep the ids beside the matrix.
 """
 
 from collections.abc import Callable
@@ -11,32 +11,57 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.records import VectorArray
+from serve_app.search.codes import Codes
 
-# The number of rows converted to float64 at a time while norms are computed: 32 MiB at D = 1024.
-_NORM_ROWS = 4096
+# The number of rows scaled at a time: 16 MiB at D = 1024.
+_SCALED_ROWS = 4096
+
+# The squared lengths that float32 sums to within a millionth: squares of larger numbers overflow, of smaller vanish.
+_SAFE_SQUARES = (1e-24, 1e24)
 
 # The number of chosen rows that are copied at a time while they are compared: 16 MiB at D = 1024.
 _COPIED_ROWS = 4096
 
 
+# One row in so many is few: to compare the rows themselves is then less work than to read all codes.
+_FEW = 8
+
+
 def normalised(vectors: NDArray[np.floating]) -> VectorArray:
+    """Scale rows to length one, in a new matrix of 4·N·D bytes; see `scaled`."""
+    return scaled(vectors)[0]
+
+
+def scaled(vectors: NDArray[np.floating]) -> tuple[VectorArray, NDArray[np.float32]]:
     """Scale rows to length one, in a new matrix of 4·N·D bytes.
 
     Args:
         vectors: (N, D), of any floating type.
 
     Returns:
-        (N, D) float32. A row that is not finite, or is all zeros and so has no direction, becomes zeros; its
-        similarity to every vector is 0.
+        (N, D) float32, and the (N,) lengths that the rows had. A row that is not finite, or is all zeros and so has no
+        direction, becomes zeros; its similarity to every vector is 0.
     """
     unit = np.zeros(vectors.shape, dtype=np.float32)
-    for start in range(0, len(vectors), _NORM_ROWS):
-        # float64 is needed because squares of large float32 values overflow and squares of small values vanish.
-        rows = vectors[start : start + _NORM_ROWS].astype(np.float64)
-        norms = np.sqrt(np.vecdot(rows, rows))[:, None]
-        usable = np.isfinite(norms) & (norms > 0)
-        np.divide(rows, norms, out=unit[start : start + _NORM_ROWS], where=usable, casting="same_kind")
-    return unit
+    lengths = np.empty(len(vectors), dtype=np.float32)
+    for start in range(0, len(vectors), _SCALED_ROWS):
+        rows = slice(start, start + _SCALED_ROWS)
+        numbers = vectors[rows].astype(np.result_type(vectors, np.float32), copy=False)
+        lengths[rows] = _scale(numbers, unit[rows])
+    return unit, lengths
+
+
+def _scale(rows: NDArray[np.floating], unit: VectorArray) -> NDArray[np.floating]:
+    """Put rows of length one into `unit`, which is zeros, and return the lengths."""
+    with np.errstate(over="ignore", invalid="ignore"):  # such rows are computed again
+        squares = np.vecdot(rows, rows)
+        if not ((squares > _SAFE_SQUARES[0]) & (squares < _SAFE_SQUARES[1])).all():
+            rows = rows.astype(np.float64)
+            squares = np.vecdot(rows, rows)
+        norms: NDArray[np.floating] = np.sqrt(squares)
+    usable = np.isfinite(norms) & (norms > 0)
+    np.divide(rows, norms[:, None], out=unit, where=usable[:, None], casting="same_kind")
+    return norms
 
 
 def top_k(
@@ -46,8 +71,9 @@ def top_k(
     *,
     exclude: int | None = None,
     only: NDArray[np.intp] | None = None,
+    codes: Codes | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Find the rows most similar to a query, in one pass over the matrix and 4·N bytes of memory.
+    """Find the rows most similar to a query, in one pass over the matrix, or over its codes where they are given.
 
     Args:
         matrix: (N, D), normalised.
@@ -55,13 +81,19 @@ def top_k(
         k: the number of rows to find; fewer are returned if the matrix has fewer.
         exclude: a row to leave out, such as the query's own.
         only: the rows to look at, ascending; all if there is None. The time is proportional to their number.
+        codes: those of the matrix. The answer is the same with them.
 
     Returns:
         Rows and their cosine similarities in [-1, 1], best first; equal scores are in row order.
     """
+    unit = normalised(query[None, :])[0]
+    wanted = min(k + (exclude is not None), len(matrix) if only is None else len(only))
+    if codes is not None and wanted > 0 and (only is None or len(only) > len(matrix) // _FEW):
+        candidates = codes.candidates(unit, wanted, only)
+        only = candidates if len(candidates) <= len(matrix) // _FEW else only
     if only is not None and exclude is not None:
         only, exclude = only[only != exclude], None
-    scores = _scores(matrix, normalised(query[None, :])[0], only)
+    scores = _scores(matrix, unit, only)
     if exclude is not None:
         scores[exclude] = -np.inf
     k = min(k, len(scores) - (exclude is not None))

@@ -8,6 +8,7 @@ import pytest
 
 from serve_app.errors import Conflict, NoEmbeddings
 from serve_app.records import ModelCard
+from serve_app.search import set_file
 from serve_app.search.graph import make_graph
 from serve_app.search.neighbours import Neighbours
 from serve_app.search.set_files import SetFiles
@@ -142,3 +143,21 @@ async def test_a_set_whose_folder_is_gone_is_written_again(sets, dataset):
     again = await sets.current(dataset.id)
     assert again.folder.is_dir()
     assert np.array_equal(again.matrix, found.matrix)
+
+
+async def test_a_large_set_has_codes_and_the_same_answers(store, tmp_path, dataset, monkeypatch):
+    plain = await Neighbours(store, tmp_path / "plain").similar(dataset.id, FILES[0].sample_id, 2)
+    monkeypatch.setattr(set_file, "MIN_CODED_NUMBERS", 1)
+    found = await SetFiles(tmp_path / "coded", store).current(dataset.id)
+    assert found.codes is not None
+    assert found.codes.numbers.shape == found.matrix.shape
+    assert await Neighbours(store, tmp_path / "coded").similar(dataset.id, FILES[0].sample_id, 2) == plain
+
+
+async def test_damaged_codes_are_written_anew(store, tmp_path, dataset, monkeypatch):
+    monkeypatch.setattr(set_file, "MIN_CODED_NUMBERS", 1)
+    codes = (await SetFiles(tmp_path / "sets", store).current(dataset.id)).folder / "codes"
+    sound = codes.read_bytes()
+    codes.write_bytes(bytes(len(sound)))
+    await SetFiles(tmp_path / "sets", store).current(dataset.id)
+    assert codes.read_bytes() == sound
