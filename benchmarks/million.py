@@ -52,7 +52,7 @@ GOALS = {
     "similar": Goal("similar images, p50", "ms", 60),
     "neighbour": Goal("similar images of 5,000 in the same file, p50", "ms", 20),
     "graph": Goal("neighbour graph, from POST to complete", "s", 900),
-    "diverse": Goal("diverse choice of 50", "s", 60),
+    "diverse": Goal("diverse choice of 1,000", "s", 60),
     "export": Goal("export to Parquet", "s", 60),
     "duplicates": Goal("near-duplicates", "s", 20),
     "outliers": Goal("outliers", "s", 5),
@@ -156,7 +156,7 @@ def ask_everything(asked: Asked, folder: Path, rows: int, dimension: int, withou
     asked.measure("neighbour", lambda: asked.ask(small), times=REPEATS, scale=1000)
     if "graph" not in without:
         asked.measure("graph", lambda: asked.start(dataset, "graph"))
-    for name, query in (("diverse", {"n": 50}), ("duplicates", {}), ("outliers", {})):
+    for name, query in (("diverse", {"n": 1000}), ("duplicates", {}), ("outliers", {})):
         if name not in without:
             asked.measure(name, lambda name=name, query=query: asked.ask(f"/datasets/{dataset}/{name}", **query))  # type: ignore[misc]
     asked.measure("export", lambda: asked.download(f"/datasets/{dataset}/embeddings/export"))

@@ -13,7 +13,8 @@ import numpy as np
 
 from benchmarks.vectors import clustered
 from serve_app.records import VectorArray
-from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.cover import diverse
+from serve_app.search.curation import near_duplicates, outlier_scores
 from serve_app.search.similarity import normalised, top_k
 
 K = 10

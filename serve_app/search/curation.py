@@ -1,17 +1,15 @@
-"""Finds what deserves a look in a set of images: near-duplicates, outliers, and a few images that cover the set.
+"""Finds what deserves a look in a set of images: near-duplicates and outliers.
 
 Letters for shapes: N rows, D dimension. Every `matrix` is normalised (`similarity.normalised`), so inner products are
 cosine similarities; functions neither copy nor change it. This module knows rows, not samples. Results are exact and
 repeatable.
 """
 
-from collections import deque
-
 import numpy as np
 from numpy.typing import NDArray
 
 from serve_app.records import VectorArray
-from serve_app.search.pairs import TILE_ROWS, OnStep, nearest, tiles
+from serve_app.search.pairs import OnStep, nearest, tiles
 
 # float32 products of equal rows differ from 1 by less than this. Without the margin, threshold 1 would miss copies.
 ROUNDING = 1e-6
@@ -108,75 +106,3 @@ def outlier_scores(matrix: VectorArray, k: int, *, on_step: OnStep | None = None
         return np.zeros(len(matrix), dtype=np.float32)
     scores: NDArray[np.float32] = nearest(matrix, k, on_step=on_step)[1].mean(axis=1)
     return scores.clip(-1.0, 1.0)
-
-
-def diverse(
-    matrix: VectorArray,
-    n: int,
-    *,
-    closest: NDArray[np.float32] | None = None,
-    classes: NDArray[np.integer] | None = None,
-    on_step: OnStep | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Choose rows that cover the set: each next row is the least similar to all rows chosen before.
-
-    This is the k-centre greedy algorithm; its radius is at most twice the smallest possible (Gonzalez 1985; Sener &
-    Savarese, ICLR 2018, use it for a core-set of images). Gonzalez leaves the first row open; here it is the row
-    closest to the mean, the most typical image. Ties go to the first row. It takes n·N·D operations and O(N) memory.
-
-    Args:
-        matrix: (N, D), normalised.
-        n: the number of rows; it is lowered to the number of those that may be chosen.
-        closest: (N,) similarities to the nearest of the rows that are chosen already; infinite where a row must not be
-            chosen. The array is changed.
-        classes: (N,) numbers; the classes take turns, the largest first, for as long as each has rows.
-        on_step: called after each choice.
-
-    Returns:
-        Different rows in the order of choice, and their similarities to the nearest row chosen before, 0 for the first.
-    """
-    is_first = closest is None
-    if closest is None:
-        closest = np.full(len(matrix), -np.inf, dtype=np.float32)
-    turns = _turns(closest, classes)
-    n = min(n, sum(len(rows) for rows in turns))
-    chosen, scores = np.empty(n, np.intp), np.zeros(n, np.float32)
-    for place in range(n):
-        rows = turns.popleft()
-        if is_first and not place:
-            row = rows[np.vecdot(matrix, matrix.mean(axis=0))[rows].argmax()]
-        else:
-            row = rows[closest[rows].argmin()]
-            scores[place] = closest[row]
-        chosen[place] = row
-        np.maximum(closest, np.vecdot(matrix, matrix[row]), out=closest)
-        closest[row] = np.inf
-        turns.append(rows)
-        while turns and np.isposinf(closest[turns[0]]).all():
-            turns.popleft()
-        if on_step is not None:
-            on_step(place + 1, n)
-    return chosen, scores.clip(-1.0, 1.0)
-
-
-def _turns(closest: NDArray[np.float32], classes: NDArray[np.integer] | None) -> deque[NDArray[np.intp]]:
-    """The rows of each class that may be chosen, the largest class first."""
-    rows = np.flatnonzero(~np.isposinf(closest))
-    if classes is None:
-        return deque([rows] if len(rows) else [])
-    by_class = rows[np.argsort(classes[rows], kind="stable")]
-    groups = np.split(by_class, np.flatnonzero(np.diff(classes[by_class])) + 1)
-    return deque(sorted((group for group in groups if len(group)), key=lambda group: -len(group)))
-
-
-def closest_to(matrix: VectorArray, others: VectorArray, *, on_step: OnStep | None = None) -> NDArray[np.float32]:
-    """(N,) the similarity of each row to the nearest of (M, D) others, -inf without others; N·M·D operations."""
-    closest = np.full(len(matrix), -np.inf, dtype=np.float32)
-    starts = [(start, of) for start in range(0, len(matrix), TILE_ROWS) for of in range(0, len(others), TILE_ROWS)]
-    for done, (start, of) in enumerate(starts, start=1):
-        rows = slice(start, start + TILE_ROWS)
-        best = (matrix[rows] @ others[of : of + TILE_ROWS].T).max(axis=1)
-        np.maximum(closest[rows], best, out=closest[rows])
-        if on_step is not None:
-            on_step(done, len(starts))
-    return closest

@@ -1,8 +1,8 @@
 """Answers questions about a dataset's vectors from a file that is mapped into memory.
 
 The file is written once from pages of the writer and used until the dataset's vectors or samples change, so each
-question costs the writer one small query. This module knows ids and names; the numerics are in `similarity` and
-`curation`.
+question costs the writer one small query. This module knows ids and names; the numerics are in `similarity`,
+`curation` and `cover`.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from serve_app.errors import Conflict, GraphNeeded, InvalidRequest, Overloaded, SampleNotFound
 from serve_app.policy import MAX_PAIRWISE_ROWS
 from serve_app.records import NearDuplicates, Neighbour, VectorArray
-from serve_app.search.curation import closest_to, diverse, near_duplicates, outlier_scores
+from serve_app.search.cover import closest_to, diverse
+from serve_app.search.curation import near_duplicates, outlier_scores
 from serve_app.search.graph_curation import linked_groups, mean_similarities
 from serve_app.search.graph_file import DEFAULT_K, MAX_K, GraphFile
 from serve_app.search.pairs import OnStep

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from serve_app.search import curation, pairs
-from serve_app.search.curation import diverse, near_duplicates, outlier_scores
+from serve_app.search.curation import near_duplicates, outlier_scores
 from serve_app.search.similarity import normalised
 
 matrices = hnp.arrays(
@@ -112,29 +112,9 @@ def test_outlier_scores_without_neighbours_are_zero(n):
     assert outlier_scores(on_circle(*range(n)), 3).tolist() == [0] * n
 
 
-@given(matrices, st.integers(0, 30))
-def test_each_diverse_row_is_the_least_similar_to_those_before(matrix, n):
-    chosen, _ = diverse(matrix, n)
-    assert len(set(chosen.tolist())) == len(chosen) == min(n, len(matrix))
-    similarity = matrix @ matrix.T
-    for place in range(1, len(chosen)):
-        closest = similarity[:, chosen[:place]].max(axis=1)
-        closest[chosen[:place]] = np.inf
-        assert closest[chosen[place]] == pytest.approx(closest.min(), abs=1e-6)
-
-
-def test_diverse_starts_with_the_most_typical_row_and_covers_the_groups():
-    assert diverse(on_circle(0, 10, 20, 5, 120, 240), 3)[0].tolist() == [1, 5, 4]
-
-
-def test_copies_are_chosen_last_and_in_row_order():
-    assert diverse(on_circle(0, 0, 0, 90), 4)[0].tolist() == [0, 3, 1, 2]
-
-
 def test_results_do_not_change_the_matrix():
     matrix = on_circle(0, 1, 2, 90)
     before = matrix.copy()
     near_duplicates(matrix, 0.9)
     outlier_scores(matrix, 2)
-    diverse(matrix, 2)
     assert (matrix == before).all()
