@@ -210,7 +210,6 @@ def _ending_when_out_of_memory() -> Iterator[None]:
 
 def application(settings: Settings, model_name: str, policy: Policy, *, min_replicas: int) -> Application:
     """The Serve application of one model."""
-    threads = str(policy.compute_threads)
     deployment = serve.deployment(
         name=DEPLOYMENT,
         max_ongoing_requests=policy.max_ongoing,
@@ -233,7 +232,6 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
         ray_actor_options={
             "num_cpus": policy.cpus_per_replica,
             "num_gpus": policy.gpus_per_replica,
-            "runtime_env": {"env_vars": {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}},
         },
         logging_config=LoggingConfig(encoding="JSON", enable_access_log=False),
     )

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
 from deployments import embedder as embedder_deployment
-from deployments import proxy, writer
+from deployments import proxy, worker_template, writer
 from deployments.bulk import Bulk, BulkState
 from deployments.cluster import choose_policy
 from deployments.ingress import ingress_class
@@ -137,6 +138,11 @@ def serve(settings: Settings) -> None:
     if not os.environ.get("RAY_ADDRESS"):
         keep_ray_here()
     _set_on_signals(stop)
+    with nullcontext() if os.environ.get("RAY_ADDRESS") else worker_template.running():
+        _run(settings, stop)
+
+
+def _run(settings: Settings, stop: threading.Event) -> None:
     started = time.monotonic()
     try:
         context: Any = ray.init(

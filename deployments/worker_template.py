@@ -1,0 +1,210 @@
+"""A process that has imported what every worker needs, and forks the workers of one machine.
+
+Ray starts each worker as a new interpreter. Ray Serve's own modules take 1.7 s of CPU and 110 MiB in each of nine
+processes; forks share both. What the raylet starts in place of a worker is `worker_entry`. Where it gets no fork it is
+a worker as Ray has them: the template has ended, or the worker is of another job with other modules or variables.
+
+A fork has only what its parent's memory holds, and Ray's parent must not have drawn an identifier yet: all forks would
+draw the same ones. The template tries that before it forks its first worker.
+"""
+
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from deployments import worker_entry
+from deployments.worker_entry import ACCEPTED, ADDRESS, LENGTH, OOM_SCORE, Request
+
+MODULES = (
+    "ray.serve._private.controller",
+    "ray.serve._private.proxy",
+    "ray.serve._private.replica",
+    "deployments.ingress",
+    "deployments.job_runner",
+    "deployments.searcher",
+    "deployments.reducer",
+    "deployments.embedder",
+    "deployments.writer",
+)
+"""What workers import. DuckDB and OpenVINO are not among them: each is used by one kind of worker, and has threads."""
+
+JOB_ID = "RAY_JOB_ID"
+NO_JOB = "ffffffff"
+"""Ray's core reads the job once, at import. Without one a fork is like a worker that the raylet started in advance."""
+
+BACKLOG = 64
+N_STREAMS = 3
+
+
+@contextmanager
+def running() -> Iterator[None]:
+    """Keep a template for the Ray that this process starts in the block; it ends with the block or the process."""
+    if sys.platform != "linux":  # macOS has no safe fork
+        yield
+        return
+    folder = tempfile.mkdtemp(prefix="constellate-")
+    address = str(Path(folder) / "workers")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(BACKLOG)
+        command = [sys.executable, "-m", __name__, str(listener.fileno())]
+        template = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
+    with template:
+        os.environ[ADDRESS] = address
+        _make_ray_use_it()
+        try:
+            yield
+        finally:
+            template.kill()
+            shutil.rmtree(folder)
+            del os.environ[ADDRESS]
+
+
+def _make_ray_use_it() -> None:
+    """Put `worker_entry` in place of the program that the raylet runs; Ray 2.60 has no setting for it."""
+    from ray._private.node import Node
+
+    start_raylet: Any = Node.start_raylet
+
+    def start_raylet_with_entry(node: Any, *args: object) -> None:
+        node._ray_params.worker_path = worker_entry.__file__
+        start_raylet(node, *args)
+
+    Node.start_raylet = start_raylet_with_entry  # type: ignore[method-assign]
+
+
+class Template:
+    """Answers the requests that arrive at its listener, one after another."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._module_path = sys.path[1:]  # as it is now: Ray adds to it when it is imported
+        self._environment: dict[str, str] | None = None
+
+    def next_worker(self) -> Request | None:
+        """Return in each fork with its request, and in the template with None when its standard input ends."""
+        while True:
+            ready, _, _ = select.select([self._listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return None
+            link, _ = self._listener.accept()
+            with link, suppress(OSError, ValueError, struct.error):  # the other process has ended meanwhile
+                request = self._fork(link)
+                if request is not None:
+                    return request
+
+    def _fork(self, link: socket.socket) -> Request | None:
+        """Answer one process, and return in the fork with its request."""
+        head, streams, _, _ = socket.recv_fds(link, LENGTH.size, N_STREAMS)
+        try:
+            with link.makefile("rb") as body:
+                request: Request = json.loads(body.read(*LENGTH.unpack(head)))
+            if not self._suits(request):
+                return None
+            link.sendall(ACCEPTED)  # this fails if the process waits no longer, and then it is the worker itself
+            if os.fork() != 0:
+                return None
+            self._listener.close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            return request
+        finally:
+            for stream in streams:
+                os.close(stream)
+
+    def _suits(self, request: Request) -> bool:
+        """Whether a fork would have the modules and variables of the process that asks; the first one chooses them."""
+        environment = {name: text for name, text in request["environment"].items() if name != JOB_ID}
+        if self._environment is None:
+            self._environment = environment
+            load(environment)
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers that have ended
+        return request["module_path"] == self._module_path and environment == self._environment
+
+
+def load(environment: dict[str, str]) -> None:
+    """Import what workers need, with their variables: libraries read many when they are imported.
+
+    Raises:
+        RuntimeError: forks of this process would draw the same identifiers.
+    """
+    os.environ.clear()
+    os.environ.update(environment | {JOB_ID: NO_JOB})
+    with _class_ids_of_the_system():
+        for name in MODULES:
+            importlib.import_module(name)
+    if drawn_in_a_fork() == drawn_in_a_fork():
+        raise RuntimeError("an import draws Ray's identifiers; workers start without a template")
+    gc.collect()
+    gc.freeze()  # the collector of a fork would write to every page
+
+
+@contextmanager
+def _class_ids_of_the_system() -> Iterator[None]:
+    """Give actor classes that are made by an import an id that is not drawn from Ray's generator."""
+    import ray.actor
+    from ray._raylet import ActorClassID
+
+    class Drawn:
+        @staticmethod
+        def from_random() -> ActorClassID:
+            return ActorClassID(os.urandom(ActorClassID.size()))
+
+    ray.actor.ActorClassID = Drawn  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        ray.actor.ActorClassID = ActorClassID  # type: ignore[misc]
+
+
+def drawn_in_a_fork() -> bytes:
+    """The first identifier that Ray draws in a fork of this process."""
+    from ray._raylet import UniqueID
+
+    reader, writer = os.pipe()
+    fork = os.fork()
+    if fork == 0:
+        os.write(writer, UniqueID.from_random().binary())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        drawn = pipe.read()
+    os.waitpid(fork, 0)
+    return drawn
+
+
+def become(request: Request) -> None:
+    """Run Ray's worker in this fork as in the process that asked for it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked_signals"])
+    os.environ.update(request["environment"])
+    os.chdir(request["folder"])
+    os.setpriority(os.PRIO_PROCESS, 0, request["niceness"])
+    OOM_SCORE.write_text(request["oom_score"])
+    worker_entry.run_worker(request["arguments"])
+
+
+def main(listener: socket.socket) -> None:
+    """Fork workers until standard input ends; return also in each worker at its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal
+    request = Template(listener).next_worker()
+    if request is not None:
+        become(request)
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))

@@ -1,0 +1,140 @@
+"""The template and what asks it for forks, without a Ray cluster: a program of this test stands for Ray's worker."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deployments import worker_entry
+from deployments.worker_entry import ADDRESS
+from tests.faults.wait import PATIENCE_S
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the template is for Linux")
+
+WORKER = """
+import os, signal, sys
+blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+print(os.environ["RAY_JOB_ID"], os.getcwd(), sys.argv[1:], blocked)
+print("a fork" if "deployments.worker_template" in sys.modules else "an interpreter of its own")
+"""
+
+TEMPLATE = """
+import socket, sys
+from deployments import worker_template
+worker_template.load = lambda environment: sys.path.append("/of/an/import")
+worker_template.main(socket.socket(fileno=int(sys.argv[1])))
+"""
+
+IDENTIFIERS = """
+import os
+from deployments import worker_template
+worker_template.load(dict(os.environ))
+print(worker_template.drawn_in_a_fork() == worker_template.drawn_in_a_fork())
+from ray._raylet import UniqueID
+UniqueID.from_random()
+try:
+    worker_template.load(dict(os.environ))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+class Machine:
+    """A template, and what a raylet would start."""
+
+    def __init__(self, folder: Path) -> None:
+        program = folder / "ray" / "_private" / "workers" / "default_worker.py"
+        program.parent.mkdir(parents=True)
+        program.write_text(WORKER)
+        (folder / "ray" / "__init__.py").touch()
+        self.folder = folder
+        self.address = folder / "socket"
+        self.environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join([str(folder), os.getcwd()]),
+            "RAY_JOB_ID": "ffffffff",
+        }
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.address))
+            listener.listen()
+            number = listener.fileno()
+            command = [sys.executable, "-c", TEMPLATE, str(number)]
+            return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], env=self.environment)
+
+    def worker(self, **variables: str) -> list[str]:
+        """What a worker with these variables writes to its standard output, which ends with the worker."""
+        command = [sys.executable, worker_entry.__file__, "--worker"]
+        environment = self.environment | {ADDRESS: str(self.address)} | variables
+        ran = subprocess.run(
+            command, env=environment, cwd=self.folder, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_S
+        )
+        return ran.stdout.splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+@pytest.fixture
+def template(machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
+    with machine.start() as template:
+        yield template
+        template.kill()
+
+
+def test_a_fork_has_the_arguments_folder_streams_variables_and_signals_of_the_process_that_asked(machine, template):
+    for job in ("ffffffff", "01000000"):
+        taken_over, kind = machine.worker(RAY_JOB_ID=job)
+
+        assert kind == "a fork"
+        assert taken_over == f"{job} {machine.folder} ['--worker'] False"
+
+
+def test_a_worker_with_other_variables_or_modules_is_an_interpreter_of_its_own(machine, template):
+    assert machine.worker()[-1] == "a fork"
+
+    assert machine.worker(OMP_NUM_THREADS="7")[-1] == "an interpreter of its own"
+    more = os.pathsep.join([machine.environment["PYTHONPATH"], str(machine.folder / "more")])
+    machine.environment["PYTHONPATH"] = more  # the same variables as the template's but for the path
+    assert machine.worker()[-1] == "an interpreter of its own"
+
+
+def test_workers_start_without_a_template_that_has_ended(machine, template):
+    template.kill()
+    template.wait()
+
+    assert machine.worker()[-1] == "an interpreter of its own"
+
+
+def test_a_template_ends_with_the_process_that_started_it_and_its_forks_go_on(machine, template):
+    assert machine.worker()[-1] == "a fork"
+
+    template.stdin.close()
+
+    assert template.wait(PATIENCE_S) == 0
+
+
+def test_a_process_that_dies_while_it_asks_costs_only_its_own_worker(machine, template):
+    for said in (b"", b"\0", b"\0\0\0\7{"):
+        with socket.socket(socket.AF_UNIX) as link:
+            link.connect(str(machine.address))
+            link.sendall(said)
+
+    assert machine.worker()[-1] == "a fork"
+
+
+def test_forks_of_the_template_draw_different_identifiers_and_a_parent_that_has_drawn_one_is_no_template():
+    """Ray gives two objects of two workers the same identifier otherwise, and each reads the other's."""
+    ran = subprocess.run(
+        [sys.executable, "-c", IDENTIFIERS], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+    )
+    assert ran.stdout.splitlines() == [
+        "False",
+        "an import draws Ray's identifiers; workers start without a template",
+    ], ran.stderr
