@@ -1,6 +1,7 @@
 """The images of a bulk run: lists them, cuts them into parts in a fixed order, and reads a part with Ray Data."""
 
 import hashlib
+import math
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,10 @@ SHARE: dict[str, Any] = {"num_cpus": SMALL_ACTOR_CPUS}
 """The CPU share of the actors, which read and wait; the service's replicas do the computing."""
 
 
+FILES_A_TASK = 64
+"""A task often needs a new process, which takes seconds of CPU time to start."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """The inputs of one output file: image files, or one Parquet file of image bytes, with their sizes and times."""
@@ -34,6 +39,11 @@ class Part:
     def name(self) -> str:
         """The name of the output file without suffix."""
         return f"part-{self.number:05d}"
+
+    @property
+    def n_tasks(self) -> int:
+        """The number of tasks that read image files; Ray Data would take one for each of a few files."""
+        return math.ceil(len(self.inputs) / FILES_A_TASK)
 
     def mark(self, card: ModelCard, column: str) -> dict[str, str]:
         """The output's schema metadata: the vector space, the model, and the inputs' names, sizes and times."""
@@ -97,7 +107,8 @@ class Source:
             groups = ray.data.from_items(numbers, override_num_blocks=max(1, len(numbers)))
             read = partial(_read_row_group, file=file, filesystem=self.filesystem)
             return groups.map_batches(read, batch_size=1, batch_format="pyarrow", **SHARE)
-        return ray.data.read_binary_files(part.inputs, filesystem=self.filesystem, include_paths=True, **SHARE)
+        options: dict[str, Any] = {"include_paths": True, "override_num_blocks": part.n_tasks, **SHARE}
+        return ray.data.read_binary_files(part.inputs, filesystem=self.filesystem, **options)
 
     def columns(self, part: Part) -> list[str]:
         """The column names of a part that is a table. Raises `InvalidRequest` if the file is not Parquet."""

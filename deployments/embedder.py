@@ -215,6 +215,7 @@ def application(settings: Settings, model_name: str, policy: Policy, *, min_repl
         max_ongoing_requests=policy.max_ongoing,
         max_queued_requests=-1,
         graceful_shutdown_timeout_s=60,
+        graceful_shutdown_wait_loop_s=0.1,
         health_check_period_s=0.5,  # how soon Serve notices a killed replica
         autoscaling_config=AutoscalingConfig(
             min_replicas=min_replicas,

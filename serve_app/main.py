@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ def api(args: Settings) -> Application:
         name="Reducer",
         max_ongoing_requests=16,
         health_check_period_s=HEALTH_CHECK_S,
+        graceful_shutdown_wait_loop_s=0.1,
         autoscaling_config=AutoscalingConfig(
             min_replicas=0, initial_replicas=0, max_replicas=1, target_ongoing_requests=8, downscale_to_zero_delay_s=600
         ),
@@ -265,8 +267,8 @@ def undeploy() -> bool:
     ours = [
         name for name in ray_serve.status().applications if name == API or embedder_deployment.is_application_name(name)
     ]
-    for name in ours:
-        ray_serve.delete(name)
+    with ThreadPoolExecutor() as deletions:  # each waits for the end of an application's replicas
+        list(deletions.map(ray_serve.delete, ours))
     return writer.end() or bool(ours)
 
 

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     ray.init(log_to_driver=False)
     share = {"num_cpus": 0.1}  # the test cluster has two CPUs, and the service claims most of them
     # Without a number of blocks, Ray Data reads each file in a task, and starts a process for each.
-    images = ray.data.read_binary_files(folder, include_paths=True, override_num_blocks=2, **share)
+    images = ray.data.read_binary_files(folder, include_paths=True, override_num_blocks=1, **share)
     rows = images.map_batches(
         EmbedImages, compute=ray.data.ActorPoolStrategy(size=1), batch_size=8, fn_constructor_args=["bytes"], **share
     ).take_all()

@@ -38,10 +38,7 @@ class Interrupted(Exception):
 
 @pytest.fixture(scope="module")
 def album(service: Service) -> tuple[Path, str]:
-    """A folder of 12 images, one of them cut off, and the id of the dataset that HTTP made of it.
-
-    Ray Data reads each file in a task, and starts a process for each task of a new driver.
-    """
+    """A folder of 12 images, one of them cut off, and the id of the dataset that HTTP made of it."""
     root = make_folder(service.roots / "bulk", n_images=12)
     whole = (root / "dog" / "0001.jpg").read_bytes()
     (root / "dog" / "0001.jpg").write_bytes(whole[: len(whole) // 2])

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from deployments.bulk import Bulk
-from deployments.bulk_source import Source
+from deployments.bulk_source import Part, Source
 from serve_app import sources
 from serve_app.errors import InvalidRequest
 from serve_app.records import ModelCard
@@ -110,3 +110,8 @@ def test_a_part_is_made_again_when_a_file_has_another_size_or_time(tmp_path, mti
     path.write_bytes(b"2" if mtime_ns > 1 else b"22")
     os.utime(path, ns=(1, mtime_ns))
     assert mark() != before
+
+
+@pytest.mark.parametrize(("n_files", "n_tasks"), [(1, 1), (64, 1), (65, 2), (10_000, 157)])
+def test_a_task_reads_many_files(n_files, n_tasks):
+    assert Part(0, ["a.jpg"] * n_files, ["1 1"] * n_files).n_tasks == n_tasks
