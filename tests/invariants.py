@@ -28,14 +28,18 @@ def check_invariants(source):
         with duckdb.connect(str(source)) as connection:
             check_invariants(connection)
         return
+    dimensions = _filled_dimensions(source)
     # A query without vectors reads the same for every dimension and is asked once.
     queries = {
         for_dimension(query, dimension): f"{name} {title}"
         for name, title, query in documented_queries()
         if name != "I8"
-        for dimension in _filled_dimensions(source)
+        for dimension in dimensions
     }
-    broken = [f"{rule}: {rows[:3]}" for query, rule in queries.items() if (rows := _rows(source, query))]
+    rules = list(queries.values())
+    # DuckDB plans one statement of all in half the time of many, and with few rows it does little else.
+    each = [f"(SELECT {number}, row::VARCHAR FROM ({query}) row LIMIT 3)" for number, query in enumerate(queries)]
+    broken = [f"{rules[number]}: {row}" for number, row in _rows(source, " UNION ALL ".join(each))]
     assert not broken, "\n".join(broken)
 
 
@@ -60,11 +64,11 @@ def _dimensions(source):
 
 
 def _filled_dimensions(source):
-    """Those of which there are vectors or jobs, and 768: where there are neither, no query finds anything."""
+    """Those of which there are vectors or jobs, or else 768: where there are neither, no query finds anything."""
     known = _dimensions(source)
     asked = [f"SELECT {n} WHERE EXISTS (FROM vectors_{n})" for n in known]
     found = _rows(source, " UNION ".join([*asked, "SELECT dimension FROM jobs"]))
-    return [n for n in known if n == 768 or (n,) in found]
+    return [n for n in known if (n,) in found] or [768]
 
 
 def _rows(source, sql, *parameters):
