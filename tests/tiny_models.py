@@ -1,9 +1,12 @@
 """Tiny seeded checkpoints: real files of the real architectures, with random weights, made in a moment."""
 
+import io
 import json
+import random
 from pathlib import Path
 
 import torch
+from sentencepiece import SentencePieceTrainer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -21,6 +24,7 @@ from transformers import (
     PreTrainedTokenizerFast,
     SiglipConfig,
     SiglipModel,
+    SiglipTokenizer,
     ViTConfig,
     ViTModel,
 )
@@ -94,7 +98,7 @@ VIT = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_
 
 
 def make_tiny_family(directory: Path, family: str, *, seed: int = 0) -> Path:
-    """Write a `from_pretrained` folder of a family: siglip, siglip-mask, clip, dinov3, dinov3-convnext or vit."""
+    """Write a `from_pretrained` folder of a family, one of `_FAMILIES`."""
     _FAMILIES[family](directory, seed)
     return directory
 
@@ -105,6 +109,32 @@ def _siglip(directory: Path, seed: int, *, masks: bool = False) -> None:
     _save_seeded(SiglipModel, config, directory, seed)
     _write_processor(directory, "SiglipImageProcessor", size={"height": 64, "width": 64}, resample=2)
     _sentence_pieces(masks=masks).save_pretrained(directory)
+
+
+WORDS = "a the cat dog red chair beach photo of on sits two birds naïve café größe 40 long legged house window"
+
+
+def _siglip_1(directory: Path, seed: int) -> None:
+    """As SigLIP's first release has it: a unigram model of sentencepiece, padded with the end token, without a mask."""
+    _siglip(directory, seed)
+    for file in directory.glob("*token*"):
+        file.unlink()
+    chosen, model = random.Random(seed), io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=(" ".join(chosen.choices(WORDS.split(), k=6)) for _ in range(300)),
+        model_writer=model,
+        vocab_size=90,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,
+        minloglevel=2,
+    )
+    (directory / "spiece.model").write_bytes(model.getvalue())
+    tokenizer = SiglipTokenizer(str(directory / "spiece.model"), model_input_names=["input_ids"])
+    tokenizer.save_pretrained(directory)
 
 
 def _sentence_pieces(*, masks: bool) -> PreTrainedTokenizerFast:
@@ -163,6 +193,7 @@ def _vit(directory: Path, seed: int) -> None:
 _FAMILIES = {
     "siglip": _siglip,
     "siglip-mask": lambda directory, seed: _siglip(directory, seed, masks=True),
+    "siglip-1": _siglip_1,
     "clip": _clip,
     "dinov3": _dinov3,
     "dinov3-convnext": _dinov3_convnext,

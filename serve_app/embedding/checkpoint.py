@@ -27,9 +27,11 @@ def preprocessing_of(directory: Path) -> Preprocessing:
     Raises:
         ModelUnavailable: that cannot be reproduced, or the network does not take such pixels.
     """
-    family = family_of(directory)
-    preprocessing = Preprocessing.from_checkpoint(directory, without_file=family.geometry_without_file)
-    misfit = family.misfit(weights.configuration(directory), preprocessing.crop_px)
+    family, config = family_of(directory), weights.configuration(directory)
+    preprocessing = Preprocessing.from_checkpoint(
+        directory, without_file=family.geometry_without_file, model_type=str(config["model_type"])
+    )
+    misfit = family.misfit(config, preprocessing.crop_px)
     if misfit:
         raise ModelUnavailable(f"the processor of {directory.name} makes {misfit}")
     return preprocessing

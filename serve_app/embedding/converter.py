@@ -19,7 +19,7 @@ from serve_app.embedding.checkpoint import family_of, preprocessing_of
 from serve_app.embedding.model import blank
 from serve_app.embedding.network import PixelEmbedder, read_embedder
 from serve_app.embedding.openvino_runtime import openvino
-from serve_app.embedding.text import GRAPH, TOKENIZER, TextRules
+from serve_app.embedding.text import GRAPH, TextRules
 from serve_app.embedding.text_network import TextEmbedder, read_tokenizer
 from serve_app.errors import ServiceError
 from serve_app.images.preprocessing import Preprocessing
@@ -45,7 +45,7 @@ def _convert_text(network: Any, directory: Path, folder: Path) -> None:
     tokenizer, rules = read_tokenizer(directory, family)
     rules.write(folder)
     if tokenizer is not None and family.text is not None:
-        tokenizer.save(str(folder / TOKENIZER))
+        tokenizer.save(folder)
         _save(_traced_text(TextEmbedder(network, family.text).eval(), rules), folder / GRAPH)
 
 

@@ -49,7 +49,7 @@ def joined(parts: Sequence[Embedded]) -> Embedded:
         Unavailable: the answers belong to different vector spaces.
     """
     if len({part.card.space_key for part in parts}) > 1:
-        raise Unavailable("The model was replaced while it embedded these images; try again.")
+        raise Unavailable("The model was replaced meanwhile; try again.")
     outcomes: Outcomes = []
     cut: list[int] = []
     for part in parts:

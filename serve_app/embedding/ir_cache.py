@@ -5,7 +5,7 @@ library never reads an older one's. Everything in the cache may be deleted at an
 the folder of each IR that it has loaded; a conversion removes what nobody holds, when all is larger than `KEPT_BYTES`.
 
     <cache_dir>/openvino/<key>/graph.xml, graph.bin, text.json, checksums.json
-                               text.xml, text.bin, tokenizer.json where the model takes text
+                               text.xml, text.bin and a tokenizer's files where the model takes text
 """
 
 import fcntl
@@ -32,8 +32,11 @@ log = logging.getLogger("constellate.embedding")
 GRAPH = "graph.xml"
 CHECKSUMS = "checksums.json"
 CONVERTER = "serve_app.embedding.converter"
-SOURCES = ("converter.py", "int8.py", "network.py", "text_network.py", "text.py", "families/*.py")
-LIBRARIES = ("openvino", "torch", "transformers", "tokenizers")
+SOURCES = (
+    "converter.py", "int8.py", "network.py", "text_network.py", "text.py", "tokenizer.py", "sentence_pieces.py",
+    "families/*.py",
+)  # fmt: skip
+LIBRARIES = ("openvino", "torch", "transformers", "tokenizers", "sentencepiece")
 KEPT_BYTES = 5 << 30
 """The size of what is kept for later: more than the largest IR. What processes have loaded is kept beyond it."""
 

@@ -12,14 +12,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from serve_app.config import Precision
 from serve_app.embedding import int8
 from serve_app.embedding.ir_cache import IRCache
 from serve_app.embedding.model import ModelRequest, blank, require_pixels
 from serve_app.embedding.openvino_runtime import openvino, ops
-from serve_app.embedding.text import GRAPH, TOKENIZER, TextEncoder, TextRules, Tokens
+from serve_app.embedding.text import GRAPH, TextEncoder, TextRules, Tokens, tokenizer_of
 from serve_app.errors import ModelUnavailable, NoTextTower
 from serve_app.images.decode import Preprocessing
 from serve_app.records import ModelCard, VectorArray
@@ -94,7 +93,7 @@ def _text_of(folder: Path, rules: TextRules, wanted: ModelRequest, threads: int 
             vectors: VectorArray = request.infer([ids, mask])[0].copy()
         return vectors
 
-    return TextEncoder(Tokenizer.from_file(str(folder / TOKENIZER)), rules, run)
+    return TextEncoder(tokenizer_of(folder), rules, run)
 
 
 def computes_in(precision: Precision) -> bool:

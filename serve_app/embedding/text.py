@@ -1,7 +1,7 @@
-"""Texts as vectors: a tokenizer of the library `tokenizers`, and a text tower of either engine.
+"""Texts as vectors: a tokenizer, and a text tower of either engine.
 
-A tokenizer is `tokenizer.json`, which cuts texts to the tower's length, and `text.json` beside it: how texts are
-padded, or why the model takes no text. Letters for shapes: B texts, T tokens, D dimension of a vector.
+Beside a tokenizer's files lies `text.json`: how texts are padded, or why the model takes no text. Letters for shapes: B
+texts, T tokens, D dimension of a vector.
 """
 
 import json
@@ -11,8 +11,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
 
+from serve_app.embedding import sentence_pieces
+from serve_app.embedding.sentence_pieces import SentencePieces
+from serve_app.embedding.tokenizer import Encoded, FastTokenizer, Tokenizer
 from serve_app.errors import InvalidRequest
 from serve_app.records import VectorArray
 
@@ -21,7 +23,6 @@ Run = Callable[[Tokens, Tokens], VectorArray]
 """(B, T) token ids and (B, T) mask of those that count -> (B, D)."""
 
 GRAPH = "text.xml"
-TOKENIZER = "tokenizer.json"
 RULES = "text.json"
 MAX_CHARACTERS = 10_000
 """The limit of one text. Every tower cuts texts to some dozens of tokens, and a tokenizer reads all of a text first."""
@@ -34,14 +35,13 @@ class TextRules:
     """How a model takes text.
 
     `no_text` says why it takes none and is empty where it does. `pads_to` is the number of tokens that every text is
-    padded to, and None stands for the longest text of the batch. `uses_mask` is false where the model was trained to
-    see the padding.
+    padded to with `pad_id`. Where it is None, texts are padded to the longest of their batch with their own last token,
+    which no tower looks at. `uses_mask` is false where the model was trained to see the padding.
     """
 
     no_text: str = ""
     pads_to: int | None = None
     pad_id: int = 0
-    pad_token: str = ""
     pads_left: bool = False
     uses_mask: bool = True
 
@@ -71,23 +71,34 @@ class TextEncoder:
             longer than the model's limit, and were cut as its tokenizer cuts.
 
         Raises:
-            InvalidRequest: see `check`.
+            InvalidRequest: see `check`; or the tokenizer makes no token of a text.
         """
         check(texts)
-        encodings = [self._tokenizer.encode(text) for text in texts]
-        parts = [self._run(*tokens_of(part, self._rules)) for part in _parts(encodings)]
-        return np.concatenate(parts), [n for n, encoding in enumerate(encodings) if encoding.overflowing]
+        encoded = [self._tokenizer.encode(text) for text in texts]
+        if self._rules.pads_to is None and not all(text.ids for text in encoded):
+            raise InvalidRequest("the model's tokenizer finds nothing that it knows in a text")
+        parts = [self._run(*tokens_of(part, self._rules)) for part in _parts(encoded)]
+        return np.concatenate(parts), [n for n, text in enumerate(encoded) if text.is_cut]
 
 
-def tokens_of(encodings: Sequence[Encoding], rules: TextRules) -> tuple[Tokens, Tokens]:
-    """The (B, T) ids and masks of the texts of one pass; the encodings are padded in place."""
-    length = rules.pads_to or max(len(encoding.ids) for encoding in encodings)
-    side = "left" if rules.pads_left else "right"
-    for encoding in encodings:
-        encoding.pad(length, direction=side, pad_id=rules.pad_id, pad_token=rules.pad_token)
-    ids = np.array([encoding.ids for encoding in encodings], np.int64)
-    masks = [encoding.attention_mask for encoding in encodings]
-    return ids, np.array(masks, np.int64) if rules.uses_mask else np.ones_like(ids)
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """The tokenizer that was saved in a folder, of whichever kind."""
+    if (folder / sentence_pieces.RULES).is_file():
+        return SentencePieces.read(folder)
+    return FastTokenizer.read(folder)
+
+
+def tokens_of(texts: Sequence[Encoded], rules: TextRules) -> tuple[Tokens, Tokens]:
+    """The (B, T) ids and masks of the texts of one pass."""
+    length = rules.pads_to or max(len(text.ids) for text in texts)
+    ids = np.zeros((len(texts), length), np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(texts):
+        place = slice(length - len(text.ids), None) if rules.pads_left else slice(len(text.ids))
+        ids[row] = rules.pad_id if rules.pads_to else text.ids[-1]
+        ids[row, place] = text.ids
+        mask[row, place] = 1
+    return ids, mask if rules.uses_mask else np.ones_like(ids)
 
 
 def check(texts: Sequence[str]) -> None:
@@ -106,5 +117,5 @@ def check(texts: Sequence[str]) -> None:
             raise InvalidRequest(f"{which} holds a lone surrogate, which is no character")
 
 
-def _parts(encodings: list[Encoding]) -> Iterator[list[Encoding]]:
-    return (encodings[start : start + PASS_TEXTS] for start in range(0, len(encodings), PASS_TEXTS))
+def _parts(texts: list[Encoded]) -> Iterator[list[Encoded]]:
+    return (texts[start : start + PASS_TEXTS] for start in range(0, len(texts), PASS_TEXTS))

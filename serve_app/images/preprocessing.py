@@ -32,6 +32,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "DINOv3ViTImageProcessor": {**_SQUARE, **_IMAGENET, "resample": 2},
 }
 """The processors of transformers that are reproduced, with the values that they have where a file names none."""
+UNNAMED = {"vit": "ViTImageProcessor", "clip": "CLIPImageProcessor", "siglip": "SiglipImageProcessor"}
+"""The class that transformers takes for a model type where a file names none, as files of its first releases do."""
 UNROUNDED = frozenset({"DINOv3ViTImageProcessor"})
 """The processors that scale tensors of real numbers, and not 8-bit images."""
 DINOV2: dict[str, Any] = {
@@ -64,12 +66,15 @@ class Preprocessing:
         return np.dtype(np.uint8 if self.rounds else np.float32)
 
     @classmethod
-    def from_checkpoint(cls, directory: Path, *, without_file: Mapping[str, Any] | None = DINOV2) -> "Preprocessing":
+    def from_checkpoint(
+        cls, directory: Path, *, without_file: Mapping[str, Any] | None = DINOV2, model_type: str = "dinov2"
+    ) -> "Preprocessing":
         """Read `preprocessor_config.json`, or the same part of `processor_config.json`.
 
         Args:
             directory: the checkpoint.
             without_file: the configuration of a checkpoint without either file; None refuses it.
+            model_type: the network's; it stands for the processor's class where the file names none.
 
         Raises:
             ModelUnavailable: the file is missing or damaged, or asks for anything but a bicubic or bilinear resize of
@@ -83,7 +88,7 @@ class Preprocessing:
                 config = dict(without_file)
             if config is None:
                 raise ModelUnavailable(f"{directory.name} has no {PROCESSOR_FILE}, so its pixels are not known")
-            config = _with_defaults(config)
+            config = _with_defaults(_named(config, model_type))
             problem = _irreproducible(config)
             preprocessing = cls._of(config) if problem is None else cls()
         except KeyError as error:
@@ -155,6 +160,19 @@ def _start_of(file: Path) -> bytes:
     if len(content) > MAX_FILE_BYTES:
         raise ValueError("it is larger than a MiB")
     return content
+
+
+def _named(config: dict[str, Any], model_type: str) -> dict[str, Any]:
+    """The configuration with the name of its class, but of DINOv2, whose files have never left a value to a default.
+
+    Raises:
+        ModelUnavailable: the class cannot be known, and with it not the values that the file leaves out.
+    """
+    if _class_of(config) is not None or model_type.startswith("dinov2"):
+        return config
+    if model_type not in UNNAMED:
+        raise ModelUnavailable(f"{PROCESSOR_FILE} names no class (image_processor_type), so its pixels are not known")
+    return {**config, "image_processor_type": UNNAMED[model_type]}
 
 
 def _with_defaults(config: dict[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,8 @@ class TextTower:
     Args:
         vectors: (network, (B, T) token ids, (B, T) mask of real tokens) -> (B, D), comparable with image vectors.
         max_tokens: the largest T of a configuration, special tokens included; longer texts are cut to it.
-        pads_to_max: whether every text is padded to `max_tokens`, as the model was trained; otherwise texts are padded
-            to the longest of their batch, which changes no vector.
+        pads_to_max: whether every text is padded to `max_tokens`, as the model was trained; otherwise a text has the
+            vector that it has without padding.
     """
 
     vectors: Callable[[Network, Tensor, Tensor], Tensor]

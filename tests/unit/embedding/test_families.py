@@ -1,106 +1,39 @@
 """Each family beside `AutoImageProcessor`, `AutoTokenizer` and `AutoModel`, with tiny checkpoints."""
 
 import hashlib
-import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch.nn import functional
-from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+from transformers import AutoImageProcessor, AutoModel
 
-from serve_app.embedding import families, loading, weights
+from serve_app.embedding import families, weights
 from serve_app.embedding.checkpoint import preprocessing_of
 from serve_app.embedding.model import ModelRequest
 from serve_app.embedding.text import MAX_CHARACTERS
 from serve_app.embedding.torch_model import TorchModel
 from serve_app.errors import InvalidRequest, ModelUnavailable, NoTextTower, UnknownModel
 from serve_app.images.decode import PREPROCESSING_VERSION, decode
-from tests.converted_models import CACHE_DIR
-from tests.tiny_models import make_tiny_checkpoint, make_tiny_family
+from tests.tiny_models import make_tiny_checkpoint
+from tests.unit.embedding.towers import (
+    COARSE,
+    EACH,
+    LONG,
+    MODELS,
+    ODD,
+    TEXTS,
+    WITH_TEXT,
+    cosines,
+    file_of,
+    load,
+    pictures,
+    pixels_of_transformers,
+    random_pixels,
+    text_vectors_of_transformers,
+)
 from tests.unit.processor import needs_precision
-
-MODELS = {
-    "siglip": "",
-    "siglip-mask": "",
-    "clip": "",
-    "dinov3": "",
-    "dinov3?pooling=mean": "?pooling=mean",
-    "dinov3-convnext": "",
-    "vit?pooling=mean": "?pooling=mean",
-    "vit?pooling=cls": "?pooling=cls",
-    "vit?pooling=pooled": "?pooling=pooled",
-}
-"""Every vector that a family offers; the tiny checkpoint's name is before the question mark."""
-WITH_TEXT = ("siglip", "siglip-mask", "clip")
-TEXTS = ["a cat", "A Dog on a beach, at 5 o'clock!", "Größe  – 写真 🐈", "x"]
-LONG = "a cat and a dog " * 30
-
-
-@pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("families")
-    made = {}
-
-    def checkpoint(name):
-        family = name.partition("?")[0]
-        if family not in made:
-            made[family] = make_tiny_family(folder / family, family)
-        return made[family]
-
-    return checkpoint
-
-
-@pytest.fixture(scope="session")
-def models(checkpoints):
-    loaded = {}
-
-    def model(name):
-        if name not in loaded:
-            loaded[name] = load(checkpoints(name), name=f"tiny{MODELS[name]}")
-        return loaded[name]
-
-    return model
-
-
-def load(directory, **options):
-    return loading.load(directory, cache_dir=CACHE_DIR, threads=1, **{"device": "cpu", "name": "tiny"} | options)
-
-
-def cosines(one, other):
-    return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
-
-
-def pictures():
-    rng = np.random.default_rng(1)
-    for width, height in [(300, 200), (200, 301), (64, 64), (517, 389), (40, 200), (33, 21)]:
-        coarse = rng.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3), dtype=np.uint8)
-        yield Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    yield from (Image.fromarray(rng.integers(0, 256, (90, 130, 3), dtype=np.uint8)).convert(m) for m in ("L", "CMYK"))
-
-
-def file_of(picture):
-    file = io.BytesIO()
-    picture.save(file, "TIFF")
-    return file.getvalue()
-
-
-def random_pixels(model):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3))
-    return pixels.astype(model.preprocessing.dtype)
-
-
-def pixels_of_transformers(directory, images):
-    """(B, 3, S, S): by the checkpoint's own processor; DINOv3's needs torchvision, so its lines are repeated here."""
-    if "DINOv3" not in (directory / "preprocessor_config.json").read_text():
-        return AutoImageProcessor.from_pretrained(directory)(images=images, return_tensors="pt")["pixel_values"]
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    scaled = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1) / np.float32(255)) for image in images]
-    resized = [functional.interpolate(s[None], (64, 64), mode="bilinear", antialias=True)[0] for s in scaled]
-    return torch.stack([(image - mean) / std for image in resized])
 
 
 @torch.inference_mode()
@@ -115,16 +48,6 @@ def vectors_of_transformers(directory, name):
     if name == "vit?pooling=mean":
         return outputs.last_hidden_state.mean(1).numpy()
     return (outputs.pooler_output if name.endswith("pooled") else outputs.last_hidden_state[:, 0]).numpy()
-
-
-@torch.inference_mode()
-def text_vectors_of_transformers(directory, name, texts):
-    padding = True if name == "clip" else "max_length"
-    length = 20 if name == "clip" else 16
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    inputs = tokenizer(texts, padding=padding, max_length=length, truncation=True, return_tensors="pt")
-    assert ("attention_mask" in inputs) == (name != "siglip")
-    return AutoModel.from_pretrained(directory).eval().get_text_features(**inputs).pooler_output.numpy()
 
 
 # Images
@@ -151,7 +74,7 @@ def test_pixels_are_those_of_the_checkpoints_own_processor(checkpoints, name):
         assert np.abs(difference).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["siglip", "clip", "dinov3", "dinov3-convnext"])
+@pytest.mark.parametrize("name", ["siglip", "siglip-1", "clip", "dinov3", "dinov3-convnext"])
 def test_engines_make_the_same_vectors_and_share_a_space(checkpoints, models, name):
     directory = checkpoints(name)
     other = TorchModel.load(ModelRequest(directory, "tiny", preprocessing_of(directory), "cpu", "fp32"))
@@ -163,14 +86,30 @@ def test_engines_make_the_same_vectors_and_share_a_space(checkpoints, models, na
         assert cosines(other.text().vectors(texts)[0], models(name).text().vectors(texts)[0]).min() > 0.99999
 
 
-@needs_precision("bf16")
-@pytest.mark.parametrize("name", ["siglip", "clip", "dinov3"])
-def test_bf16_stays_close_for_images_and_texts(checkpoints, models, name):
-    coarse = load(checkpoints(name), precision="bf16")
+@pytest.mark.parametrize("precision", [pytest.param(name, marks=needs_precision(name)) for name in COARSE])
+@pytest.mark.parametrize("name", EACH)
+def test_coarser_precisions_stay_close_for_images_and_texts(checkpoints, models, name, precision):
+    coarse = load(checkpoints(name), name=f"tiny{MODELS[name]}", precision=precision)
+    assert coarse.card.space_key != models(name).card.space_key
+    assert_close(coarse, models(name), COARSE[precision])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("name", EACH)
+def test_the_precisions_of_gpus_stay_close_for_images_and_texts(checkpoints, models, name, precision):
+    """PyTorch computes in them on any processor, so that what a GPU runs is tried without one."""
+    directory = checkpoints(name)
+    wanted = ModelRequest(directory, f"tiny{MODELS[name]}", preprocessing_of(directory), "cpu", precision)
+    assert_close(TorchModel.load(wanted), models(name), COARSE["bf16"])
+
+
+def assert_close(coarse, model, bound):
     pixels = random_pixels(coarse)
-    assert cosines(coarse.vectors(pixels), models(name).vectors(pixels)).min() > 0.995
-    if name in WITH_TEXT:
-        assert cosines(coarse.text().vectors(TEXTS)[0], models(name).text().vectors(TEXTS)[0]).min() > 0.995
+    assert cosines(coarse.vectors(pixels), model.vectors(pixels)).min() > bound
+    assert coarse.card.no_text == model.card.no_text
+    if not model.card.no_text:
+        texts = [*TEXTS, LONG]
+        assert cosines(coarse.text().vectors(texts)[0], model.text().vectors(texts)[0]).min() > bound
 
 
 # Texts
@@ -178,7 +117,7 @@ def test_bf16_stays_close_for_images_and_texts(checkpoints, models, name):
 
 @pytest.mark.parametrize("name", WITH_TEXT)
 def test_texts_get_the_vectors_of_auto_tokenizer_and_the_text_tower(checkpoints, models, name):
-    texts = [*TEXTS, LONG]
+    texts = [*TEXTS, LONG, *ODD]
     vectors, cut = models(name).text().vectors(texts)
     expected = text_vectors_of_transformers(checkpoints(name), name, texts)
     assert vectors.dtype == np.float32
@@ -235,7 +174,7 @@ def test_a_tokenizer_that_transformers_would_replace_by_another_is_refused(check
     directory = shutil.copytree(checkpoints("siglip"), tmp_path / "tiny")
     file = directory / "tokenizer_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "SiglipTokenizer"}))
-    with pytest.raises(NoTextTower, match="SigLIP 1"):
+    with pytest.raises(NoTextTower, match=r"SigLIP 1 needs the file spiece\.model .* images can be embedded"):
         load(directory).text()
 
 
