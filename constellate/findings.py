@@ -17,11 +17,24 @@ PlanFormat = Literal["csv", "parquet"]
 
 
 class Found(list[T]):
-    """A list of what was found; `incomplete` counts the samples that may have more twins than their graph knows."""
+    """A list of what was found.
 
-    def __init__(self, items: Iterable[T], incomplete: int = 0) -> None:
+    `incomplete` counts the samples that may have more twins than their graph knows; `notices` say what else the list
+    does not show, such as that a text was cut.
+    """
+
+    def __init__(self, items: Iterable[T], incomplete: int = 0, notices: Iterable[str] = ()) -> None:
         super().__init__(items)
         self.incomplete = incomplete
+        self.notices = list(notices)
+
+
+class Labelled(dict[str, int]):
+    """How many samples each phrase fits best; `notices` say which phrases were cut."""
+
+    def __init__(self, counts: Mapping[str, int], notices: Iterable[str] = ()) -> None:
+        super().__init__(counts)
+        self.notices = list(notices)
 
 
 class Findings:

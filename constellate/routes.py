@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
-from constellate.findings import Findings
+from constellate.findings import Findings, Found, Labelled
 from constellate.records import (
     ColumnInfo,
     DatasetInfo,
@@ -157,7 +157,7 @@ class Routes(Findings):
         column: str = "zero_shot",
         where: str | None = None,
         model: str | None = None,
-    ) -> dict[str, int]:
+    ) -> Labelled:
         """Give each sample the phrase that fits it best and its score, as columns; return how often each was the best.
 
         `templates` are sentences with {} in the phrase's place. Raises `Refused` (409) for a model that takes no text.
@@ -168,8 +168,8 @@ class Routes(Findings):
         path = f"/datasets/{dataset_id}/labels"
         answer = self._request(
             "POST", path, params=_given(where=where, model=model), body=body, timeout_s=LONG_ANSWER_S
-        )
-        return {found["phrase"]: found["count"] for found in answer.json()["phrases"]}
+        ).json()
+        return Labelled({found["phrase"]: found["count"] for found in answer["phrases"]}, answer.get("notices", []))
 
     def tag(self, /, dataset_id: str, tag: str, **choice: object) -> int:
         """Put a tag on samples and return how many did not have it.
@@ -291,7 +291,7 @@ class Routes(Findings):
         limit: int,
         where: str | None = None,
         model: str | None = None,
-    ) -> list[NeighbourInfo]:
+    ) -> Found[NeighbourInfo]:
         """The samples most similar to an image file, or to words, best first; only those that a filter chooses.
 
         Raises:
@@ -303,11 +303,11 @@ class Routes(Findings):
         path = f"/datasets/{dataset_id}/search"
         params: dict[str, str | float] = {"limit": limit, **_given(where=where, model=model)}
         if image is None:
-            answer = self._request("POST", path, params=params, body={"text": text})
-            return cast(list[NeighbourInfo], answer.json()["items"])
+            found = self._request("POST", path, params=params, body={"text": text}).json()
+            return Found(found["items"], notices=found.get("notices", []))
         with Path(image).open("rb") as stream:
             answer = self._request("POST", path, params=params, files={"file": (Path(image).name, stream)})
-        return cast(list[NeighbourInfo], answer.json()["items"])
+        return Found(answer.json()["items"])
 
     def export(
         self,

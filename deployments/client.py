@@ -11,6 +11,7 @@ For sets that do not fit in memory, use a few long-lived actors (each keeps one 
 
 import asyncio
 import io
+import warnings
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
@@ -101,7 +102,7 @@ class EmbeddingClient:
         return _finish(self.embed_each_async(images))
 
     def embed_text(self, texts: Sequence[str]) -> VectorArray:
-        """Embed texts in the space of the model's images; texts longer than the model takes are cut.
+        """Embed texts in the space of the model's images; a warning names texts that were cut to the model's length.
 
         Returns:
             (N, D) float32 vectors in the order of `texts`.
@@ -149,11 +150,12 @@ class EmbeddingClient:
             return embedded
 
         parts = await spread(embed, texts, chunk_images=self.chunk, window=self.window)
-        return (
-            np.stack(joined(parts).vectors)
-            if parts
-            else np.empty((0, (await self.describe_async()).dimension), np.float32)
-        )
+        if not parts:
+            return np.empty((0, (await self.describe_async()).dimension), np.float32)
+        embedded = joined(parts)
+        if embedded.cut:
+            warnings.warn(f"texts that were cut to the model's length: {list(embedded.cut)}", stacklevel=2)
+        return np.stack(embedded.vectors)
 
     async def _ask(self, method: str, *args: object) -> Any:
         if self._handle is None:

@@ -13,6 +13,7 @@ from serve_app.api import problems
 from serve_app.api.context import ServicesNow
 from serve_app.api.schemas import Body, Name, SetModel, Where
 from serve_app.api.search import model_of_set
+from serve_app.embedding.fan_out import joined
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,
@@ -73,6 +74,7 @@ class Labelled(BaseModel):
     columns: list[str] = Field(examples=[["zero_shot", "zero_shot_score"]])
     samples: int = Field(examples=[5])
     phrases: list[PhraseCount] = Field(description="in the order of the request")
+    notices: list[str] = Field(description="what the columns do not show, such as sentences that were cut")
 
 
 @router.post(
@@ -95,7 +97,7 @@ async def label_by_phrases(
     for name in names:
         column_file.require_free_name(name)
     model = await model_of_set(dataset_id, services, model)
-    phrases, space_key = await _phrase_vectors(services, model, options)
+    phrases, space_key, notices = await _phrase_vectors(services, model, options)
     ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where, model)
     if not len(ids):
         raise InvalidRequest("the filter chooses no image that has a vector")
@@ -108,20 +110,21 @@ async def label_by_phrases(
         columns=names,
         samples=len(ids),
         phrases=[PhraseCount(phrase=phrase, count=counts[n]) for n, phrase in enumerate(options.phrases)],
+        notices=notices,
     )
 
 
-async def _phrase_vectors(services: Services, model: str, options: LabelOptions) -> tuple[VectorArray, str]:
-    """(P, D) vectors of the P phrases, of length one, and their space."""
+async def _phrase_vectors(services: Services, model: str, options: LabelOptions) -> tuple[VectorArray, str, list[str]]:
+    """(P, D) vectors of the P phrases, of length one, their space, and a notice for each phrase that was cut."""
     texts = [template.replace("{}", phrase) for phrase in options.phrases for template in options.templates]
-    vectors: list[VectorArray] = []
-    spaces: set[str] = set()
-    for start in range(0, len(texts), CHUNK_TEXTS):
-        embedded = await services.embedder.embed_texts(model, texts[start : start + CHUNK_TEXTS])
-        spaces.add(embedded.card.space_key)
-        vectors.append(np.stack(embedded.vectors))
-    if len(spaces) > 1:
-        raise Unavailable("The model was replaced while it embedded these phrases; try again.")
-    directions = normalised(np.concatenate(vectors))
+    embedded = joined(
+        [
+            await services.embedder.embed_texts(model, texts[start : start + CHUNK_TEXTS])
+            for start in range(0, len(texts), CHUNK_TEXTS)
+        ]
+    )
+    cut = sorted({text // len(options.templates) for text in embedded.cut})
+    notices = [f"{options.phrases[phrase]!r} is longer than the model takes, and was cut" for phrase in cut]
     shape = len(options.phrases), len(options.templates), -1
-    return normalised(directions.reshape(shape).mean(1)), spaces.pop()
+    directions = normalised(np.stack(embedded.vectors)).reshape(shape)
+    return normalised(directions.mean(1)), embedded.card.space_key, notices

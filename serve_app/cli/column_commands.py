@@ -1,4 +1,4 @@
-"""Commands on what is known of a dataset's images: its columns, and its tags."""
+"""Commands on what is known of a dataset's images: its columns, its tags, and labels that words give."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,18 +9,21 @@ from constellate import Constellate
 from constellate.records import ColumnInfo
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
 from serve_app.cli.dataset_commands import DatasetName, Model, Where, find_dataset
-from serve_app.cli.output import Json, console, counted, print_json, print_table
+from serve_app.cli.output import Json, console, counted, print_json, print_table, tell
 from serve_app.cli.service import connect
 from serve_app.config import Settings
 
 SHOWN_VALUES = 3
+PROMPTS = ["a photo of {}."]
+"""The sentence for phrases that bring their article."""
 
+LabelColumn = Annotated[str, typer.Option(help="The column of phrases; that of scores has the ending _score.")]
 TagName = Annotated[str, typer.Argument(metavar="TAG", help="A word of your choice.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for run in (columns, tag, untag, tags):
+    for run in (columns, labels, tag, untag, tags):
         add_command(app, run, *ADDRESS)
 
 
@@ -55,6 +58,45 @@ def columns(
         return
     rows = ((column["name"], column["type"], column["count"], column["distinct"], _shown(column)) for column in listed)
     print_table(["column", "type", "images", "distinct", "values"], rows)
+
+
+def labels(
+    settings: Settings,
+    dataset: DatasetName,
+    phrases: Annotated[list[str], typer.Argument(metavar="PHRASE PHRASE…", help="What an image may show: `a cat`.")],
+    *,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SENTENCE",
+            help="Has {} where a phrase goes; give several to average over them.",
+            show_default=PROMPTS[0],
+        ),
+    ] = None,
+    column: LabelColumn = "zero_shot",
+    where: Where = None,
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Give each image the phrase that fits it best, and how well, as two columns.
+
+    The score is the cosine of the image's vector and the phrase's, so it compares phrases and says little by itself.
+    Columns of the same names are replaced. The model must take text, such as siglip2-base.
+
+    For example:
+
+        constellate labels photos "a cat" "a dog"
+        constellate labels photos cat dog --prompt "a photo of a {}." --prompt "a drawing of a {}." --column animal
+        constellate export photos --where "zero_shot = 'a cat' AND zero_shot_score > 0.1" --format list
+    """
+    with connect(settings) as client:
+        found = find_dataset(client, dataset)["id"]
+        counts = client.label(found, phrases, templates=prompt or PROMPTS, column=column, **_choice(where, model))
+    tell(counts.notices)
+    if json:
+        print_json(counts)
+        return
+    print_table([column, "images"], counts.items())
 
 
 def tag(settings: Settings, dataset: DatasetName, tag: TagName, *, where: Where = None, model: Model = None) -> None:
@@ -105,7 +147,7 @@ def tags(settings: Settings, dataset: DatasetName, *, json: Json = False) -> Non
 
 
 def _choice(where: str | None, model: str | None) -> dict[str, str]:
-    """What of this is given, as `Constellate.tag` takes it."""
+    """What of this is given, as methods of `Constellate` take it."""
     return {name: value for name, value in (("where", where), ("model", model)) if value is not None}
 
 

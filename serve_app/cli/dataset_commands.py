@@ -13,7 +13,7 @@ from constellate.following import follow
 from constellate.records import DatasetInfo
 from constellate.routes import ExportFormat
 from serve_app.cli.commands import ADDRESS, UsageError, add_command
-from serve_app.cli.output import Json, console, print_neighbours, summarize_skips
+from serve_app.cli.output import Json, console, print_neighbours, summarize_skips, tell
 from serve_app.cli.progress import watch
 from serve_app.cli.service import connect
 from serve_app.config import Settings
@@ -144,6 +144,7 @@ def search(
         dataset_id = find_dataset(client, dataset)["id"]
         image, text = (query, None) if is_file else (None, query)
         found = client.search(dataset_id, image, text=text, limit=limit, where=where, model=model)
+    tell(found.notices)
     print_neighbours(found, as_json=json)
 
 

@@ -27,6 +27,12 @@ def aside() -> Console:
     return Console(highlight=False, stderr=True)
 
 
+def tell(notices: Iterable[str]) -> None:
+    """Print what an answer does not show on standard error."""
+    for notice in notices:
+        aside().print(notice, markup=False, soft_wrap=True)
+
+
 def print_json(value: object) -> None:
     """Print one JSON document in ASCII, which no terminal's encoding changes."""
     print(json.dumps(value, indent=2))

@@ -14,11 +14,12 @@ import ray
 from PIL import Image
 
 from deployments.client import EmbeddingClient
-from serve_app.errors import InvalidImage
+from serve_app.errors import InvalidImage, NoTextTower
 from serve_app.records import Skip
 from tests.ray.client import embed, export_table
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
+from tests.tiny_models import make_tiny_family
 
 pytestmark = pytest.mark.ray
 
@@ -94,3 +95,20 @@ def test_a_client_that_has_worked_pickles_and_works_in_an_event_loop(service: Se
     awaited, called = asyncio.run(inside())
     assert close(awaited, before)
     assert close(called, before)
+
+
+def test_words_of_a_further_model_are_the_same_by_ray_and_by_http(service: Service, tmp_path: Path):
+    """The model is deployed by the job; then everybody may ask it."""
+    model = str(make_tiny_family(tmp_path / "tiny-siglip", "siglip"))
+    dataset_id, end = embed(service.http, make_folder(service.roots / "words", n_images=6), model_name=model)
+    assert end["status"] == "complete", end
+    texts = ["a dog on a beach", "a cat"]
+    vectors = EmbeddingClient(model=model).embed_text(texts)
+    assert vectors.shape == (2, 48)
+    answer = service.http.post("/v1/embeddings", json={"model": "tiny-siglip", "input": texts}).json()
+    assert close(vectors, np.array([item["embedding"] for item in answer["data"]], np.float32))
+    assert [listed["id"] for listed in service.http.get("/v1/models").json()["data"]][-1] == "tiny-siglip"
+    found = service.http.post(f"/datasets/{dataset_id}/search", json={"text": texts[0]}).json()
+    assert len(found["items"]) == 6
+    with pytest.raises(NoTextTower, match="images only"):
+        EmbeddingClient().embed_text(texts)

@@ -49,6 +49,15 @@ async def test_phrases_are_put_into_every_template(client, embedded, understood)
     ]  # fmt: skip
 
 
+async def test_phrases_whose_sentences_were_cut_are_named(client, services, embedded):
+    services.embedder.model = FakeModel(no_text="")
+    body = {"phrases": ["rose", "a tulip in the rain"], "templates": ["{}", "a {}"], "column": "flower"}
+    answer = await client.post(url(embedded), json=body)
+    assert answer.json()["notices"] == ["'a tulip in the rain' is longer than the model takes, and was cut"]
+    short = await client.post(url(embedded), json={"phrases": ["rose", "tulip"], "templates": ["{}"]})
+    assert short.json()["notices"] == []
+
+
 async def test_only_the_samples_that_a_filter_chooses_are_labelled(client, embedded, understood):
     answer = await client.post(url(embedded), json={"phrases": ["rose", "tulip"]}, params={"where": "label = 'tulip'"})
     assert answer.json()["samples"] == 2

@@ -1,5 +1,6 @@
 """Over HTTP with real towers: a tiny checkpoint embeds a dataset, and words find what transformers says they find."""
 
+import json
 from dataclasses import replace
 
 import httpx
@@ -10,37 +11,13 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
 from serve_app.api import create_app
-from serve_app.embedding import weights
-from serve_app.embedding.checkpoint import preprocessing_of
-from serve_app.embedding.model import ModelRequest
-from serve_app.embedding.torch_model import TorchModel
-from serve_app.images.decode import decode
-from serve_app.services import Embedded
-from tests.fakes import FakeEmbedder
+from tests.fakes import FakeModel
 from tests.tiny_models import make_tiny_family
 from tests.unit.api import work
 from tests.unit.api.conftest import BASE_URL
+from tests.unit.api.tower import Tower
 
 WORDS = "A dog on a beach"
-
-
-class Tower(FakeEmbedder):
-    """Embeds with a checkpoint in this process, by PyTorch."""
-
-    def __init__(self, name):
-        directory = weights.locate(name)
-        self.model = TorchModel.load(ModelRequest(directory, name, preprocessing_of(directory), "cpu", "fp32"))
-
-    async def describe(self, model):
-        return self.model.card
-
-    async def embed_images(self, model, images):
-        pixels = np.stack([decode(image, self.model.preprocessing) for image in images])
-        return Embedded(self.model.card, list(self.model.vectors(pixels)))
-
-    async def embed_texts(self, model, texts):
-        vectors, cut = self.model.text().vectors(texts)
-        return Embedded(self.model.card, list(vectors), tuple(cut))
 
 
 @torch.inference_mode()
@@ -84,3 +61,30 @@ async def test_json_to_search_is_checked_as_all_json_is(client, embedded):
         f"/datasets/{embedded['id']}/search", content=b'{"text": "a", "text": "b"}', headers=headers
     )
     assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
+
+
+TOO_LONG = {"text": "x" * 10_000_000}
+
+
+@pytest.mark.parametrize(
+    "body", [{"text": ""}, {"text": " \n"}, {"text": "a\ud800"}, TOO_LONG, {}, {"text": 3}], ids=lambda b: repr(b)[:20]
+)
+@pytest.mark.parametrize("route", ["search", "/v1/embeddings", "labels"])
+async def test_what_is_no_text_is_refused_on_every_route(client, services, embedded, route, body):
+    services.embedder.model = FakeModel(no_text="")
+    if route == "search":
+        answer = await post(client, f"/datasets/{embedded['id']}/search", body)
+    elif route == "labels":
+        phrases = ["a cat", body.get("text")]
+        answer = await post(client, f"/datasets/{embedded['id']}/labels", {"phrases": phrases})
+    else:
+        answer = await post(client, route, {"model": "dinov2-base", "input": body.get("text", {}), "modality": "text"})
+    expected = 413 if route == "labels" and body is TOO_LONG else 422  # this route takes a MiB
+    assert (answer.status_code, answer.headers["content-type"]) == (expected, "application/problem+json")
+    assert len(answer.content) < 2_000, "the answer must not repeat what was sent"
+
+
+async def post(client, path, body):
+    """Send JSON that may hold a lone surrogate, as its escape."""
+    content = json.dumps(body)
+    return await client.post(path, content=content, headers={"Content-Type": "application/json"})

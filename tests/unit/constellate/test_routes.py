@@ -132,6 +132,18 @@ def test_words_are_sent_as_json_and_a_search_is_by_one_thing():
             client.search("d", **query, limit=3)
 
 
+def test_a_text_that_was_cut_is_told_with_what_was_found():
+    answers = {
+        "search": {"items": [{"file_name": "a.png"}], "notices": ["it was cut"]},
+        "labels": {"phrases": [{"phrase": "a", "count": 2}], "notices": ["'a' was cut"]},
+    }
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answers[request.url.path.split("/")[-1]]))
+    client = Routes("http://s", transport=transport)
+    found, labelled = client.search("d", text="long", limit=3), client.label("d", ["a", "b"])
+    assert ([n["file_name"] for n in found], found.notices) == (["a.png"], ["it was cut"])
+    assert (labelled, labelled.notices) == ({"a": 2}, ["'a' was cut"])
+
+
 def test_words_are_refused_where_the_model_takes_no_text(client, dataset):
     with pytest.raises(Refused, match="images only") as refused:
         client.search(dataset["id"], text="a rose", limit=3)

@@ -127,6 +127,11 @@ async def test_texts_become_vectors_in_their_order():
     assert (await client_of(model).embed_text_async([])).shape == (0, model.card.dimension)
 
 
+async def test_texts_that_were_cut_are_named_by_their_positions():
+    with pytest.warns(UserWarning, match=r"cut to the model's length: \[1, 3\]"):
+        await client_of(FakeModel(no_text="")).embed_text_async(["a", "b" * 21, "c", "d" * 21])
+
+
 async def test_texts_that_cannot_be_embedded_say_why():
     with pytest.raises(InvalidRequest, match="empty"):
         await client_of(FakeModel(no_text="")).embed_text_async(["a", ""])
