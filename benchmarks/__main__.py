@@ -63,6 +63,7 @@ def parts(*, full: bool, images: Path) -> dict[str, list[str]]:
         small = ["--most", "48", "--rounds", "1", "--quick"]
         return {
             "throughput dinov2-small": ["throughput", *folder, *small],
+            "families": ["families", *folder, "--models", "dinov3-small", "--most", "32", "--rounds", "1"],
             "parity": ["parity", *folder, "--most", "32"],
             "writer": ["writer", "--rows", "5000", "--rounds", "1"],
             "search": ["search", "--rows", "10000", "100000", "--queries", "30", "--curate"],
@@ -72,6 +73,7 @@ def parts(*, full: bool, images: Path) -> dict[str, list[str]]:
     return {
         "throughput dinov2-small": ["throughput", *folder, *precisions, "--most", "480", "--idle-s", "300"],
         "throughput dinov2-base": ["throughput", *folder, *precisions[:3], "--model", "dinov2-base", "--most", "96"],
+        "families": ["families", *folder],
         "parity": ["parity", *folder],
         "writer": ["writer"],
         "search": ["search", "--rows", "10000", "100000", "1000000", "--curate"],

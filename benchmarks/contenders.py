@@ -31,25 +31,53 @@ def loop(checkpoint: Path, images: Path) -> dict[str, float]:
     import duckdb
     import torch
     from PIL import Image
-    from transformers import AutoImageProcessor, AutoModel
+    from transformers import AutoModel
 
-    processor = AutoImageProcessor.from_pretrained(checkpoint)
+    processor = _processor(checkpoint)
     model = AutoModel.from_pretrained(checkpoint).eval()
     files = image_files(images)
     with tempfile.TemporaryDirectory() as folder:
         connection = duckdb.connect(f"{folder}/vectors.duckdb")
-        connection.execute(f"CREATE TABLE embeddings (name VARCHAR, vector FLOAT[{model.config.hidden_size}])")
+        dimension = getattr(model.config, "projection_dim", 0) or model.config.get_text_config().hidden_size
+        connection.execute(f"CREATE TABLE embeddings (name VARCHAR, vector FLOAT[{dimension}])")
         begin = time.perf_counter()
         for start in range(0, len(files), LOOP_BATCH):
             batch = files[start : start + LOOP_BATCH]
             inputs = processor([Image.open(path).convert("RGB") for path in batch], return_tensors="pt")
             with torch.inference_mode():
-                vectors = model(**inputs).last_hidden_state[:, 0].numpy()
+                vectors = _vectors(model, inputs).numpy()
             rows = [(path.name, vector.tolist()) for path, vector in zip(batch, vectors, strict=True)]
             connection.executemany("INSERT INTO embeddings VALUES (?, ?)", rows)
         seconds = time.perf_counter() - begin
         connection.close()
     return {"images": len(files), "seconds": seconds}
+
+
+def _vectors(model: Any, inputs: Any) -> Any:
+    """The projected vectors of a model with two towers, otherwise the class tokens."""
+    if hasattr(model, "get_image_features"):
+        return model.get_image_features(**inputs).pooler_output
+    return model(**inputs).last_hidden_state[:, 0]
+
+
+def _processor(checkpoint: Path) -> Callable[..., Any]:
+    """The checkpoint's own processor; that of DINOv3 needs torchvision, so its resize by PyTorch stands for it."""
+    import torch
+    from transformers import AutoImageProcessor
+
+    config = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    if "DINOv3" not in config.get("image_processor_type", ""):
+        return AutoImageProcessor.from_pretrained(checkpoint)
+    side = config["size"]["height"]
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+
+    def process(images: list[Any], return_tensors: str) -> dict[str, Any]:
+        scaled = [torch.from_numpy(np.asarray(image).transpose(2, 0, 1) / np.float32(255)) for image in images]
+        resize = torch.nn.functional.interpolate
+        resized = [resize(s[None], (side, side), mode="bilinear", antialias=True)[0] for s in scaled]
+        return {"pixel_values": torch.stack([(image - mean) / std for image in resized])}
+
+    return process
 
 
 def forward(

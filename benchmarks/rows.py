@@ -68,9 +68,21 @@ def _throughput(model: str) -> list[Row]:
     ]
 
 
+def _family(model: str, *, takes_text: bool) -> list[Row]:
+    rows = [
+        Row(f"{model}: service fp32", "families", (model, "service"), unit="/s"),
+        Row(f"{model}: service fp32 over loop", "families", (model, "over_loop"), "≥", 1.35),
+    ]
+    text = Row(f"{model}: POST of one text, p50", "families", (model, "text_p50_ms"), "≤", 30, " ms")
+    return [*rows, text] if takes_text else rows
+
+
 ROWS = [
     *_throughput("dinov2-small"),
     *_throughput("dinov2-base"),
+    *_family("dinov3-small", takes_text=False),
+    *_family("siglip2-base", takes_text=True),
+    *_family("clip-base", takes_text=True),
     Row("int8 to fp32, mean cosine on photographs", "parity", ("int8", "mean"), "≥", 0.99),
     Row("int8 to fp32, worst cosine", "parity", ("int8", "worst"), "≥", 0.97),
     Row("bf16 to fp32, mean cosine", "parity", ("bf16", "mean"), "≥", 0.999),

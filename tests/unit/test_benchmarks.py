@@ -6,11 +6,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from benchmarks import gpu, million
+from benchmarks import contenders, gpu, million
+from benchmarks.__main__ import parts
 from benchmarks.autoscaling import plot
+from benchmarks.checkpoints import ARCHITECTURES, FAMILIES
 from benchmarks.rows import ROWS, Row
+from serve_app.embedding import families
 from serve_app.images.decode import Preprocessing
 from serve_app.jobs.vector_file import VectorFile
+from tests.tiny_models import make_tiny_family
 
 SMALL = Preprocessing(resize_px=16, crop_px=14)
 
@@ -77,3 +81,19 @@ def test_the_plot_of_a_load_step_shows_its_three_curves():
     assert svg.startswith("<svg")
     assert svg.count("<polyline") == 3
     assert "nan" not in svg
+
+
+@pytest.mark.parametrize("family", ["siglip", "clip", "dinov3"])
+def test_a_users_loop_embeds_with_a_checkpoint_of_any_family(tmp_path, family):
+    (tmp_path / "images").mkdir()
+    for level in (10, 200):
+        (tmp_path / "images" / f"{level}.jpg").write_bytes(jpeg(level))
+    assert contenders.loop(make_tiny_family(tmp_path / family, family), tmp_path / "images")["images"] == 2
+
+
+def test_every_family_with_models_of_its_own_has_a_row(tmp_path):
+    """A row of a part that does not run would be `not measured` for ever."""
+    measured = {families.of_known(model).name for model in (*ARCHITECTURES, *FAMILIES)}
+    assert measured == {family.name for family in families.FAMILIES}
+    ran = set(parts(full=True, images=tmp_path)) | {"gpu"}
+    assert {row.part for row in ROWS} <= ran
