@@ -29,7 +29,7 @@ from constellate.records import (
 )
 from constellate.wire import LONG_ANSWER_S, Wire
 
-ExportFormat = Literal["parquet", "arrow", "csv", "coco", "yolo", "list"]
+ExportFormat = Literal["parquet", "arrow", "csv", "coco", "yolo", "yolo-zip", "list"]
 
 
 class Routes(Findings):
@@ -322,7 +322,8 @@ class Routes(Findings):
         """Write the dataset, or what a filter chooses of it, to a file; a failed call leaves no partial file.
 
         "parquet" and "arrow" have vectors and map, "csv" columns and tags (vectors too, if asked for), "coco" the
-        entries of the COCO file or labels as categories, "yolo" a path in each line, "list" a name below the root.
+        entries of the COCO file or labels as categories, "yolo-zip" the boxes of a COCO file as YOLO takes them,
+        "yolo" a path in each line, "list" a name below the root.
         """
         params = {"format": str(format), **_given(where=where, model=model)}
         if with_vectors and format not in ("parquet", "arrow"):  # these always have them

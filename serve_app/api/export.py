@@ -40,7 +40,7 @@ async def pages(first: Page[After], read: Callable[[After], Awaitable[Page[After
 
 async def arrow_stream(source: AsyncIterator[bytes], format: ExportFormat = "arrow") -> AsyncIterator[bytes]:
     """Re-encode pages of one schema as one file, and yield the bytes of each page."""
-    drain = _Drain()
+    drain = Drain()
     writer: _TableWriter | None = None
     async for page in source:
         rows = await asyncio.to_thread(table, page)
@@ -72,28 +72,39 @@ class _TableWriter(Protocol):
     def close(self) -> None: ...
 
 
-class _Drain(io.RawIOBase):
+class Drain(io.RawIOBase):
     """A file that keeps written bytes until they are taken, and counts all bytes."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
         self._n_bytes = 0
+        self._n_taken = 0
+
+    @property
+    def waiting(self) -> int:
+        """The number of bytes that were not taken yet."""
+        return self._n_bytes - self._n_taken
 
     def writable(self) -> bool:
+        """Yes."""
         return True
 
     def write(self, data: Any) -> int:
+        """Keep bytes."""
         chunk = bytes(data)
         self._chunks.append(chunk)
         self._n_bytes += len(chunk)
         return len(chunk)
 
     def tell(self) -> int:
+        """The number of bytes written so far, taken ones included."""
         return self._n_bytes
 
     def take(self) -> bytes:
+        """The bytes that were written since the last call."""
         taken = b"".join(self._chunks)
         self._chunks.clear()
+        self._n_taken += len(taken)
         return taken
 
 
@@ -102,7 +113,7 @@ def table(page: bytes) -> pa.Table:
     return pa.ipc.open_stream(page).read_all()
 
 
-def _writer(drain: _Drain, schema: pa.Schema, format: ExportFormat) -> _TableWriter:
+def _writer(drain: Drain, schema: pa.Schema, format: ExportFormat) -> _TableWriter:
     sink = pa.PythonFile(drain, mode="w")
     # Ids and vectors are unique, so a dictionary of them would cost time and save nothing.
     repetitive = [name for name in ("label", "model_name") if name in schema.names]

@@ -1,6 +1,7 @@
-"""The route that hands a dataset, or what a filter chooses of it, to other tools: CSV, COCO, YOLO's list, plain lists.
+"""The route that hands a dataset, or what a filter chooses of it, to other tools: CSV, COCO, YOLO, plain lists.
 
-Every answer is a stream that needs memory for one page, and for COCO the chosen ids; it breaks off across a rescan.
+Every answer is a stream that needs memory for one page, for COCO the chosen ids, and for YOLO's boxes the chosen names
+and boxes too; it breaks off across a rescan.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,7 +28,7 @@ from serve_app.errors import Conflict, DatasetNotFound, InvalidFilter, InvalidRe
 from serve_app.jobs.column_file import TAG_SEPARATOR
 from serve_app.records import Dataset
 from serve_app.services import Services
-from serve_app.sources import coco_subset
+from serve_app.sources import coco_subset, yolo
 from serve_app.sources.detection import CONTAINERS
 from serve_app.sources.files import decode_name
 from serve_app.sources.roots import check_annotations
@@ -37,7 +39,7 @@ from serve_app.urls import is_url, parse
 
 router = APIRouter(prefix="/datasets/{dataset_id}/export", tags=["columns"])
 
-HandoverFormat = Literal["csv", "coco", "yolo", "list"]
+HandoverFormat = Literal["csv", "coco", "yolo", "yolo-zip", "list"]
 Pages = Callable[[], AsyncIterator[bytes]]
 """Begins the pages of `Columns.rows` anew; the first one is read already."""
 
@@ -45,10 +47,12 @@ MEDIA_TYPES: dict[HandoverFormat, str] = {
     "csv": "text/csv; charset=utf-8",
     "coco": "application/json",
     "yolo": "text/plain; charset=utf-8",
+    "yolo-zip": "application/zip",
     "list": "text/plain; charset=utf-8",
 }
-SUFFIXES: dict[HandoverFormat, str] = {"csv": "csv", "coco": "json", "yolo": "txt", "list": "txt"}
+SUFFIXES: dict[HandoverFormat, str] = {"csv": "csv", "coco": "json", "yolo": "txt", "yolo-zip": "zip", "list": "txt"}
 ROWS_AT_ONCE = 500
+ZIP_BYTES = 1 << 18
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT: dict[str, Any] = {
@@ -57,6 +61,7 @@ _CONTENT: dict[str, Any] = {
         "schema": {"type": "object", "examples": [{"images": [], "annotations": [], "categories": []}]}
     },
     "text/plain": _BINARY,
+    "application/zip": _BINARY,
 }
 
 
@@ -80,8 +85,9 @@ async def export_samples(
     """Hand the samples, or those that a filter chooses, to another tool; the dataset need not have vectors.
 
     `csv` has sample_id, file_name, label, the stored columns, and tags separated by `/`. `coco` keeps the entries of a
-    registered COCO file; another dataset's labels become categories, without boxes. `yolo` has the path of an image in
-    each line, `list` the file name below the root.
+    registered COCO file; another dataset's labels become categories, without boxes. `yolo-zip` has the boxes of a COCO
+    file as YOLO takes them, with `data.yaml`. `yolo` has the path of an image in each line, `list` the file name below
+    the root.
     """
     dataset = await services.writer.ask(Datasets.get, dataset_id)
     if with_vectors:
@@ -102,13 +108,15 @@ async def _body(
     where: str | None,
     model: str | None,
 ) -> AsyncIterator[bytes]:
-    if format in ("yolo", "list"):
+    if format in ("yolo", "yolo-zip", "list"):
         await _require_listable(services, dataset, where, model)
     pages = await _pages(services, dataset.id, where, model)
     if format == "csv":
         return _csv(pages())
     if format == "coco":
         return await _coco(settings, dataset, pages)
+    if format == "yolo-zip":
+        return await _yolo(services, settings, dataset, pages)
     return _lines(pages(), (lambda name: _path(dataset.root, name)) if format == "yolo" else decode_name)
 
 
@@ -165,16 +173,66 @@ def _path(root: str, name: str) -> bytes:
 async def _coco(settings: Settings, dataset: Dataset, pages: Pages) -> AsyncIterator[bytes]:
     if dataset.format != "coco" or dataset.annotations is None:
         return _coco_of_labels(pages, dataset.name)
-    file = await asyncio.to_thread(check_annotations, dataset.annotations, Path(dataset.root), settings.dataset_roots)
+    file = await _coco_file(settings, dataset)
     chosen: set[str] = set()
     async for page in pages():
         chosen.update(export.table(page).column("sample_id").to_pylist())
-    return _from_thread(coco_subset.subset(Path(str(file)), frozenset(chosen), dataset.name))
+    return _from_thread(piece.encode() for piece in coco_subset.subset(file, frozenset(chosen), dataset.name))
 
 
-async def _from_thread(pieces: Iterator[str]) -> AsyncIterator[bytes]:
+async def _coco_file(settings: Settings, dataset: Dataset) -> Path:
+    """The COCO file of a dataset of that format."""
+    named = str(dataset.annotations)
+    return Path(str(await asyncio.to_thread(check_annotations, named, Path(dataset.root), settings.dataset_roots)))
+
+
+async def _yolo(services: Services, settings: Settings, dataset: Dataset, pages: Pages) -> AsyncIterator[bytes]:
+    """The archive; boxes are read before it begins, so that what is wrong with them is a refusal."""
+    if dataset.format != "coco" or dataset.annotations is None:
+        raise InvalidRequest(
+            "boxes come from a COCO file, and this dataset is none: its labels are of whole images; export list or csv"
+        )
+    file = await _coco_file(settings, dataset)
+    splits = await _splits(services, dataset.id)
+    chosen: dict[str, yolo.Chosen] = {}
+    async for page in pages():
+        names = export.table(page).select(["sample_id", "file_name"]).to_pydict()
+        pairs = zip(names["sample_id"], names["file_name"], strict=True)
+        chosen.update((sample_id, yolo.Chosen(name, splits.get(sample_id))) for sample_id, name in pairs)
+    boxes = await asyncio.to_thread(yolo.Boxes.read, file, chosen)
+    files = await asyncio.to_thread(yolo.files, chosen, boxes, dataset.root)
+    return _from_thread(_zipped(files))
+
+
+async def _splits(services: Services, dataset_id: str) -> dict[str, str]:
+    """The split of each sample that has one, by id."""
+    found: dict[str, str] = {}
+    after: int | None = -1
+    while after is not None:
+        page, after = await services.writer.ask(
+            Columns.values, dataset_id, "split", after=after, limit=EXPORT_PAGE_ROWS
+        )
+        rows = export.table(page).to_pydict()
+        found.update(zip(rows["sample_id"], map(str, rows["value"]), strict=True))
+    return found
+
+
+def _zipped(files: Iterator[tuple[str, str]]) -> Iterator[bytes]:
+    """The bytes of an archive of named texts, which is the same each time."""
+    drain = export.Drain()
+    with ZipFile(drain, "w") as archive:
+        for name, text in files:
+            entry = ZipInfo(name)
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, text, ZIP_DEFLATED)
+            if drain.waiting > ZIP_BYTES:
+                yield drain.take()
+    yield drain.take()
+
+
+async def _from_thread(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
     while batch := await asyncio.to_thread(lambda: list(islice(pieces, ROWS_AT_ONCE))):
-        yield "".join(batch).encode()
+        yield b"".join(batch)
 
 
 async def _coco_of_labels(pages: Pages, name: str) -> AsyncIterator[bytes]:

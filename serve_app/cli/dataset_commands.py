@@ -48,9 +48,16 @@ SUFFIX_OF_FORMAT: dict[ExportFormat, str] = {
     "csv": "csv",
     "coco": "json",
     "yolo": "txt",
+    "yolo-zip": "zip",
     "list": "txt",
 }
-FORMAT_OF_SUFFIX: dict[str, ExportFormat] = {".arrow": "arrow", ".csv": "csv", ".json": "coco", ".txt": "list"}
+FORMAT_OF_SUFFIX: dict[str, ExportFormat] = {
+    ".arrow": "arrow",
+    ".csv": "csv",
+    ".json": "coco",
+    ".txt": "list",
+    ".zip": "yolo-zip",
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -166,8 +173,9 @@ def export(
     """Write a dataset, or the images that a filter chooses, to a file for another tool.
 
     parquet and arrow hold vectors, map, columns and tags. csv holds columns and tags. coco keeps the entries of a COCO
-    file, and makes categories of the labels of other datasets. yolo has the path of an image in each line, list the
-    name below the dataset's folder. Only parquet, arrow and --vectors need vectors.
+    file, and makes categories of the labels of other datasets. yolo-zip has a COCO file's boxes as YOLO takes them,
+    with data.yaml. yolo has the path of an image in each line, list the name below the dataset's folder. Only parquet,
+    arrow and --vectors need vectors.
 
     For example:
 
@@ -175,6 +183,7 @@ def export(
         constellate export photos --out vectors.arrow
         constellate export photos --model siglip2-base --out words.parquet
         constellate export photos --format coco --where "tag = 'keep'" --out keep.json
+        constellate export photos --where "tag = 'keep'" --out keep.zip
         constellate export photos --format list --where "label = 'cat'" --out cats.txt
     """
     kind: ExportFormat = format or FORMAT_OF_SUFFIX.get(out.suffix if out else "", "parquet")

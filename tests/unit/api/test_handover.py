@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import zipfile
 
 import pytest
 
@@ -188,3 +189,94 @@ async def test_images_inside_files_have_no_paths(client, root):
     dataset = await register(client, root / "t.parquet", "t")
     assert "no paths" in (await export(client, dataset, "yolo", 422)).json()["detail"]
     assert rows_of(await export(client, dataset, "csv"))[0]["label"] == "a"
+
+
+SIZED = [{"id": n, "file_name": f"{n}.png", "width": 200, "height": 100} for n in range(3)]
+BOXES = [
+    {"id": 1, "image_id": 2, "category_id": 3, "bbox": [0, 0, 200, 100]},
+    {"id": 2, "image_id": 0, "category_id": 1, "bbox": [10.5, 20, 30, 40]},
+    {"id": 3, "image_id": 2, "category_id": 1, "bbox": [150, 80, 100, 40.25]},
+    {"id": 4, "image_id": 2, "category_id": 2, "bbox": [0, 0, 9, 9], "iscrowd": 1},
+    {"id": 5, "image_id": 2, "category_id": 2, "area": 7},
+    {"id": 6, "image_id": 2, "category_id": 2, "bbox": [500, 500, 9, 9]},
+]
+
+
+async def with_boxes(client, photos, images=SIZED, marks=BOXES, name="photos"):
+    (photos / f"{name}.json").write_text(coco(images, marks))
+    return await register(client, photos, name, format="coco", annotations=str(photos / f"{name}.json"))
+
+
+def unpacked(answer):
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.testzip() is None
+        return {entry.filename: archive.read(entry).decode() for entry in archive.infolist()}
+
+
+def in_pixels(text, width=200, height=100):
+    """The class and [x, y, width, height] of each line of labels, as COCO counts."""
+    rows = [list(map(float, line.split())) for line in text.splitlines()]
+    return [(int(c), [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]) for c, x, y, w, h in rows]
+
+
+async def test_boxes_of_a_coco_file_come_back_from_yolos_labels(client, photos, small_pages):
+    dataset = await with_boxes(client, photos)
+    answer = await export(client, dataset, "yolo-zip")
+    assert answer.headers["content-type"] == "application/zip"
+    assert 'filename="photos.zip"' in answer.headers["content-disposition"]
+    files = unpacked(answer)
+    assert in_pixels(files["labels/0.txt"]) == [(0, pytest.approx(BOXES[1]["bbox"], abs=1e-4))]
+    whole, cut = in_pixels(files["labels/2.txt"])
+    assert whole == (2, pytest.approx(BOXES[0]["bbox"], abs=1e-4))
+    assert cut == (0, pytest.approx([150, 80, 50, 20], abs=1e-4))
+    assert files["labels/1.txt"] == ""
+    assert files["train.txt"].splitlines() == ["./images/0.png", "./images/1.png", "./images/2.png"]
+    lines = files["data.yaml"].splitlines()
+    assert lines[-4:] == ["names:", '  0: "cat"', '  1: "dog"', '  2: "fox"']
+    assert f'ln -s "{photos}" images' in lines[0]
+    assert len(files) == 5
+    assert (await export(client, dataset, "yolo-zip")).content == answer.content
+
+
+async def test_a_filter_and_the_splits_hold_for_yolos_labels(client, photos):
+    dataset = await with_boxes(client, photos)
+    await put(client, dataset, b"sample_id,split\n0,train\n2,valid\n", CSV)
+    files = unpacked(await export(client, dataset, "yolo-zip", where="split IS NOT NULL"))
+    assert {name: files[name] for name in ("train.txt", "val.txt")} == {
+        **{"train.txt": "./images/0.png\n", "val.txt": "./images/2.png\n"},
+    }
+    assert {name for name in files if name.startswith("labels/")} == {"labels/0.txt", "labels/2.txt"}
+    assert files["data.yaml"].splitlines()[1:3] == ["train: train.txt", "val: val.txt"]
+
+
+async def test_images_that_lie_in_a_folder_images_keep_their_names(client, photos):
+    (photos / "images" / "train").mkdir(parents=True)
+    (photos / "0.png").rename(photos / "images" / "train" / "0.png")
+    dataset = await with_boxes(client, photos, [SIZED[0] | {"file_name": "images/train/0.png"}], BOXES[1:2])
+    files = unpacked(await export(client, dataset, "yolo-zip"))
+    assert files["train.txt"] == "./images/train/0.png\n"
+    assert "labels/train/0.txt" in files
+    assert f'ln -s "{photos}/images" images' in files["data.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("images", "marks", "says"),
+    [
+        (SIZED, BOXES[4:5], "no chosen image has a box"),
+        ([{"id": 0, "file_name": "0.png"}], BOXES[1:2], "no width and height of '0.png'"),
+        ([SIZED[0], SIZED[1] | {"file_name": "0.jpg"}], BOXES[1:2], "would share the labels"),
+        ([SIZED[0] | {"file_name": "a/images/0.png"}], BOXES[1:2], "inside its folders"),
+    ],
+    ids=["no boxes", "no sizes", "one stem twice", "a folder images further down"],
+)
+async def test_what_yolo_could_not_find_is_refused_with_the_reason(client, photos, images, marks, says):
+    for image in images:
+        (photos / image["file_name"]).parent.mkdir(parents=True, exist_ok=True)
+        (photos / image["file_name"]).touch()
+    dataset = await with_boxes(client, photos, images, marks)
+    assert says in (await export(client, dataset, "yolo-zip", 422)).json()["detail"]
+
+
+async def test_a_dataset_without_a_coco_file_has_no_boxes_for_yolo(client, dataset):
+    refused = (await export(client, dataset, "yolo-zip", 422)).json()["detail"]
+    assert "its labels are of whole images" in refused

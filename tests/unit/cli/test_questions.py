@@ -121,6 +121,12 @@ def test_export_hands_the_chosen_images_to_other_tools(run, tmp_path, options, n
     assert (tmp_path / name).read_text().startswith(begins)
 
 
+def test_an_archive_of_boxes_is_refused_where_there_are_none(run, tmp_path):
+    shown = run("export", "flowers", "--out", "x.zip")
+    assert (shown.exit_code, "its labels are of whole images" in shown.stderr) == (2, True)
+    assert not (tmp_path / "x.zip").exists()
+
+
 def test_a_mistake_in_a_filter_is_said(run):
     shown = run("diverse", "flowers", "--where", "labl = 'tulip'")
     assert shown.exit_code == 2
