@@ -1,6 +1,6 @@
 """The calls that ask what to act on: twins, leaks, wrong labels, clusters, outliers; each can be saved as a plan."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar, cast
 
@@ -116,10 +116,21 @@ class Findings:
         )
 
     def clusters(
-        self, dataset_id: str, *, min_size: int = 5, where: str | None = None, model: str | None = None
+        self,
+        dataset_id: str,
+        *,
+        min_size: int = 5,
+        phrases: Sequence[str] | None = None,
+        where: str | None = None,
+        model: str | None = None,
     ) -> ClustersInfo:
-        """Dense groups of samples, the largest first, and the number of samples in none (`noise`)."""
-        return cast(ClustersInfo, self._finding(dataset_id, "clusters", {"min_size": min_size}, where, model))
+        """Dense groups of samples, the largest first, and the number of samples in none (`noise`).
+
+        With two phrases or more, the `name` of each is the one that most of its samples fit best; raises `Refused`
+        (409) for a model that takes no text.
+        """
+        params = {"min_size": min_size, "phrases": phrases}
+        return cast(ClustersInfo, self._finding(dataset_id, "clusters", params, where, model))
 
     def put_clusters(
         self,
@@ -127,13 +138,13 @@ class Findings:
         *,
         column: str = "cluster",
         min_size: int = 5,
+        phrases: Sequence[str] | None = None,
         where: str | None = None,
         model: str | None = None,
     ) -> list[ClusterInfo]:
         """Put the number of each sample's cluster into a column, as a text: `cluster = '3'` is then a filter."""
-        answer = self._finding(
-            dataset_id, "clusters", {"column": column, "min_size": min_size}, where, model, method="POST"
-        )
+        params = {"column": column, "min_size": min_size, "phrases": phrases}
+        answer = self._finding(dataset_id, "clusters", params, where, model, method="POST")
         return cast(list[ClusterInfo], answer["items"])
 
     def save_plan(
@@ -151,7 +162,7 @@ class Findings:
         `params` are those of the finding's own call, such as `threshold` and `where`. The format follows from the name.
         """
         path = Path(target)
-        given = {name: str(value) for name, value in params.items() if value is not None}
+        given = {name: _text(value) for name, value in params.items() if value is not None}
         given["format"] = format or ("parquet" if path.suffix == ".parquet" else "csv")
         self._wire.download(f"/datasets/{dataset_id}/{finding}", path, given)
 
@@ -169,3 +180,7 @@ class Findings:
         given = {name: value for name, value in named.items() if value is not None}
         answer = self._request(method, f"/datasets/{dataset_id}/{finding}", params=given, timeout_s=LONG_ANSWER_S)
         return cast(dict[str, object], answer.json())
+
+
+def _text(value: object) -> str | list[str]:
+    return [str(one) for one in value] if isinstance(value, list | tuple) else str(value)

@@ -138,7 +138,10 @@ class MedoidInfo(TypedDict):
 
 
 class ClusterInfo(TypedDict):
-    """A dense group of samples; `label` is the most frequent one, and `share` how much of the cluster has it."""
+    """A dense group of samples; `label` is the most frequent one, and `share` how much of the cluster has it.
+
+    `name` is the phrase that most of its samples fit best, `name_share` how many do; None without phrases.
+    """
 
     cluster: int
     size: int
@@ -146,6 +149,7 @@ class ClusterInfo(TypedDict):
     name: str | None
     label: str | None
     share: float | None
+    name_share: float | None
 
 
 class ClustersInfo(TypedDict):

@@ -6,7 +6,7 @@ This module does not know the routes.
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,7 +81,7 @@ class Wire:
         method: str,
         path: str,
         *,
-        params: Mapping[str, str | float] | None = None,
+        params: Mapping[str, str | float | Sequence[str]] | None = None,
         body: Mapping[str, object] | None = None,
         files: Mapping[str, tuple[str, BinaryIO]] | None = None,
         content: BinaryIO | None = None,
@@ -109,7 +109,7 @@ class Wire:
         _refuse_errors(answer)
         return answer
 
-    def download(self, path: str, target: Path, params: Mapping[str, str]) -> None:
+    def download(self, path: str, target: Path, params: Mapping[str, str | Sequence[str]]) -> None:
         """Write an answer to a file; a failed call leaves no partial file. Raises `Unreachable`, `Refused`."""
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:

@@ -25,6 +25,16 @@ Balance = Annotated[
 ]
 
 
+PhraseChoice = Annotated[
+    list[Annotated[str, StringConstraints(pattern=r"[^\s\x00-\x1f]", max_length=200)]] | SkipJsonSchema[None],
+    Query(
+        min_length=2,
+        max_length=100,
+        description="words to name the clusters by, such as `phrases=cat&phrases=dog`; the set's model must take text",
+    ),
+]
+
+
 class KeptGroups(BaseModel):
     """Groups of near-duplicates with what to do: the first of each group is the one to keep."""
 

@@ -10,23 +10,35 @@ from starlette.responses import Response
 
 from serve_app.api import problems
 from serve_app.api.context import ServicesNow
-from serve_app.api.finding_schemas import ClusterColumn, ClusterList, ColumnName, LeakList, MislabeledList
+from serve_app.api.finding_schemas import (
+    ClusterColumn,
+    ClusterList,
+    ColumnName,
+    LeakList,
+    MislabeledList,
+    PhraseChoice,
+)
+from serve_app.api.labels import LabelOptions, phrase_vectors
 from serve_app.api.plans import FILES, Format, file_of, plan
 from serve_app.api.schemas import Limit, MinSize, SetModel, Threshold, Where
+from serve_app.api.search import model_of_set
 from serve_app.errors import (
     Conflict,
     DatasetNotFound,
     GraphNeeded,
     InvalidFilter,
     InvalidRequest,
+    ModelUnavailable,
     NoEmbeddings,
+    NoTextTower,
     Overloaded,
     Unavailable,
 )
 from serve_app.jobs import column_file
 from serve_app.search import clustering, label_doubts
-from serve_app.search.finding_records import Leak, Value
+from serve_app.search.finding_records import Clusters, Leak, Phrases, Value
 from serve_app.search.findings import Findings
+from serve_app.services import Services
 from serve_app.store.columns import Columns
 
 router = APIRouter(prefix="/datasets/{dataset_id}", tags=["search"])
@@ -79,49 +91,84 @@ async def find_mislabeled(
     return MislabeledList(method=label_doubts.METHOD, items=found)
 
 
-@router.get("/clusters", response_model=ClusterList, responses=FILES | _PROBLEMS)
+_NAMED = problems.documented(InvalidRequest, NoTextTower, ModelUnavailable, Unavailable)
+
+
+@router.get("/clusters", response_model=ClusterList, responses=FILES | _PROBLEMS | _NAMED)
 async def find_clusters(
     dataset_id: str,
     services: ServicesNow,
     min_size: MinSize = 5,
+    phrases: PhraseChoice = None,
     where: Where = None,
     model: SetModel = None,
     format: Format = "json",
 ) -> ClusterList | Response:
     """Find dense groups of samples, the largest first; `method` says how.
 
-    A file has the number of the cluster for each sample that belongs to one.
+    With `phrases`, each has the one that most of its samples fit best as its `name`, if the set's model has a text
+    tower. A file has the number of the cluster, and its name, for each sample that belongs to one.
     """
-    found = await services.searcher.ask(
-        Findings.clusters, dataset_id, min_size, where, model, with_members=format != "json"
-    )
+    found = await _clusters(services, dataset_id, min_size, phrases, where, model, with_members=format != "json")
     if found.members is not None:
         return await asyncio.to_thread(file_of, found.members, "clusters", format)
-    return ClusterList(method=clustering.METHOD, noise=found.noise, items=found.items)
+    return ClusterList(method=_method(phrases), noise=found.noise, items=found.items)
 
 
-@router.post("/clusters", responses=_PROBLEMS | problems.documented(InvalidRequest, Unavailable))
+@router.post("/clusters", responses=_PROBLEMS | _NAMED)
 async def put_clusters(
     dataset_id: str,
     services: ServicesNow,
     column: ColumnName = "cluster",
     min_size: MinSize = 5,
+    phrases: PhraseChoice = None,
     where: Where = None,
     model: SetModel = None,
 ) -> ClusterColumn:
     """Put the number of each sample's cluster into a column, which filters and colours can name: `cluster = '3'`.
 
-    The column replaces one of the name. Samples that belong to no cluster have no value.
+    The column replaces one of the name. Samples that belong to no cluster have no value. `phrases` name the clusters of
+    the answer alone.
     """
     column_file.require_free_name(column)
-    found = await services.searcher.ask(Findings.clusters, dataset_id, min_size, where, model, with_members=True)
+    found = await _clusters(services, dataset_id, min_size, phrases, where, model, with_members=True)
     if found.members is None or not len(found.members):
         await services.writer.ask(Columns.remove, dataset_id, column)
     else:
         numbers = found.members.column("cluster").cast(pa.string())
         table = pa.table({"sample_id": found.members.column("sample_id"), column: numbers})
         await services.writer.ask(Columns.put, dataset_id, (await asyncio.to_thread(column_file.of_table, table)).given)
-    return ClusterColumn(method=clustering.METHOD, noise=found.noise, items=found.items, column=column)
+    return ClusterColumn(method=_method(phrases), noise=found.noise, items=found.items, column=column)
+
+
+async def _clusters(
+    services: Services,
+    dataset_id: str,
+    min_size: int,
+    phrases: list[str] | None,
+    where: str | None,
+    model: str | None,
+    *,
+    with_members: bool,
+) -> Clusters:
+    """The clusters, named by phrases where there are some."""
+    names: Phrases | None = None
+    if phrases is not None:
+        words = list(dict.fromkeys(phrases))
+        if len(words) < 2:
+            raise InvalidRequest("a choice of names needs two phrases that differ")
+        model = await model_of_set(dataset_id, services, model)
+        vectors, space_key, notices = await phrase_vectors(services, model, LabelOptions(phrases=words))
+        if notices:
+            raise InvalidRequest(notices[0])
+        names = Phrases(words, vectors, space_key)
+    return await services.searcher.ask(
+        Findings.clusters, dataset_id, min_size, where, model, with_members=with_members, phrases=names
+    )
+
+
+def _method(phrases: list[str] | None) -> str:
+    return clustering.METHOD if phrases is None else f"{clustering.METHOD}; {clustering.NAMING}"
 
 
 def _leak_row(leak: Leak) -> dict[str, object]:

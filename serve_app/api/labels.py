@@ -97,7 +97,7 @@ async def label_by_phrases(
     for name in names:
         column_file.require_free_name(name)
     model = await model_of_set(dataset_id, services, model)
-    phrases, space_key, notices = await _phrase_vectors(services, model, options)
+    phrases, space_key, notices = await phrase_vectors(services, model, options)
     ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where, model)
     if not len(ids):
         raise InvalidRequest("the filter chooses no image that has a vector")
@@ -114,8 +114,12 @@ async def label_by_phrases(
     )
 
 
-async def _phrase_vectors(services: Services, model: str, options: LabelOptions) -> tuple[VectorArray, str, list[str]]:
-    """(P, D) vectors of the P phrases, of length one, their space, and a notice for each phrase that was cut."""
+async def phrase_vectors(services: Services, model: str, options: LabelOptions) -> tuple[VectorArray, str, list[str]]:
+    """(P, D) vectors of the P phrases, of length one, their space, and a notice for each phrase that was cut.
+
+    Raises:
+        NoTextTower: the model takes no text.
+    """
     texts = [template.replace("{}", phrase) for phrase in options.phrases for template in options.templates]
     embedded = joined(
         [

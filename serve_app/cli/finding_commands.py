@@ -162,6 +162,10 @@ def clusters(
         str | None,
         typer.Option(metavar="NAME", help="Put the clusters' numbers into a column of this name.", show_default=False),
     ] = None,
+    phrase: Annotated[
+        list[str] | None,
+        typer.Option(metavar="WORDS", help="A name to choose from, twice or more.", show_default=False),
+    ] = None,
     where: Where = None,
     model: Model = None,
     out: Out = None,
@@ -170,29 +174,36 @@ def clusters(
     """List dense groups of images, the largest first, with the image in the middle of each.
 
     With --column, `NAME = '3'` is then a filter for every command and for the page. A file of --out has one row for
-    each image that belongs to a cluster. Of a large dataset, a graph of each image's neighbours is made first.
+    each image that belongs to a cluster. With --phrase, the name of a cluster is the phrase that most of its images fit
+    best, which needs vectors of a model that takes text, such as siglip2-base. Of a large dataset, a graph of each
+    image's neighbours is made first.
 
     For example:
 
         constellate clusters photos --min-size 20
         constellate clusters photos --column cluster
+        constellate clusters photos --model siglip2-base --phrase "a cat" --phrase "a dog" --phrase "a street"
     """
     if column is not None and out is not None:
         raise UsageError("choose --column or --out")
 
     def ask(client: Constellate, of: str) -> list[Any]:
         if column is not None:
-            return list(client.put_clusters(of, column=column, min_size=min_size, where=where, model=model))
-        answer = client.clusters(of, min_size=min_size, where=where, model=model)
+            return list(client.put_clusters(of, column=column, **params))
+        answer = client.clusters(of, **params)
         if answer["noise"]:
             aside().print(f"{counted(answer['noise'])} in no cluster", markup=False)
         return list(answer["items"])
 
-    params: dict[str, Any] = {"min_size": min_size, "where": where, "model": model}
+    params: dict[str, Any] = {"min_size": min_size, "phrases": phrase or None, "where": where, "model": model}
     found = _found(settings, dataset, "clusters", ask, out, params, as_json=json)
     if found is not None:
-        rows = ((i["cluster"], i["size"], i["label"], i["share"], i["medoid"]["file_name"]) for i in found)
-        print_table(["cluster", "images", "label", "share", "medoid"], rows)
+        named = ["name", "name_share"] if phrase else []
+        rows = (
+            (i["cluster"], i["size"], *(i[key] for key in named), i["label"], i["share"], i["medoid"]["file_name"])
+            for i in found
+        )
+        print_table(["cluster", "images", *named, "label", "share", "medoid"], rows)
 
 
 def outliers(

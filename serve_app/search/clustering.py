@@ -22,6 +22,11 @@ METHOD = (
     "that they have in common (Jarvis & Patrick 1973)"
 )
 
+NAMING = (
+    "a name is the phrase that most images of the cluster fit best, of those given, by cosine in the space of the "
+    "model's text tower (zero-shot, as CLIP: Radford et al. 2021)"
+)
+
 NEIGHBOURS = 15
 CORE_NEIGHBOURS = 3
 MIN_ROWS = 3

@@ -6,6 +6,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from serve_app.records import VectorArray
+
 Keep = Literal["largest", "oldest", "first"]
 """What of near-duplicates is kept: the one of most pixels, the oldest file, or the first name."""
 Value = str | float | bool | datetime
@@ -86,7 +88,8 @@ class Medoid:
 class Cluster:
     """A dense group of samples; clusters are numbered from 0, the largest first.
 
-    `label` is the most frequent label, and `share` how much of the cluster has it. `name` is for a name in words.
+    `label` is the most frequent label, and `share` how much of the cluster has it. `name` is the phrase that most of
+    its samples fit best, and `name_share` how many of them do; both are None where no phrases were given.
     """
 
     cluster: int
@@ -95,13 +98,24 @@ class Cluster:
     name: str | None
     label: str | None
     share: float | None
+    name_share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """Names to choose from: words with their (P, D) vectors, of length one, of the same space."""
+
+    words: list[str]
+    vectors: VectorArray
+    space_key: str
 
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
     """The clusters of a set, and the number of samples that belong to none.
 
-    `members`, where they were asked for, has sample_id, file_name, label and cluster of the others.
+    `members`, where they were asked for, has sample_id, file_name, label and cluster of the others, and name where
+    phrases were given.
     """
 
     items: list[Cluster]

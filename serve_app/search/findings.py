@@ -22,6 +22,7 @@ from serve_app.search.finding_records import (
     Leaks,
     Medoid,
     Mislabeled,
+    Phrases,
     Value,
     Valued,
 )
@@ -31,6 +32,7 @@ from serve_app.search.neighbours import Neighbours
 from serve_app.search.pairs import OnStep, nearest
 from serve_app.search.part import Part
 from serve_app.search.set_values import Values
+from serve_app.search.similarity import best_of
 
 
 class Findings(Neighbours):
@@ -132,16 +134,37 @@ class Findings(Neighbours):
         model: str | None = None,
         *,
         with_members: bool = False,
+        phrases: Phrases | None = None,
     ) -> Clusters:
         """Dense groups, the largest first; a medoid is the sample closest to the mean of its cluster.
 
-        With members, the answer has a row for each sample that belongs to a cluster.
+        With members, the answer has a row for each sample that belongs to a cluster. With phrases, a cluster is named
+        by the one that most of its samples fit best.
+
+        Raises:
+            Conflict: the phrases are of another space than the vectors.
         """
-        part = await self._sets.part(dataset_id, where, model)
+        if phrases is None:
+            part = await self._sets.part(dataset_id, where, model)
+        else:
+            part = await self._part_in(phrases.space_key, dataset_id, where, model)
         numbers = await self._clusters(dataset_id, part, min_size)
         items = await asyncio.to_thread(_described, part, numbers)
-        members = await asyncio.to_thread(_members, part, numbers) if with_members else None
+        if phrases is not None:
+            items = await self._in_words(part, numbers, items, phrases)
+        members = await asyncio.to_thread(_members, part, numbers, items) if with_members else None
         return Clusters(items, int((numbers < 0).sum()), members)
+
+    async def _in_words(
+        self, part: Part, numbers: NDArray[np.int32], items: list[Cluster], phrases: Phrases
+    ) -> list[Cluster]:
+        """The clusters with the phrases that most of their samples fit best."""
+        fits, _ = await self._long(lambda on_step: best_of(part.of.matrix, phrases.vectors, part.rows, on_step))
+        best, counts = clustering.majorities(numbers, fits.astype(np.int32), len(items))
+        return [
+            replace(item, name=phrases.words[best[n]], name_share=float(counts[n] / item.size))
+            for n, item in enumerate(items)
+        ]
 
     async def _clusters(self, dataset_id: str, part: Part, min_size: int) -> NDArray[np.int32]:
         """(n,) numbers of clusters, -1 for none."""
@@ -183,12 +206,15 @@ def _described(part: Part, numbers: NDArray[np.int32]) -> list[Cluster]:
     ]
 
 
-def _members(part: Part, numbers: NDArray[np.int32]) -> pa.Table:
-    """sample_id, file_name, label and cluster of the samples that belong to one."""
+def _members(part: Part, numbers: NDArray[np.int32], items: list[Cluster]) -> pa.Table:
+    """sample_id, file_name, label and cluster of the samples that belong to one, and its name where clusters have."""
     places = np.flatnonzero(numbers >= 0)
     rows = pa.array(part.rows_at(places))
     table = part.of.rows.select(["sample_id", "file_name", "label"]).take(rows)
-    return table.append_column("cluster", pa.array(numbers[places])).combine_chunks()
+    table = table.append_column("cluster", pa.array(numbers[places])).combine_chunks()
+    if not items or items[0].name is None:
+        return table
+    return table.append_column("name", pa.array([item.name for item in items]).take(pa.array(numbers[places])))
 
 
 def _named(

@@ -16,6 +16,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.jobs.graph_job import graph_job
 from serve_app.search.searcher import LocalSearcher
 from serve_app.search.set_files import SetFiles
+from serve_app.services import Embedded
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 from tests.live_service import InProcess
@@ -300,3 +301,45 @@ async def test_the_oldest_file_is_kept_where_files_have_ages(client, plant, root
     refused = await client.get(f"/datasets/{dataset.id}/duplicates", params={"keep": "oldest"})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert "behind a URL" in refused.json()["detail"]
+
+
+PETS = {"a photo of a cat.": 0, "a photo of a dog.": 1, "a photo of a house.": 2}
+
+
+@pytest.fixture
+def worded(services, monkeypatch):
+    """A text tower for which a sentence about pets lies on the axis of its cluster; returns the model's card."""
+    vectors = np.eye(3, DIMENSION, dtype=np.float32)
+
+    async def embed_texts(model, texts):
+        return Embedded(services.embedder.model.card, [vectors[PETS[text]] for text in texts])
+
+    monkeypatch.setattr(services.embedder, "embed_texts", embed_texts)
+
+
+async def test_clusters_are_named_by_the_phrase_that_most_of_their_images_fit_best(client, plant, worded):
+    groups = blobs(20, 2, spread=0.02)
+    images = {f"x/{n}.png": (v, (8, 8)) for n, v in enumerate(np.concatenate([groups[0], groups[1][:15]]))}
+    path = await plant(images)
+    phrases = ["dog", "house", "cat"]
+    answer = await found(client, f"{path}/clusters", min_size=10, phrases=phrases)
+    named = [(i["size"], i["name"], i["name_share"], i["label"]) for i in answer["items"]]
+    assert named == [(20, "cat", 1.0, "x"), (15, "dog", 1.0, "x")]
+    assert "zero-shot" in answer["method"]
+    rows = await client.get(f"{path}/clusters", params={"min_size": 10, "phrases": phrases, "format": "csv"})
+    table = csv.read_csv(pa.py_buffer(rows.content))
+    assert table.column_names == ["sample_id", "file_name", "label", "cluster", "name"]
+    assert set(zip(*table.select(["cluster", "name"]).to_pydict().values(), strict=True)) == {(0, "cat"), (1, "dog")}
+    put = await client.post(f"{path}/clusters", params={"min_size": 10, "phrases": phrases})
+    assert put.json()["items"] == answer["items"]
+    plain = await found(client, f"{path}/clusters", min_size=10)
+    assert {(i["name"], i["name_share"]) for i in plain["items"]} == {(None, None)}
+
+
+async def test_names_of_clusters_need_two_phrases_and_a_text_tower(client, plant, services, worded, monkeypatch):
+    path = await plant({f"{n}.png": (v, (8, 8)) for n, v in enumerate(at(0, 5, 90, 140))})
+    for phrases in (["cat"], ["cat", "cat"], ["cat", " "]):
+        assert (await client.get(f"{path}/clusters", params={"phrases": phrases})).status_code == 422, phrases
+    monkeypatch.undo()
+    refused = await client.get(f"{path}/clusters", params={"phrases": ["cat", "dog"]})
+    assert (refused.status_code, refused.json()["code"]) == (409, "no_text_tower")
