@@ -154,7 +154,7 @@ def last_state(states: Iterable[Progress], on_progress: OnProgress | None = None
 
 
 def open_folder(
-    client: Routes, root: str, name: str | None, wait: Wait, watch: Watch
+    client: Routes, root: str, name: str | None, wait: Wait, watch: Watch, notify_url: str | None = None
 ) -> tuple[DatasetInfo, Progress | None]:
     """Register or rescan the dataset of a folder, file or URL; return it, and of a rescan job the last state.
 
@@ -164,6 +164,7 @@ def open_folder(
         name: the dataset's name, by default the folder's.
         wait: returns when a job is over; it is called if a running job forbids the listing.
         watch: consumes the states of the listing.
+        notify_url: is told when the listing ends.
 
     Raises:
         JobFailed: the folder could not be listed.
@@ -172,17 +173,17 @@ def open_folder(
     known = [d for d in client.datasets() if is_of(d, root) and name in (None, d["name"])]
     if known:
         dataset_id = known[0]["id"]
-        started = after_running_jobs(client, lambda: client.start_rescan(dataset_id), wait)
+        started = after_running_jobs(client, lambda: client.start_rescan(dataset_id, notify_url=notify_url), wait)
         end = _end_of(client, started, "rescan", watch)
         return client.dataset(dataset_id), end
     try:
-        started = client.start_register(name or name_of(root), root)
+        started = client.start_register(name or name_of(root), root, notify_url=notify_url)
     except Refused as refused:
         job_id = refused.problem.get("job_id")
         if not job_id:
             raise
         wait(client.job(str(job_id)))  # an interrupted program began it
-        return open_folder(client, root, name, wait, watch)
+        return open_folder(client, root, name, wait, watch, notify_url)
     _end_of(client, started, "register", watch)
     return client.dataset(started.dataset_id), None
 

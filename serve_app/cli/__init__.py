@@ -17,6 +17,7 @@ from serve_app.cli import (
     embed_command,
     finding_commands,
     service_commands,
+    set_commands,
 )
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app = typer.Typer(
 service_commands.add_to(app)
 embed_command.add_to(app)
 dataset_commands.add_to(app)
+set_commands.add_to(app)
 finding_commands.add_to(app)
 column_commands.add_to(app)
 bulk_command.add_to(app)

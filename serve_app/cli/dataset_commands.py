@@ -26,8 +26,10 @@ Where = Annotated[
 ]
 
 
-def _as_the_service_knows_it(model: str) -> str:
-    """A model's name; the folder of a checkpoint becomes absolute."""
+def known_model(model: str | None) -> str | None:
+    """A model's name as the service knows it: the folder of a checkpoint becomes absolute. None stays."""
+    if model is None:
+        return None
     folder, pooling = re.fullmatch(r"(.*?)(\?pooling=.*)?", model, re.DOTALL).groups("")  # type: ignore[union-attr]
     is_folder = os.sep in folder and os.path.isdir(os.path.expanduser(folder))
     return f"{Path(folder).expanduser().resolve()}{pooling}" if is_folder else model
@@ -38,7 +40,16 @@ Model = Annotated[
     typer.Option(
         help="Ask the vectors of this model.",
         show_default="the model of the vectors made last",
-        callback=lambda model: None if model is None else _as_the_service_knows_it(model),
+        callback=known_model,
+    ),
+]
+
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Tell this URL, below DATASET_ROOTS, when a job ends (NOTIFY_KEY signs).",
+        show_default=False,
     ),
 ]
 
@@ -205,6 +216,7 @@ def import_vectors(
     model_name: Annotated[
         str | None, typer.Option(help="What made the vectors.", show_default="what the file says")
     ] = None,
+    notify: Notify = None,
 ) -> None:
     """Make the vectors and the map of a file a dataset's; those of the same model are replaced.
 
@@ -220,7 +232,7 @@ def import_vectors(
         raise UsageError(f"no such file: {file}")
     with connect(settings) as client:
         found = find_dataset(client, dataset)
-        job_id = client.import_vectors(found["id"], file, space_key=space_key, model_name=model_name)
+        job_id = client.import_vectors(found["id"], file, space_key=space_key, model_name=model_name, notify_url=notify)
         last = watch(follow(client, found["id"], job_id, "import"), console(), "Importing")
         summarize_skips(list(client.skipped(found["id"])), console(), "row")
     if last.status != "complete":

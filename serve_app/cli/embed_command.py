@@ -1,6 +1,7 @@
 """`constellate embed PATH` does everything for one folder, and starts a service if none runs."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,16 @@ from constellate import Constellate, NothingThere
 from constellate.client import wait_for_vectors
 from constellate.dataset_sources import absolute, is_there, name_of, root_of
 from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
-from serve_app.cli.dataset_commands import file_stem, writable
+from serve_app.cli.dataset_commands import Notify, file_stem, writable
 from serve_app.cli.embedding import ListingInterrupted, Pipeline, open_dataset, shown
 from serve_app.cli.output import console, counted
-from serve_app.cli.service import LocalService, connect, interruptible
+from serve_app.cli.service import POLL_S, LocalService, connect, interruptible
 from serve_app.config import Settings
 from serve_app.errors import UnknownModel
 from serve_app.urls import is_url, split_roots
+
+NOTICE_S = 12.0
+"""Longer than a receiver of webhooks may be silent."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,6 +49,7 @@ def embed(
         bool, typer.Option("--redraw", help="Lay the whole map out anew. Otherwise images that are on it stay there.")
     ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave a service started for this running.")] = False,
+    notify: Notify = None,
 ) -> None:
     """Embed a folder of images, compute its 2D map, and write both to a Parquet file.
 
@@ -53,6 +58,8 @@ def embed(
 
     After Ctrl-C, a service that was already running goes on with the job. A service that this command has
     started is stopped; if you repeat the command, it continues from there.
+
+    With --notify, the URL gets a signed POST at the end of each job: listing, vectors, map.
 
     For example:
 
@@ -66,7 +73,9 @@ def embed(
     target = writable(out or Path(f"{file_stem(name or name_of(root))}.parquet"))
     with interruptible(), _service(settings, root, model, keep=keep) as (client, is_temporary):
         try:
-            _run(client, root, name, model, target, redraw=redraw)
+            last_job = _run(client, root, name, model, target, redraw=redraw, notify_url=notify)
+            if notify is not None and is_temporary:
+                _await_notice(client, last_job)
         except KeyboardInterrupt as interrupt:
             job_id = str(interrupt) if isinstance(interrupt, ListingInterrupted) else None
             stop = f"Detached: the service goes on. `constellate cancel {job_id or name or root}` stops the job."
@@ -114,9 +123,19 @@ def _absolute(model: str) -> str:
         return model  # the service may know this name; if not, it refuses it
 
 
-def _run(client: Constellate, root: str, name: str | None, model: str | None, target: Path, *, redraw: bool) -> None:
-    dataset = open_dataset(client, console(), root, name)
-    pipeline = Pipeline(client, console(), dataset)
+def _run(
+    client: Constellate,
+    root: str,
+    name: str | None,
+    model: str | None,
+    target: Path,
+    *,
+    redraw: bool,
+    notify_url: str | None,
+) -> str:
+    """Do all of it, and return the id of the last job."""
+    dataset = open_dataset(client, console(), root, name, notify_url)
+    pipeline = Pipeline(client, console(), dataset, notify_url)
     if dataset["format"] == "bulk":
         if model is not None:
             raise UsageError(f"{root} has the vectors that `constellate bulk` wrote; leave --model out")
@@ -125,11 +144,22 @@ def _run(client: Constellate, root: str, name: str | None, model: str | None, ta
     else:
         made_with = None
         embedded = pipeline.generate(model_name=model)
-    pipeline.reduce(redraw=redraw, model=made_with)
+    last_job = str(pipeline.reduce(redraw=redraw, model=made_with).job_id)
     client.export(dataset["id"], target, model=made_with)
     made = client.embeddings(dataset["id"], model=made_with)
     n_embedded = made["embedding_count"] if embedded is None else embedded.processed - embedded.skipped
     _say(f"{counted(n_embedded)} embedded with {made['model_name']}: {target}")
+    return last_job
+
+
+def _await_notice(client: Constellate, job_id: str) -> None:
+    """Give a service that ends with this command the time of a first try to tell of the last job."""
+    deadline = time.monotonic() + NOTICE_S
+    while client.job(job_id).get("notified") == "pending":
+        if time.monotonic() > deadline:
+            _say("The URL of --notify was not reached yet; the next service of this data directory tries again.")
+            return
+        time.sleep(POLL_S)
 
 
 def _goes_on(listing_id: str | None) -> str:

@@ -40,6 +40,7 @@ class Pipeline:
     client: Constellate
     console: Console
     dataset: DatasetInfo
+    notify_url: str | None = None
 
     def generate(self, *, model_name: str | None = None, force: bool = False) -> Progress:
         """Generate vectors, print which images were skipped, and return the job's last state.
@@ -50,14 +51,20 @@ class Pipeline:
         """
         try:
             return self._run(
-                "embed", lambda: self.client.generate(self.dataset["id"], model_name=model_name, force=force)
+                "embed",
+                lambda: self.client.generate(
+                    self.dataset["id"], model_name=model_name, force=force, notify_url=self.notify_url
+                ),
             )
         finally:
             summarize_skips(list(self.client.skipped(self.dataset["id"])), self.console)
 
     def reduce(self, *, redraw: bool = False, model: str | None = None) -> Progress:
         """Compute the 2D map, or place new images on it, and return the job's last state. Raises `JobFailed`."""
-        return self._run("reduce", lambda: self.client.reduce(self.dataset["id"], redraw=redraw, model=model))
+        return self._run(
+            "reduce",
+            lambda: self.client.reduce(self.dataset["id"], redraw=redraw, notify_url=self.notify_url, model=model),
+        )
 
     def _run(self, kind: JobKind, start: Callable[[], str]) -> Progress:
         try:
@@ -72,15 +79,21 @@ class Pipeline:
         return watch(states, self.console, TITLES[kind])
 
 
-def open_dataset(client: Constellate, console: Console, root: str, name: str | None) -> DatasetInfo:
+def open_dataset(
+    client: Constellate, console: Console, root: str, name: str | None, notify_url: str | None = None
+) -> DatasetInfo:
     """The dataset of a folder, file or URL; it is registered on first use and rescanned afterwards.
+
+    `notify_url` is told when its files are listed.
 
     Raises:
         UsageError: the name belongs to a dataset of another folder.
         ListingInterrupted: Ctrl-C came while the files were listed.
     """
     try:
-        dataset, rescanned = open_folder(client, root, name, waiting_for_jobs(client, console), _listing(console))
+        dataset, rescanned = open_folder(
+            client, root, name, waiting_for_jobs(client, console), _listing(console), notify_url
+        )
     except Refused as refused:
         if refused.status == 409 and "dataset_id" in refused.problem:
             taken = name or name_of(root)

@@ -4,7 +4,7 @@ import json
 
 import pyarrow.parquet as pq
 
-from serve_app.cli.dataset_commands import _as_the_service_knows_it
+from serve_app.cli.dataset_commands import known_model
 
 
 def test_commands_ask_the_vectors_of_the_model_that_is_named(run, service, flowers, tmp_path):
@@ -41,6 +41,25 @@ def test_commands_ask_the_vectors_of_the_model_that_is_named(run, service, flowe
 def test_the_folder_of_a_checkpoint_becomes_absolute_and_a_name_stays(tmp_path, monkeypatch):
     (tmp_path / "models" / "tiny").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert _as_the_service_knows_it("models/tiny?pooling=mean") == f"{tmp_path}/models/tiny?pooling=mean"
+    assert known_model("models/tiny?pooling=mean") == f"{tmp_path}/models/tiny?pooling=mean"
     for name in ("siglip2-base", "tiny", "gone/tiny", "a model of mine", "x?pooling=mean"):
-        assert _as_the_service_knows_it(name) == name
+        assert known_model(name) == name
+
+
+def test_one_set_is_listed_and_deleted_and_the_others_stay(run, service, flowers):
+    assert run("embed", flowers).exit_code == 0
+    assert run("import", "flowers", "flowers.parquet", "--model-name", "mine", "--space-key", "mine/1").exit_code == 0
+    assert [line.split("\t") for line in run("sets", "flowers").stdout.splitlines()] == [
+        ["model", "vectors", "map"],
+        ["mine", "4", "yes"],
+        ["dinov2-base", "4", "yes"],
+    ]
+    assert [made["model_name"] for made in json.loads(run("sets", "flowers", "--json").stdout)] == [
+        "mine",
+        "dinov2-base",
+    ]
+    assert "say which set" in run("delete", "flowers").stderr
+    assert run("delete", "flowers", "--model", "dinov2-base").stdout == "Deleted 4 vectors of dinov2-base.\n"
+    assert [row.split("\t")[0] for row in run("sets", "flowers").stdout.splitlines()[1:]] == ["mine"]
+    refused = run("delete", "flowers", "--model", "dinov2-base")
+    assert (refused.exit_code, "dinov2-base" in refused.stderr) == (2, True)
