@@ -7,7 +7,7 @@ and does not resume dropped streams.
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, Self, cast
 from urllib.parse import quote
 
@@ -17,22 +17,20 @@ from constellate.findings import Findings, Found, Labelled
 from constellate.records import (
     ColumnInfo,
     DatasetInfo,
-    EmbeddingsInfo,
     JobInfo,
     JobKind,
     NeighbourInfo,
-    PointInfo,
     Progress,
     SampleInfo,
-    SkipInfo,
     Started,
 )
-from constellate.wire import LONG_ANSWER_S, Wire
+from constellate.vectors import Vectors
+from constellate.wire import LONG_ANSWER_S, Wire, given
 
 ExportFormat = Literal["parquet", "arrow", "csv", "coco", "yolo", "yolo-zip", "list"]
 
 
-class Routes(Findings):
+class Routes(Vectors, Findings):
     """Calls of the HTTP API; each raises `Unreachable` or `Refused`.
 
     `model` names one of a dataset's sets of vectors, as `embeddings` lists them; without it the set made last is meant.
@@ -100,7 +98,7 @@ class Routes(Findings):
 
         Raises `Refused` (409) with `dataset_id` if the name is taken, and with `job_id` while it is being registered.
         """
-        body = {"name": name, "root": str(root), "format": "auto", **_given(notify_url=notify_url)}
+        body = {"name": name, "root": str(root), "format": "auto", **given(notify_url=notify_url)}
         answer = self._request("POST", "/datasets", body=body, headers=_ASYNC, timeout_s=LONG_ANSWER_S)
         found = answer.json()
         return _begun(answer) or Started(str(found.get("id")), None)
@@ -108,7 +106,7 @@ class Routes(Findings):
     def start_rescan(self, dataset_id: str, *, notify_url: str | None = None) -> Started:
         """Start listing the dataset's files again. Raises `Refused` (409, with `job_id`) while a job runs."""
         path = f"/datasets/{dataset_id}/rescan"
-        body = _given(notify_url=notify_url)
+        body = given(notify_url=notify_url)
         answer = self._request("POST", path, body=body or None, headers=_ASYNC, timeout_s=LONG_ANSWER_S)
         return _begun(answer) or Started(dataset_id, None)
 
@@ -127,7 +125,7 @@ class Routes(Findings):
     def samples(self, dataset_id: str, *, where: str | None = None, model: str | None = None) -> Iterator[SampleInfo]:
         """The dataset's images in listing order, or those that a filter chooses (`label = 'cat' AND width > 500`)."""
         return cast(
-            Iterator[SampleInfo], self._pages(f"/datasets/{dataset_id}/samples", _given(where=where, model=model))
+            Iterator[SampleInfo], self._wire.pages(f"/datasets/{dataset_id}/samples", given(where=where, model=model))
         )
 
     def columns(self, dataset_id: str) -> list[ColumnInfo]:
@@ -167,7 +165,7 @@ class Routes(Findings):
             body["templates"] = list(templates)
         path = f"/datasets/{dataset_id}/labels"
         answer = self._request(
-            "POST", path, params=_given(where=where, model=model), body=body, timeout_s=LONG_ANSWER_S
+            "POST", path, params=given(where=where, model=model), body=body, timeout_s=LONG_ANSWER_S
         ).json()
         return Labelled({found["phrase"]: found["count"] for found in answer["phrases"]}, answer.get("notices", []))
 
@@ -187,81 +185,6 @@ class Routes(Findings):
         answer = self._request("GET", f"/datasets/{dataset_id}/tags").json()
         return {entry["value"]: entry["count"] for entry in answer}
 
-    def generate(
-        self, dataset_id: str, *, model_name: str | None = None, force: bool = False, notify_url: str | None = None
-    ) -> str:
-        """Start embedding and return the job's id; `notify_url` is told when it ends.
-
-        Raises `Refused` (409, with `job_id`) while a job runs.
-        """
-        body = {"force": force, **_given(model_name=model_name, notify_url=notify_url)}
-        return self._started(f"/datasets/{dataset_id}/embeddings/generate", body)
-
-    def reduce(
-        self, dataset_id: str, *, redraw: bool = False, notify_url: str | None = None, model: str | None = None
-    ) -> str:
-        """Start the 2D map and return the job's id; `notify_url` is told when it ends.
-
-        Images that the last map has stay where they are, unless `redraw` lays out all of them anew.
-        Raises `Refused` (409, with `job_id`) while a job runs.
-        """
-        body = {"redraw": redraw, **_given(notify_url=notify_url)}
-        return self._started(f"/datasets/{dataset_id}/embeddings/reduce", body, model)
-
-    def graph(self, dataset_id: str, *, k: int = 15, notify_url: str | None = None, model: str | None = None) -> str:
-        """Start finding `k` neighbours of every vector, which questions about large sets need; returns the job's id.
-
-        `notify_url` is told when the job ends.
-        """
-        return self._started(f"/datasets/{dataset_id}/graph", {"k": k, **_given(notify_url=notify_url)}, model)
-
-    def import_vectors(
-        self,
-        dataset_id: str,
-        file: str | Path,
-        *,
-        space_key: str | None = None,
-        model_name: str | None = None,
-        notify_url: str | None = None,
-    ) -> str:
-        """Send vectors made elsewhere, as Parquet or Arrow, and return the job's id.
-
-        `space_key` and `model_name` may be left out if the file states them, as exports do. Raises `Refused` (422) if
-        the file is not usable, and (409, with `job_id`) while a job runs.
-        """
-        with Path(file).open("rb") as stream:
-            answer = self._request(
-                "POST",
-                f"/datasets/{dataset_id}/embeddings/import",
-                params=_given(space_key=space_key, model_name=model_name, notify_url=notify_url),
-                content=stream,
-                timeout_s=LONG_ANSWER_S,
-            )
-        return str(answer.json()["job_id"])
-
-    def cancel(self, dataset_id: str) -> None:
-        """Cancel the dataset's running job. Raises `Refused` (409) if no job runs."""
-        self._request("POST", f"/datasets/{dataset_id}/embeddings/cancel")
-
-    def embeddings(self, dataset_id: str, *, model: str | None = None) -> EmbeddingsInfo:
-        """The state of a set of vectors and its map, and the list of the dataset's sets."""
-        path = f"/datasets/{dataset_id}/embeddings/status"
-        return cast(EmbeddingsInfo, self._request("GET", path, params=_given(model=model)).json())
-
-    def delete_embeddings(self, dataset_id: str, model: str) -> None:
-        """Delete a dataset's set of a model with its map. Raises `Refused`: 404 where there is none, 409 in a job."""
-        self._request("DELETE", f"/datasets/{dataset_id}/embeddings", params={"model": model})
-
-    def skipped(self, dataset_id: str) -> Iterator[SkipInfo]:
-        """The images or rows that the last embed or import job skipped."""
-        return cast(Iterator[SkipInfo], self._pages(f"/datasets/{dataset_id}/embeddings/skipped"))
-
-    def coordinates(self, dataset_id: str, *, where: str | None = None, model: str | None = None) -> list[PointInfo]:
-        """The points of the map, or those that a filter chooses; there are none before the first reduction."""
-        path = f"/datasets/{dataset_id}/embeddings/coordinates"
-        answer = self._request("GET", path, params=_given(where=where, model=model), timeout_s=LONG_ANSWER_S)
-        return cast(list[PointInfo], answer.json())
-
     def jobs(self, *, limit: int = 100) -> list[JobInfo]:
         """At most `limit` jobs, newest first."""
         return cast(list[JobInfo], self._request("GET", "/jobs", params={"limit": limit}).json())
@@ -279,7 +202,7 @@ class Routes(Findings):
     ) -> list[NeighbourInfo]:
         """The samples most similar to a sample of the dataset, best first; only those that a filter chooses."""
         path = f"/datasets/{dataset_id}/similarity/{quote(sample_id)}"
-        answer = self._request("GET", path, params={"limit": limit, **_given(where=where, model=model)})
+        answer = self._request("GET", path, params={"limit": limit, **given(where=where, model=model)})
         return cast(list[NeighbourInfo], answer.json()["items"])
 
     def search(
@@ -301,7 +224,7 @@ class Routes(Findings):
         if (image is None) == (text is None):
             raise ValueError("search by an image or by a text")
         path = f"/datasets/{dataset_id}/search"
-        params: dict[str, str | float] = {"limit": limit, **_given(where=where, model=model)}
+        params: dict[str, str | float] = {"limit": limit, **given(where=where, model=model)}
         if image is None:
             found = self._request("POST", path, params=params, body={"text": text}).json()
             return Found(found["items"], notices=found.get("notices", []))
@@ -325,7 +248,7 @@ class Routes(Findings):
         entries of the COCO file or labels as categories, "yolo-zip" the boxes of a COCO file as YOLO takes them,
         "yolo" a path in each line, "list" a name below the root.
         """
-        params = {"format": str(format), **_given(where=where, model=model)}
+        params = {"format": str(format), **given(where=where, model=model)}
         if with_vectors and format not in ("parquet", "arrow"):  # these always have them
             params["with_vectors"] = "true"
         part = "embeddings/export" if format in ("parquet", "arrow") else "export"
@@ -348,24 +271,11 @@ class Routes(Findings):
             if event.event == "progress":
                 yield Progress.of(json.loads(event.data), event_id=event.id)
 
-    def _started(self, path: str, body: Mapping[str, object], model: str | None = None) -> str:
-        return str(self._request("POST", path, params=_given(model=model), body=body).json()["job_id"])
-
     def _tag(self, method: str, dataset_id: str, tag: str, choice: Mapping[str, object]) -> int:
         path = f"/datasets/{dataset_id}/tags/{quote(tag, safe='')}"
         params = {"model": str(choice["model"])} if "model" in choice else {}
         body = {name: value for name, value in choice.items() if name != "model"}
         return int(self._request(method, path, params=params, body=body, timeout_s=LONG_ANSWER_S).json()["changed"])
-
-    def _pages(self, path: str, fixed: Mapping[str, str] = MappingProxyType({})) -> Iterator[dict[str, Any]]:
-        """The items of all pages of a listing."""
-        params: dict[str, str | float] = {**fixed}
-        while True:
-            page = self._request("GET", path, params=params).json()
-            yield from page["items"]
-            if not page.get("next_cursor"):
-                return
-            params = {**fixed, "cursor": page["next_cursor"]}
 
 
 _ASYNC = {"Prefer": "respond-async"}
@@ -377,7 +287,3 @@ def _begun(answer: httpx.Response) -> Started | None:
         return None
     started = answer.json()
     return Started(str(started["dataset_id"]), str(started["job_id"]))
-
-
-def _given(**params: str | None) -> dict[str, str]:
-    return {name: value for name, value in params.items() if value is not None}

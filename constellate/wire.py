@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import httpx
@@ -109,6 +110,16 @@ class Wire:
         _refuse_errors(answer)
         return answer
 
+    def pages(self, path: str, fixed: Mapping[str, str] = MappingProxyType({})) -> Iterator[dict[str, Any]]:
+        """The items of all pages of a listing."""
+        params: dict[str, str | float] = {**fixed}
+        while True:
+            page = self.request("GET", path, params=params).json()
+            yield from page["items"]
+            if not page.get("next_cursor"):
+                return
+            params = {**fixed, "cursor": page["next_cursor"]}
+
     def download(self, path: str, target: Path, params: Mapping[str, str | Sequence[str]]) -> None:
         """Write an answer to a file; a failed call leaves no partial file. Raises `Unreachable`, `Refused`."""
         unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
@@ -188,3 +199,8 @@ def _is_ours(answer: httpx.Response) -> bool:
     except ValueError:
         return False
     return isinstance(body, dict) and body.get("service") == "constellate"
+
+
+def given(**params: str | None) -> dict[str, str]:
+    """The parameters that are not None."""
+    return {name: value for name, value in params.items() if value is not None}
