@@ -110,6 +110,7 @@ class ValuedInfo(TypedDict):
     sample_id: str
     file_name: str
     value: str | float | bool
+    label: str | None
 
 
 class LeakInfo(ValuedInfo):
@@ -131,10 +132,11 @@ class MislabeledInfo(TypedDict):
 
 
 class MedoidInfo(TypedDict):
-    """The sample in the middle of a cluster."""
+    """The sample in the middle of a cluster, with its own label."""
 
     sample_id: str
     file_name: str
+    label: str | None
 
 
 class ClusterInfo(TypedDict):

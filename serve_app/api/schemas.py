@@ -69,11 +69,11 @@ RECORDS = (
     ),
     Neighbour("rose/b.png", "rose/b.png", "rose", score=0.93),
     Twin("rose/b.png", "rose/b.png", "rose", 0.991, "drop", "0.991 like rose/a.png, which has more pixels"),
-    Valued("rose/b.png", "rose/b.png", "test"),
-    Leak(SAMPLE_ID, SAMPLE_ID, "train", Valued("rose/b.png", "rose/b.png", "test"), 0.991, exact=False),
+    Valued("rose/b.png", "rose/b.png", "test", "rose"),
+    Leak(SAMPLE_ID, SAMPLE_ID, "train", Valued("rose/b.png", "rose/b.png", "test", "rose"), 0.991, False, "rose"),
     Mislabeled("tulip/c.png", "tulip/c.png", "tulip", "rose", 0.62),
-    Medoid(SAMPLE_ID, SAMPLE_ID),
-    Cluster(0, 3, Medoid(SAMPLE_ID, SAMPLE_ID), None, "rose", 0.67),
+    Medoid(SAMPLE_ID, SAMPLE_ID, "rose"),
+    Cluster(0, 3, Medoid(SAMPLE_ID, SAMPLE_ID, "rose"), None, "rose", 0.67),
     ValueCount("rose", 2),
     ColumnInfo(
         "label", "text", False, "listing", 5, 2, [ValueCount("tulip", 3), ValueCount("rose", 2)], min=None, max=None

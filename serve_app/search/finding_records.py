@@ -43,6 +43,7 @@ class Valued:
     sample_id: str
     file_name: str
     value: Value
+    label: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Leak:
     twin: Valued
     score: float
     exact: bool
+    label: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +80,11 @@ class Mislabeled:
 
 @dataclass(frozen=True, slots=True)
 class Medoid:
-    """The sample in the middle of a cluster."""
+    """The sample in the middle of a cluster, with its own label."""
 
     sample_id: str
     file_name: str
+    label: str | None
 
 
 @dataclass(frozen=True, slots=True)

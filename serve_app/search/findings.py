@@ -85,7 +85,7 @@ class Findings(Neighbours):
                 found = twins.across(part.matrix(on_step), codes, threshold, contents, on_step=on_step)
             ends = [_named(part, places, values.distinct, codes) for places in (found.rows, found.twins)]
             items = [
-                Leak(one.sample_id, one.file_name, one.value, twin, float(score), bool(is_exact))
+                Leak(one.sample_id, one.file_name, one.value, twin, float(score), bool(is_exact), one.label)
                 for one, twin, score, is_exact in zip(*ends, found.scores, found.is_exact, strict=True)
             ]
             return Leaks(items, incomplete)
@@ -197,7 +197,7 @@ def _described(part: Part, numbers: NDArray[np.int32]) -> list[Cluster]:
         Cluster(
             cluster=number,
             size=int(sizes[number]),
-            medoid=Medoid(medoid.sample_id, medoid.file_name),
+            medoid=Medoid(medoid.sample_id, medoid.file_name, medoid.label),
             name=None,
             label=str(labels.distinct[best[number]]) if counts[number] else None,
             share=float(counts[number] / sizes[number]) if counts[number] else None,
@@ -222,6 +222,6 @@ def _named(
 ) -> Iterable[Valued]:
     found = part.neighbours(places, np.zeros(len(places)))
     return [
-        Valued(sample.sample_id, sample.file_name, distinct[code])
+        Valued(sample.sample_id, sample.file_name, distinct[code], sample.label)
         for sample, code in zip(found, codes[places], strict=True)
     ]

@@ -15,6 +15,7 @@
  * @property {string} threshold that the queue is asked for, empty for the usual one
  * @property {string} keep which image of a group is kept, empty for the usual one
  * @property {string} column that leaks are looked for across, empty for the usual one
+ * @property {string} phrases that clusters are named by, between commas, empty for none
  */
 
 /** @returns {Place} */
@@ -23,8 +24,8 @@ export function placed() {
   const one = (/** @type {string} */ name) => searchParams.get(name) ?? "";
   const where = searchParams.getAll("where");
   const [dataset, colour, image, words] = ["dataset", "colour", "image", "words"].map(one);
-  const [finding, item, threshold, keep, column] = ["finding", "item", "threshold", "keep", "column"].map(one);
-  return { dataset, where, colour, image, words, finding, item, threshold, keep, column };
+  const [finding, item, threshold, keep, column, phrases] = ["finding", "item", "threshold", "keep", "column", "phrases"].map(one);
+  return { dataset, where, colour, image, words, finding, item, threshold, keep, column, phrases };
 }
 
 /**

@@ -1,5 +1,5 @@
 /**
- * The service's HTTP API. Answers are JSON as docs/api.md says; errors are `Problem`s with the server's own words.
+ * The service's HTTP API but for questions about vectors. Answers are JSON as docs/api.md says.
  * @module
  */
 
@@ -21,115 +21,10 @@
  *   skipped: number, total: number, message: string}} Job
  */
 
-import { ofChosenSet } from "./sets.js";
 import { tableFromIPC } from "./vendor/arrow.js";
+import { dataset, filtered, get, post, Problem, request } from "./wire.js";
 
-const KEY = "constellate.key";
 const ARROW = "application/vnd.apache.arrow.stream";
-
-/** The page may be served below a path of a proxy. */
-const base = new URL(".", document.baseURI);
-
-/** An answer that is not a success; `message` is the server's `detail`. */
-export class Problem extends Error {
-  /**
-   * @param {string} message
-   * @param {number} status 0 when the service gave no answer
-   * @param {Record<string, unknown>} [body]
-   */
-  constructor(message, status, body = {}) {
-    super(message);
-    this.status = status;
-    this.body = body;
-  }
-}
-
-/** @type {(refused: boolean) => Promise<string>} */
-let askKey = () => Promise.reject(new Problem("The service wants an API key.", 401));
-/** @type {Promise<void> | null} */
-let asking = null;
-
-/**
- * @param {(refused: boolean) => Promise<string>} ask called on 401; `refused` when a key was given and is wrong
- */
-export function onKeyWanted(ask) {
-  askKey = ask;
-}
-
-/** @returns {boolean} whether requests carry a key; then images cannot be plain URLs */
-export const hasKey = () => sessionStorage.getItem(KEY) !== null;
-
-/**
- * @param {string} path below the page, already encoded
- * @returns {string}
- */
-export const urlOf = (path) => new URL(ofChosenSet(path), base).href;
-
-/**
- * Request with the key, asking for one on 401.
- * @param {string} path
- * @param {RequestInit} [init]
- * @returns {Promise<Response>} a successful one
- */
-export async function request(path, init = {}) {
-  const key = sessionStorage.getItem(KEY);
-  const headers = new Headers(init.headers);
-  if (key !== null) headers.set("Authorization", `Bearer ${key}`);
-  const response = await fetch(urlOf(path), { ...init, headers }).catch((error) => {
-    if (error.name === "AbortError") throw error;
-    throw new Problem("The service does not answer. Is it still running?", 0);
-  });
-  if (response.status === 401) {
-    await newKey(key);
-    return request(path, init);
-  }
-  if (!response.ok) throw await problemOf(response);
-  return response;
-}
-
-/**
- * One dialog for all requests that fail together.
- * @param {string | null} failed
- */
-async function newKey(failed) {
-  if (sessionStorage.getItem(KEY) !== failed) return;
-  asking ??= askKey(failed !== null)
-    .then((key) => sessionStorage.setItem(KEY, key))
-    .finally(() => {
-      asking = null;
-    });
-  await asking;
-}
-
-/** @param {Response} response */
-async function problemOf(response) {
-  const body = await response.json().catch(() => ({}));
-  return new Problem(String(body.detail ?? `The service answered ${response.status}.`), response.status, body);
-}
-
-/**
- * @param {string} path
- * @param {AbortSignal} [signal]
- */
-const get = async (path, signal) => (await request(path, { signal })).json();
-
-/**
- * @param {string} path
- * @param {unknown} [body]
- */
-async function post(path, body) {
-  const init = body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } };
-  return (await request(path, { method: "POST", ...init })).json();
-}
-
-/**
- * @param {string} where a filter, empty for none
- * @returns {string} as a further part of a query
- */
-const filtered = (where) => (where ? `&where=${encodeURIComponent(where)}` : "");
-
-/** @param {string} id */
-const dataset = (id) => `datasets/${encodeURIComponent(id)}`;
 
 /** @returns {Promise<Dataset[]>} */
 export const listDatasets = () => get("datasets");
@@ -327,9 +222,12 @@ export const coordinates = (id, signal) =>
 
 /**
  * @param {string} id
+ * @param {string} format "parquet" has the vectors; the others are of the samples
  * @param {string} where
+ * @returns {string} path of a file
  */
-export const parquetPath = (id, where) => `${dataset(id)}/embeddings/export?format=parquet${filtered(where)}`;
+export const exportPath = (id, format, where) =>
+  `${dataset(id)}/${format === "parquet" ? "embeddings/export" : "export"}?format=${format}${filtered(where)}`;
 
 /**
  * @param {string} id
@@ -344,90 +242,3 @@ export const imagePath = (id, sampleId) => `${dataset(id)}/samples/${encodeURICo
  */
 export const thumbnailPath = (id, sampleId, sizePx) =>
   `${dataset(id)}/samples/${encodeURIComponent(sampleId)}/thumbnail?size=${sizePx}`;
-
-/**
- * @param {string} id
- * @param {string} sampleId
- * @param {number} limit
- * @param {string} where
- * @param {AbortSignal} [signal]
- * @returns {Promise<{items: Item[]}>}
- */
-export const similar = (id, sampleId, limit, where, signal) =>
-  get(`${dataset(id)}/similarity/${encodeURIComponent(sampleId)}?limit=${limit}${filtered(where)}`, signal);
-
-/**
- * @param {string} id
- * @param {File} file
- * @param {number} limit
- * @param {string} where
- * @returns {Promise<{items: Item[]}>}
- */
-export async function searchByImage(id, file, limit, where) {
-  const body = new FormData();
-  body.append("file", file);
-  return (await request(`${dataset(id)}/search?limit=${limit}${filtered(where)}`, { method: "POST", body })).json();
-}
-
-/**
- * @param {string} id
- * @param {string} text
- * @param {number} limit
- * @param {string} where
- * @param {AbortSignal} [signal]
- * @returns {Promise<{items: Item[], notices: string[]}>}
- */
-export async function searchByText(id, text, limit, where, signal) {
-  const init = { method: "POST", body: JSON.stringify({ text }), headers: { "Content-Type": "application/json" }, signal };
-  return (await request(`${dataset(id)}/search?limit=${limit}${filtered(where)}`, init)).json();
-}
-
-/**
- * @param {string} id
- * @param {number} threshold
- * @param {string} where
- * @param {AbortSignal} [signal]
- * @returns {Promise<{threshold: number, groups: Item[][], incomplete?: number}>}
- */
-export const duplicates = (id, threshold, where, signal) => get(`${dataset(id)}/duplicates?threshold=${threshold}${filtered(where)}`, signal);
-
-/**
- * @param {string} id
- * @param {number} limit
- * @param {string} where
- * @param {AbortSignal} [signal]
- * @returns {Promise<{items: Item[]}>}
- */
-export const outliers = (id, limit, where, signal) => get(`${dataset(id)}/outliers?limit=${limit}${filtered(where)}`, signal);
-
-/**
- * @param {string} id
- * @param {number} n
- * @param {string} where
- * @param {AbortSignal} [signal]
- * @returns {Promise<{items: Item[]}>}
- */
-export const diverse = (id, n, where, signal) => get(`${dataset(id)}/diverse?n=${n}${filtered(where)}`, signal);
-
-/**
- * @param {string} id
- * @param {string} name of the finding
- * @param {Record<string, string>} options
- * @param {string} where
- */
-export const findingsPath = (id, name, options, where) => `${dataset(id)}/${name}?${new URLSearchParams({ ...options, ...(where && { where }) })}`;
-
-/**
- * @param {string} path of `findingsPath`
- * @param {AbortSignal} signal
- * @returns {Promise<any>}
- */
-export const findings = (path, signal) => get(path, signal);
-
-/**
- * Put the number of each sample's cluster into the column `cluster`.
- * @param {string} id
- * @param {string} where
- * @returns {Promise<unknown>}
- */
-export const putClusters = (id, where) => post(`${dataset(id)}/clusters?column=cluster${filtered(where)}`);

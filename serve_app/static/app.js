@@ -6,7 +6,7 @@
 import { place, placed } from "./address.js";
 import * as api from "./api.js";
 import { Datasets } from "./datasets.js";
-import { byId, el } from "./dom.js";
+import { byId } from "./dom.js";
 import { pause } from "./events.js";
 import { acceptDrops, Find } from "./find.js";
 import { Findings } from "./findings.js";
@@ -14,37 +14,27 @@ import { askForKey } from "./key.js";
 import { onKeys, showKeys } from "./keys.js";
 import { Legend } from "./legend.js";
 import { Lens } from "./lens.js";
+import { Making } from "./making.js";
 import { Panel } from "./panel.js";
 import { Points } from "./points.js";
 import { namesClusters } from "./queues.js";
 import { chooseSet, SetChoice } from "./sets.js";
 import { Stage } from "./stage.js";
 import { isDark, onThemeChange, toggleTheme } from "./theme.js";
-import { Watch } from "./watch.js";
-import { duration, plural } from "./words.js";
-import { Work } from "./work.js";
-
-/** @typedef {import("./watch.js").Progress} Progress */
-/** @typedef {import("./watch.js").Kind} Kind */
-
-/** The embed job this tab started: when it is complete the map is made without asking. */
-const STARTED = "constellate.started";
+import { onKeyWanted } from "./wire.js";
+import { plural } from "./words.js";
 
 class App {
   constructor() {
-    api.onKeyWanted(askForKey);
+    onKeyWanted(askForKey);
     /** @type {api.Status | null} */
     this._status = null;
-    /** @type {Progress | null} */
-    this._ended = null;
     /** The image that the address names, and whether it was opened. */
     this._wanted = "";
     this._isResumed = false;
     /** @type {Points | null} the newest map of the set, also while it is being redrawn */
     this._map = null;
     this._loading = new AbortController();
-    /** @type {Promise<unknown>} */
-    this._starting = Promise.resolve();
     this.stage = new Stage({
       onOpen: (item) => this.panel.open(item),
       onLasso: (items, corners) => this._lasso(items, corners),
@@ -65,7 +55,7 @@ class App {
     };
     this.panel = new Panel(byId("panel"), onPanel, where);
     const onFindings = {
-      onOpen: (/** @type {api.Item} */ item) => this.panel.open(this.stage.labelled(item)),
+      onOpen: (/** @type {api.Item} */ item) => this.panel.open(item),
       onFilter: (/** @type {string} */ expression) => this._keepCluster(expression),
       onTagged: () => this.lens.readColumns(),
       onClusters: (/** @type {api.Item[]} */ medoids) => this.stage.prefer(medoids),
@@ -75,20 +65,13 @@ class App {
       onHidden: (slots) => this.stage.map?.hide(slots),
       onEmphasis: (slot) => this.stage.map?.emphasise(slot),
     });
-    this.work = new Work(byId("work"), {
-      onEmbed: (model) => this._embed(model),
-      onReduce: (layout) => this._try(() => api.reduce(this._id, { ...layout, redraw: this._status?.has_reduction ?? false })),
-      onCancel: () => this._try(() => api.cancel(this._id)),
-      onSkipped: () => this._skipped(),
+    this.making = new Making(this.stage, {
+      onNews: () => this._news(),
+      onBack: () => void this._refresh(),
+      onTell: (elements) => this.panel.tell(elements),
     });
     this.find = new Find(byId("find"), this.panel, where);
     this.sets = new SetChoice(() => this._chooseSet());
-    this.watch = new Watch({
-      onProgress: (kind, state) => this._progress(kind, state),
-      onEnd: (kind, state, isNews) => this._end(kind, state, isNews),
-      onAway: (retryMs) => this._service(`The service does not answer. Trying again in ${duration(retryMs / 1000)}.`),
-      onBack: () => this._back(),
-    });
     this.datasets = new Datasets((dataset) => this._choose(dataset));
     acceptDrops(byId("drop"), (file) => this._drop(file));
     byId("theme-toggle").addEventListener("click", toggleTheme);
@@ -143,7 +126,6 @@ class App {
   /** @param {api.Dataset | null} dataset */
   _choose(dataset) {
     this._status = null;
-    this._ended = null;
     this._map = null;
     this._wanted = placed().dataset === dataset?.id ? placed().image : "";
     this._isResumed = false;
@@ -151,11 +133,9 @@ class App {
     place({ dataset: dataset?.id ?? "" });
     this.panel.reset(dataset?.id ?? "");
     this.findings.choose(dataset?.id ?? "");
-    this.work.complain("");
-    this.work.show(null, null);
+    this.making.choose(dataset);
     this.find.enable(dataset, false);
     this._show(null);
-    this.watch.start(dataset?.id ?? null);
     if (dataset) this._refresh();
     else
       this.stage.say({
@@ -185,7 +165,7 @@ class App {
         return void this._refresh();
       }
       this._status = status;
-      this.work.show(status, this._ended);
+      this.making.show(status);
       this.find.enable(this.datasets.current, status.has_embeddings);
       const points = status.has_reduction ? await Points.read(await api.coordinates(id, signal)) : null;
       if (signal.aborted) return;
@@ -193,7 +173,7 @@ class App {
       this._map = points ?? this._map;
       this._show(points);
       if (points?.count) this.stage.say(null);
-      else this._sayWhatIsMissing(status);
+      else this.making.sayWhatIsMissing(status);
     } catch (error) {
       if (!signal.aborted) this.stage.say({ title: "The map could not be read", text: /** @type {Error} */ (error).message, action: "Try again", onAction: () => this._refresh() });
     }
@@ -232,6 +212,7 @@ class App {
    * @param {Uint8Array | null} passing
    */
   _filter(where, passing) {
+    if (where.includes("inside(") && this._status?.model_name) chooseSet(this._status.model_name); // whose map the region is of
     this.stage.filter(where, passing);
     this.findings.refresh();
     this.lens.bar.complain("");
@@ -243,84 +224,11 @@ class App {
     this.legend.show(colouring);
   }
 
-  /** @param {api.Status} status */
-  _sayWhatIsMissing(status) {
-    if (!this.datasets.current?.sample_count) {
-      this.stage.say({ title: "This dataset has no images", text: "Put some into its folder and press Rescan." });
-    } else if (!status.has_embeddings) {
-      const failed = this._ended?.status === "error" ? `The last attempt failed: ${this._ended.message}` : "";
-      this.stage.say({
-        title: "No vectors yet",
-        text: failed || "The map, search and near-duplicates need a vector of each image.",
-        action: failed ? "Try again" : "Compute vectors",
-        onAction: () => this._embed(""),
-      });
-    } else {
-      this.stage.say({
-        title: "No map yet",
-        text: "The vectors are there; laying them out in two dimensions takes seconds to minutes.",
-        action: "Make the map",
-        onAction: () => this._try(() => api.reduce(this._id, this.work.layout())),
-      });
-    }
-  }
-
-  /** @param {string} model empty for that of the set that is shown, or the service's default where there is none */
-  _embed(model) {
-    return this._try(() => {
-      const name = model || (this._status?.has_embeddings && this._status.model_name);
-      const started = api.generate(this._id, name ? { model_name: name } : {});
-      this._starting = started.then(({ job_id }) => sessionStorage.setItem(STARTED, job_id)).catch(() => undefined);
-      return started;
-    });
-  }
-
-  /**
-   * Do something with the jobs, say what the service says against it, and look at once.
-   * @param {() => Promise<unknown>} action
-   */
-  async _try(action) {
-    this.work.complain("");
-    try {
-      await action();
-    } catch (error) {
-      this.work.show(this._status, this._ended);
-      this.work.complain(/** @type {Error} */ (error).message);
-    }
-    this.watch.nudge();
-  }
-
-  /**
-   * @param {Kind} kind
-   * @param {Progress} state
-   */
-  _progress(kind, state) {
-    this.work.progress(kind, state);
-    if (this.stage.points?.count) return;
-    if (kind === "embed") this.stage.say({ title: "Computing vectors…", text: "The map appears when they are done. You may close this page: the job goes on." });
-    else this.stage.say({ title: "Making the map…", text: "Similar images are being moved together." });
-  }
-
-  /**
-   * @param {Kind} kind
-   * @param {Progress} state
-   * @param {boolean} isNews
-   */
-  async _end(kind, state, isNews) {
-    if (kind === "embed") this._ended = state;
-    await this._starting; // a short job may end before the answer to the request that began it
-    const isOurs = state.job_id !== null && sessionStorage.getItem(STARTED) === state.job_id;
-    if (isOurs) sessionStorage.removeItem(STARTED);
-    if (isOurs && kind === "embed" && state.status === "complete") chooseSet(""); // the set that this job has made
-    if (isOurs && state.status === "complete") await this._try(() => api.reduce(this._id, this.work.layout()));
-    if (!isNews && !isOurs) {
-      if (this._status) this.work.show(this._status, this._ended);
-      return;
-    }
+  /** There may be other vectors or another map. */
+  async _news() {
     const before = this._vectors;
     await this._refresh();
     if (this._vectors !== before) this.findings.choose(this._id);
-    if (kind === "reduce" && state.status === "error") this.work.complain(`The map could not be made: ${state.message}`);
   }
 
   /**
@@ -339,31 +247,10 @@ class App {
     });
   }
 
-  async _skipped() {
-    try {
-      const { items } = await api.skipped(this._id);
-      const row = (/** @type {api.Skip} */ skip) =>
-        el("li", {}, el("strong", { class: "breaks" }, skip.file_name), el("span", { class: "note breaks" }, skip.detail || skip.reason));
-      this.panel.tell([el("h2", { tabindex: "-1" }, `${plural(items.length, "image")} skipped`), el("ul", { class: "skips" }, ...items.map(row))]);
-    } catch (error) {
-      this.work.complain(/** @type {Error} */ (error).message);
-    }
-  }
-
   /** @param {File} file */
   _drop(file) {
     if (this._status?.has_embeddings) this.find.byImage(file);
-    else this.work.complain("Compute the vectors first: search compares with them.");
-  }
-
-  /** @param {string} message empty when all is well */
-  _service(message) {
-    byId("service").textContent = message;
-  }
-
-  _back() {
-    this._service("");
-    if (this.datasets.current && !this._status) this._refresh();
+    else this.making.complain("Compute the vectors first: search compares with them.");
   }
 
   _recolour() {

@@ -3,12 +3,13 @@
  * @module
  */
 
-import { imagePath, request, urlOf, hasKey } from "./api.js";
+import { imagePath } from "./api.js";
 import { copy } from "./clipboard.js";
 import { sayingButton } from "./collection.js";
 import { el } from "./dom.js";
 import { shortName } from "./grid.js";
 import { thumbnail } from "./images.js";
+import { hasKey, request, urlOf } from "./wire.js";
 
 const IMAGE_PX = 512;
 

@@ -3,7 +3,8 @@
  * @module
  */
 
-import { Problem, request } from "./api.js";
+import { Problem, request } from "./wire.js";
+
 
 /** The service pings every 30 s: a stream silent for three pings is dead. */
 const SILENCE_MS = 90_000;

@@ -3,10 +3,10 @@
  * @module
  */
 
-import * as api from "./api.js";
 import { el, fill } from "./dom.js";
 import { shortName, tile } from "./grid.js";
 import { thumbnail } from "./images.js";
+import * as questions from "./questions.js";
 import { plural } from "./words.js";
 
 const MOST_SIDES = 12;
@@ -69,7 +69,7 @@ export class Evidence {
    * @param {Item} item
    */
   async _neighbours(root, item) {
-    const { items } = await api.similar(this._datasetId, item.sample_id, NEIGHBOURS, this._where()).catch(() => ({ items: /** @type {Item[]} */ ([]) }));
+    const { items } = await questions.similar(this._datasetId, item.sample_id, NEIGHBOURS, this._where()).catch(() => ({ items: /** @type {Item[]} */ ([]) }));
     const tiles = items.map((one) => {
       const shown = tile(this._datasetId, one, { onOpen: this._onOpen, onHover: () => {} });
       shown.append(el("span", { class: "note one-line" }, one.label ?? ""));

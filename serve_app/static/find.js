@@ -4,10 +4,10 @@
  */
 
 import { place, placed } from "./address.js";
-import * as api from "./api.js";
-import { save } from "./clipboard.js";
 import { byId, el, fill } from "./dom.js";
 import { withGraph } from "./graph.js";
+import { Handover } from "./handover.js";
+import * as questions from "./questions.js";
 import { plural } from "./words.js";
 
 const SEARCH_RESULTS = 60;
@@ -36,9 +36,8 @@ export class Find {
       question("Outliers", "what does not fit", () => this._outliers()),
       question("Diverse sample", "covers it all", () => this._diverse()),
     ];
-    this._download = el("button", { class: "button quiet wide", type: "button", onclick: () => this._export() }, "Download vectors (Parquet)");
-    this._problem = el("p", { class: "problem", role: "alert" });
-    fill(root, ...this._buttons, this._download, this._problem);
+    this._handover = new Handover(where);
+    fill(root, ...this._buttons, ...this._handover.elements);
     this._file.addEventListener("change", () => {
       const [file] = this._file.files ?? [];
       if (file) this.byImage(file);
@@ -61,7 +60,8 @@ export class Find {
     if (dataset?.id !== this._dataset?.id) this._words.value = placed().words;
     this._dataset = dataset;
     const search = /** @type {HTMLButtonElement} */ (byId("search-open"));
-    for (const button of [...this._buttons, this._download, search, this._words]) button.disabled = !hasVectors;
+    this._handover.enable(dataset, hasVectors);
+    for (const button of [...this._buttons, search, this._words]) button.disabled = !hasVectors;
   }
 
   /** Ask again for the words of the address, which a colleague has sent. */
@@ -76,7 +76,7 @@ export class Find {
     place({ words });
     if (!dataset || !words) return;
     this._panel.find(`“${words}”`, async (signal) => {
-      const { items, notices } = await api.searchByText(dataset.id, words, SEARCH_RESULTS, this._where(), signal);
+      const { items, notices } = await questions.searchByText(dataset.id, words, SEARCH_RESULTS, this._where(), signal);
       return {
         title: `“${words}”`,
         note: ["Best first; the number is the cosine similarity.", ...notices].join(" "),
@@ -95,7 +95,7 @@ export class Find {
     preview.addEventListener("load", () => URL.revokeObjectURL(preview.src), { once: true });
     preview.addEventListener("error", () => preview.remove(), { once: true });
     this._ask(`Like ${file.name}`, async () => {
-      const { items } = await api.searchByImage(dataset.id, file, SEARCH_RESULTS, this._where());
+      const { items } = await questions.searchByImage(dataset.id, file, SEARCH_RESULTS, this._where());
       return {
         title: `Like ${file.name}`,
         note: "Best first; the number is the cosine similarity.",
@@ -112,7 +112,7 @@ export class Find {
     const controls = this._slider();
     /** @type {Parameters<Panel["find"]>[1]} */
     const find = async (signal, say) => {
-      const ask = () => api.duplicates(dataset.id, this._threshold, this._where(), signal);
+      const ask = () => questions.duplicates(dataset.id, this._threshold, this._where(), signal);
       const { groups, incomplete } = await withGraph(dataset.id, ask, signal, say);
       const items = groups.flatMap((group, i) => group.map((item) => ({ ...item, group: i + 1 })));
       return {
@@ -152,7 +152,7 @@ export class Find {
   _outliers() {
     const dataset = /** @type {Dataset} */ (this._dataset);
     this._ask("Outliers", async (signal, say) => {
-      const ask = () => api.outliers(dataset.id, OUTLIERS, this._where(), signal);
+      const ask = () => questions.outliers(dataset.id, OUTLIERS, this._where(), signal);
       const { items } = await withGraph(dataset.id, ask, signal, say);
       return {
         title: "Outliers",
@@ -167,7 +167,7 @@ export class Find {
   _diverse() {
     const dataset = /** @type {Dataset} */ (this._dataset);
     this._ask("Diverse sample", async (signal) => {
-      const { items } = await api.diverse(dataset.id, DIVERSE, this._where(), signal);
+      const { items } = await questions.diverse(dataset.id, DIVERSE, this._where(), signal);
       return {
         title: "Diverse sample",
         note: "Chosen so that every image is near one of them: a start for labelling, in this order.",
@@ -176,22 +176,6 @@ export class Find {
         empty: "There are no images to choose from.",
       };
     });
-  }
-
-  /** A plain link downloads as a stream; with a key the file passes through the page. */
-  async _export() {
-    const dataset = /** @type {Dataset} */ (this._dataset);
-    const path = api.parquetPath(dataset.id, this._where());
-    this._problem.textContent = "";
-    if (!api.hasKey()) {
-      el("a", { href: api.urlOf(path), download: `${dataset.name}.parquet` }).click();
-      return;
-    }
-    try {
-      save(await (await api.request(path)).blob(), `${dataset.name}.parquet`);
-    } catch (error) {
-      this._problem.textContent = /** @type {Error} */ (error).message;
-    }
   }
 }
 

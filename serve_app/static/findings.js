@@ -4,15 +4,17 @@
  */
 
 import { place, placed } from "./address.js";
-import * as api from "./api.js";
 import { save } from "./clipboard.js";
 import { compare } from "./compare.js";
+import { literal } from "./completion.js";
 import { el, fill } from "./dom.js";
 import { Evidence } from "./evidence.js";
 import { withGraph } from "./graph.js";
-import { control, optionsAt, unusual } from "./options.js";
+import { control, optionsAt, parameters, unusual } from "./options.js";
+import * as questions from "./questions.js";
 import { namesClusters, QUEUES } from "./queues.js";
 import { Tagging } from "./tagging.js";
+import { request } from "./wire.js";
 import { count } from "./words.js";
 
 /** @typedef {import("./api.js").Item} Item */
@@ -89,7 +91,7 @@ export class Findings {
 
   /** Another view is shown: the address does not name a queue any more. */
   leave() {
-    place({ finding: "", item: "", threshold: "", keep: "", column: "" });
+    place({ finding: "", item: "", threshold: "", keep: "", column: "", phrases: "" });
   }
 
   /** Ask anew where the filter is another one. */
@@ -115,7 +117,7 @@ export class Findings {
     this._build("Looking…");
     if (!id) return this._say("Choose a dataset, or add a folder of images.");
     try {
-      const ask = () => api.findings(this._asked, signal);
+      const ask = () => questions.findings(this._asked, signal);
       const answer = await withGraph(id, ask, signal, (text) => !signal.aborted && this._say(text));
       if (!signal.aborted) this._take(answer);
     } catch (error) {
@@ -136,8 +138,8 @@ export class Findings {
    */
   _path(more = {}) {
     const { options, fixed } = QUEUES[this._name];
-    const chosen = Object.fromEntries(options.map((name) => [name, String(this._options[name])]));
-    return api.findingsPath(this._datasetId, this._name, { ...chosen, ...fixed, ...more }, this._where());
+    const chosen = options.flatMap((name) => parameters(this._options, name));
+    return questions.findingsPath(this._datasetId, this._name, [...chosen, ...Object.entries({ ...fixed, ...more })], this._where());
   }
 
   /** @param {any} answer */
@@ -194,7 +196,17 @@ export class Findings {
       button(tag ? `Tag “${tag}”` : "Show only these", "A", "main", () => this._accept()),
       button("Skip", "S", "", () => this._skip()),
       button("Next", "J", "quiet", () => this._go(1)),
+      ...(tag ? [this._leaving(tag)] : []),
     ];
+  }
+
+  /**
+   * @param {string} tag
+   * @returns {HTMLElement} that filters what has the tag away, here and everywhere
+   */
+  _leaving(tag) {
+    const leave = () => this._filter.add(`tag <> ${literal(tag)}`);
+    return el("button", { class: "button quiet", type: "button", title: "Filter the tagged images away, here, on the map and in exports", onclick: leave }, `Leave out “${tag}”`);
   }
 
   _present() {
@@ -250,7 +262,7 @@ export class Findings {
   /** @param {string} filter over the column of clusters, which is made now */
   async _keepOnly(filter) {
     try {
-      await api.putClusters(this._datasetId, this._where());
+      await questions.putClusters(this._datasetId, this._where());
       this._events.onTagged();
       this._events.onFilter(filter);
     } catch (error) {
@@ -271,7 +283,7 @@ export class Findings {
   /** A link sends no key: the file passes through the page. */
   async _save() {
     try {
-      save(await (await api.request(this._path({ format: "csv" }))).blob(), `${this._name}.csv`);
+      save(await (await request(this._path({ format: "csv" }))).blob(), `${this._name}.csv`);
     } catch (error) {
       this._say(/** @type {Error} */ (error).message, true);
     }

@@ -6,6 +6,7 @@
 import * as api from "./api.js";
 import { follow } from "./events.js";
 import { TERMINAL } from "./watch.js";
+import { Problem } from "./wire.js";
 import { count } from "./words.js";
 
 /**
@@ -21,7 +22,7 @@ export async function withGraph(datasetId, ask, signal, say) {
   try {
     return await ask();
   } catch (error) {
-    if (!(error instanceof api.Problem) || error.body.code !== "graph_needed") throw error;
+    if (!(error instanceof Problem) || error.body.code !== "graph_needed") throw error;
     await made(datasetId, Number(error.body.k), signal, say);
   }
   return signal.aborted ? ask() : withGraph(datasetId, ask, signal, say);
@@ -62,7 +63,7 @@ async function begun(datasetId, k) {
     const { job_id } = await api.makeGraph(datasetId, k);
     return { id: job_id, kind: "graph" };
   } catch (error) {
-    if (!(error instanceof api.Problem) || typeof error.body.job_id !== "string") throw error;
+    if (!(error instanceof Problem) || typeof error.body.job_id !== "string") throw error;
     return api.readJob(error.body.job_id);
   }
 }

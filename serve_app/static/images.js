@@ -3,8 +3,9 @@
  * @module
  */
 
-import { hasKey, imagePath, request, thumbnailPath, urlOf } from "./api.js";
+import { imagePath, thumbnailPath } from "./api.js";
 import { el } from "./dom.js";
+import { hasKey, request, urlOf } from "./wire.js";
 
 const KEPT_BLOBS = 600;
 

@@ -1,7 +1,7 @@
 /** Ask for the API key. @module */
 
-import { Problem } from "./api.js";
 import { byId } from "./dom.js";
+import { Problem } from "./wire.js";
 
 /**
  * @param {boolean} refused whether the key given before is wrong

@@ -8,6 +8,7 @@ import * as api from "./api.js";
 import { byCategory, byNumber, shortTime } from "./colouring.js";
 import { byId, el, fill } from "./dom.js";
 import { FilterBar } from "./filter.js";
+import { Problem } from "./wire.js";
 
 /** @typedef {import("./points.js").Points} Points */
 /** @typedef {import("./colouring.js").Colouring} Colouring */
@@ -47,7 +48,7 @@ export class Lens {
     const { dataset, where, colour } = placed();
     const isSame = dataset === datasetId;
     if (!isSame) this.bar.tell("");
-    if (!isSame) place({ where: [], colour: "", image: "", words: "", finding: "", item: "", threshold: "", keep: "", column: "" });
+    if (!isSame) place({ where: [], colour: "", image: "", words: "", finding: "", item: "", threshold: "", keep: "", column: "", phrases: "" });
     this._filtering.abort();
     this._colouring.abort();
     this._id = datasetId;
@@ -120,7 +121,7 @@ export class Lens {
 
   /** @param {Error} error of the filter, or of the way to the service */
   _refuse(error) {
-    const isTheFilters = error instanceof api.Problem && error.status >= 400 && error.status < 500;
+    const isTheFilters = error instanceof Problem && error.status >= 400 && error.status < 500;
     if (!isTheFilters) return this.bar.complain(error.message);
     const { position } = error.body;
     this.bar.refuse(error.message, typeof position === "number" ? position : undefined);

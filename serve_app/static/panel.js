@@ -3,11 +3,11 @@
  * @module
  */
 
-import * as api from "./api.js";
 import { CollectionView } from "./collection.js";
 import { detailView } from "./detail.js";
 import { el, fill } from "./dom.js";
 import { imageGrid } from "./grid.js";
+import * as questions from "./questions.js";
 
 const NEIGHBOURS = 24;
 
@@ -104,7 +104,7 @@ export class Panel {
     this._show("image", detailView(this._datasetId, item, neighbours));
     this.highlight({ mark: this._collection?.items ?? null, active: item });
     try {
-      const { items } = await api.similar(this._datasetId, item.sample_id, NEIGHBOURS, this._where(), signal);
+      const { items } = await questions.similar(this._datasetId, item.sample_id, NEIGHBOURS, this._where(), signal);
       if (signal.aborted) return;
       fill(neighbours, items.length ? imageGrid(this._datasetId, items, this._tiles) : el("p", { class: "note" }, "It is the only one."));
       this.highlight({ mark: items, active: item });

@@ -6,7 +6,7 @@
 import { count, plural, similarity } from "./words.js";
 
 /** @typedef {import("./api.js").Item} Item */
-/** @typedef {{threshold: number, keep: string, column: string}} Options */
+/** @typedef {{threshold: number, keep: string, column: string, phrases: string}} Options `phrases` between commas */
 /**
  * @typedef {object} Finding
  * @property {string} key that stays when the queue is asked for again
@@ -71,7 +71,7 @@ export const QUEUES = {
     title: "Clusters",
     about: "Images that lie close together, the largest group first.",
     tag: "",
-    options: [],
+    options: ["phrases"],
     fixed: {},
     read: ({ items }) => items.map(cluster),
     note: ({ noise }) => `${plural(noise, "image belongs", "images belong")} to no cluster.`,
@@ -102,7 +102,7 @@ function duplicates(group) {
  * @returns {Finding}
  */
 function leak({ twin, score, exact, ...item }, column) {
-  const side = (/** @type {any} */ one) => ({ item: { label: null, ...one }, says: `${column}: ${one.value}`, isChosen: one === item });
+  const side = (/** @type {any} */ one) => ({ item: one, says: `${column}: ${one.value}`, isChosen: one === item });
   return {
     key: item.sample_id,
     says: exact ? "The same file twice" : `${similarity(score)} alike`,
@@ -124,16 +124,21 @@ function mislabeled({ suggested_label, score, ...item }) {
 }
 
 /**
- * @param {{cluster: number, size: number, medoid: {sample_id: string, file_name: string}, name: string | null, label: string | null}} found
+ * @param {{cluster: number, size: number, medoid: Item, name: string | null, name_share: number | null, label: string | null,
+ *   share: number | null}} found
  * @returns {Finding}
  */
-function cluster({ cluster: number, size, medoid, name, label }) {
-  const item = { ...medoid, label: null };
+function cluster({ cluster: number, size, medoid, name, name_share, label, share }) {
+  const named = name !== null && `${name} (${percent(name_share)} of them fit it best)`;
+  const labelled = label !== null && `label ${label} (${percent(share)})`;
   return {
     key: String(number),
-    says: [name ?? label, plural(size, "image")].filter(Boolean).join(" · "),
-    sides: [{ item, says: `In the middle of ${count(size)}`, isChosen: true }],
-    near: item,
+    says: [named, labelled, plural(size, "image")].filter(Boolean).join(" · "),
+    sides: [{ item: medoid, says: `In the middle of ${count(size)}`, isChosen: true }],
+    near: medoid,
     filter: `cluster = '${number}'`,
   };
 }
+
+/** @param {number | null} share */
+const percent = (share) => `${Math.round(100 * (share ?? 0))} %`;

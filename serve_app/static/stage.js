@@ -144,15 +144,6 @@ export class Stage {
     this.show(/** @type {HTMLButtonElement} */ (byId("show-map")).disabled ? "list" : "map");
   }
 
-  /**
-   * @param {Item} item
-   * @returns {Item} with its label, as far as the map knows it
-   */
-  labelled(item) {
-    const row = this.points?.rowOf(item.sample_id) ?? -1;
-    return row < 0 ? item : { ...item, label: /** @type {Points} */ (this.points).item(row).label };
-  }
-
   /** @param {View} view */
   show(view) {
     for (const name of VIEWS) {

@@ -151,7 +151,7 @@ class Album:
             twin = next((item for item in self.near(self.points[row], 9, but=row) if item["score"] >= threshold), None)
             other = twin and self.rows[twin["sample_id"]]
             if twin and values[row] != values[other]:
-                sides = [_valued(self.file_names[at], values[at]) for at in (row, other)]
+                sides = [{**self.item(at), "value": values[at]} for at in (row, other)]
                 found.append({**sides[0], "twin": sides[1], "score": twin["score"], "exact": row % 14 == 0})
         return found
 
@@ -173,8 +173,8 @@ class Album:
         medoids = [self.file_names[self.labels.index(label)] for _, label in sizes]
         return [
             {
-                "cluster": n, "size": size, "medoid": {"sample_id": medoid, "file_name": medoid}, "name": None,
-                "label": label, "share": 1.0,
+                "cluster": n, "size": size, "medoid": {"sample_id": medoid, "file_name": medoid, "label": label},
+                "name": None, "name_share": None, "label": label, "share": 1.0,
             }
             for n, ((size, label), medoid) in enumerate(zip(sizes, medoids, strict=True))
         ]  # fmt: skip
@@ -222,7 +222,3 @@ class Album:
 def _told(item, n, keep):
     action, reason = ("drop", "like the first") if n else ("keep", f"the {keep}")
     return {**item, "action": action, "reason": reason}
-
-
-def _valued(name, value):
-    return {"sample_id": name, "file_name": name, "value": value}

@@ -144,7 +144,8 @@ def test_a_file_that_is_no_image_is_answered_in_the_services_words(visit, forgiv
 
 def test_the_vectors_download_as_parquet_under_the_datasets_name(visit):
     with visit.page.expect_download() as download:
-        visit.button("Download vectors (Parquet)").click()
+        visit.page.get_by_label("Format of the file").select_option("parquet")
+        visit.button("Export").click()
     assert download.value.suggested_filename == "meadow.parquet"
 
 

@@ -109,6 +109,8 @@ async def test_leaks_are_twins_of_different_values_the_exact_ones_first(client, 
         ({"val/c.png", "test/copy.png"}, False),
     ]
     assert all(i["value"] != i["twin"]["value"] and i["file_name"].startswith(i["value"]) for i in answer["items"])
+    sides = [side for i in answer["items"] for side in (i, i["twin"])]
+    assert all(side["label"] == side["file_name"].split("/")[0] for side in sides)
     assert (answer["column"], answer["incomplete"]) == ("split", 0)
     only = await found(client, f"{path}/leaks", where="split <> 'test'", threshold=cosine(4))
     assert [{i["value"], i["twin"]["value"]} for i in only["items"]] == [{"train", "val"}] * 2
@@ -162,6 +164,7 @@ async def test_clusters_are_dense_groups_with_their_medoid_and_label_and_the_res
     ]
     assert answer["noise"] == 4
     assert answer["items"][0]["medoid"]["file_name"].startswith("cat/")
+    assert answer["items"][0]["medoid"]["label"] == "cat"
     put = await client.post(f"{path}/clusters", params={"min_size": 10, "column": "group"})
     assert (put.status_code, put.json()["column"], put.json()["items"]) == (200, "group", answer["items"])
     chosen = (await found(client, f"{path}/samples", where="\"group\" = '1'"))["items"]
