@@ -7,8 +7,8 @@ import sys
 import pytest
 from hypothesis import settings
 
-# There is no deadline, because the time of an example depends on the machine's other work.
-settings.register_profile("unit", deadline=None)
+# There is no deadline, because the time of an example depends on the machine's other work. Each run draws others.
+settings.register_profile("unit", deadline=None, max_examples=40)
 settings.load_profile("unit")
 
 

@@ -78,7 +78,7 @@ ANY_JSON = st.recursive(
 )
 
 # The database is set up once; what one example leaves behind is part of the next one's test.
-many = settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def assert_answered(answer):

@@ -105,7 +105,7 @@ def test_every_operator_answers_as_duckdb_does_with_the_text_itself(database, ta
     assert chosen(database, text) == expected
 
 
-@settings(max_examples=20)  # each asks thirteen questions
+@settings(max_examples=8)  # each asks thirteen questions
 @given(st.lists(st.lists(st.sampled_from(["keep", "kept", "Drop", "é"]), unique=True), max_size=4))
 @example([["keep", "kept"], [], ["Drop"]])
 def test_a_tag_is_had_or_not_and_never_null(database, tagged):
