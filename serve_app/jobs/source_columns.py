@@ -26,7 +26,7 @@ _TYPES = {
     "number": pa.float64(),
     "time": pa.timestamp("us"),
 }
-_NO_NUMBERS = pa.array(["NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "none"])
+_NO_NUMBERS = ("NA", "N/A", "n/a", "NaN", "nan", "null", "NULL", "None", "none")
 """Words for a missing number or time."""
 _LEADING_ZERO = r"^\s*[+-]?0\d"
 
@@ -195,7 +195,8 @@ def _readings(texts: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 
     Numbers that begin with a zero, such as postal codes, and whole numbers that a double does not hold stay texts.
     """
-    plain = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(texts), _NO_NUMBERS), None, pc.utf8_trim_whitespace(texts))
+    missing = pa.array(_NO_NUMBERS)  # not when this is imported: pyarrow's first array imports pandas
+    plain = pc.if_else(pc.is_in(pc.utf8_trim_whitespace(texts), missing), None, pc.utf8_trim_whitespace(texts))
     if plain.null_count < len(plain):
         if not pc.any(pc.match_substring_regex(plain, _LEADING_ZERO)).as_py():
             yield from _numbers(plain)
