@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from serve_app.embedding import ir_cache, loading
+from serve_app.embedding import converter, ir_cache, loading
 from serve_app.embedding.ir_cache import _run_converter as convert_in_a_process
 from serve_app.errors import ModelUnavailable
 from tests.converted_models import CACHE_DIR
@@ -192,10 +192,39 @@ def test_a_converter_that_dies_makes_the_model_unavailable_and_leaves_nothing(ch
     assert [path.suffix for path in (tmp_path / "openvino").iterdir()] == [".lock"]
 
 
-def test_a_process_converts_and_says_what_is_wrong_with_a_checkpoint(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(ir_cache, "_run_converter", convert_in_a_process)
+@pytest.fixture
+def damaged(checkpoint, tmp_path):
+    """A checkpoint that the converter cannot load."""
     directory = shutil.copytree(checkpoint, tmp_path / "tiny")
     (directory / "model.safetensors").write_bytes(b"no tensors here")
+    return directory
+
+
+def test_the_converter_prints_what_is_wrong_with_a_checkpoint_and_ends_with_a_status_for_that(
+    damaged, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.argv", ["converter", str(damaged), "tiny", "fp32", str(tmp_path / "graph.xml")])
+    with pytest.raises(SystemExit) as ended:
+        converter.main()
+    assert ended.value.code == converter.UNUSABLE
+    told = capsys.readouterr().out
+    assert told.startswith("the checkpoint of tiny does not load")
+    assert str(tmp_path) not in told
+
+
+def test_what_the_converter_prints_about_a_checkpoint_is_told(checkpoint, tmp_path, monkeypatch):
+    program = f"import sys\nprint('no tensors in', sys.argv[2])\nsys.exit({converter.UNUSABLE})"
+    (tmp_path / "refuses.py").write_text(program)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(ir_cache, "_run_converter", convert_in_a_process)
+    monkeypatch.setattr(ir_cache, "CONVERTER", "refuses")
+    with pytest.raises(ModelUnavailable, match=r"^no tensors in tiny$"):
+        load(checkpoint, tmp_path / "cache")
+
+
+@pytest.mark.every  # the two tests above, in the one process that imports PyTorch
+def test_a_process_converts_and_says_what_is_wrong_with_a_checkpoint(damaged, tmp_path, monkeypatch):
+    monkeypatch.setattr(ir_cache, "_run_converter", convert_in_a_process)
     with pytest.raises(ModelUnavailable, match="the checkpoint of tiny does not load") as caught:
-        load(directory, tmp_path / "cache")
+        load(damaged, tmp_path / "cache")
     assert str(tmp_path) not in str(caught.value)
