@@ -11,7 +11,7 @@ from serve_app.search.neighbours import Neighbours
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from tests.unit.deployments.local_handle import LocalHandle
-from tests.unit.store.workbench import CARD, Workbench, lay_blank, source_files, vector_of
+from tests.unit.store.workbench import CARD, Workbench, source_files, vector_of
 
 FILES = source_files(3)
 
@@ -29,7 +29,6 @@ class Writer:
 @pytest.fixture
 def dataset(settings):
     """Three images with vectors."""
-    lay_blank(settings.database_path)
     bench = Workbench(settings.database_path)
     dataset = bench.register(FILES)
     bench.embed(dataset, FILES)

@@ -3,16 +3,14 @@
 import pytest
 
 from serve_app.store.executor import StoreExecutor
-from tests.unit.store.workbench import Workbench, lay_blank, source_files
+from tests.unit.store.workbench import Workbench, content_of, source_files
 
 FILES = source_files(3)
 
 
 @pytest.fixture
 async def bench(tmp_path):
-    path = tmp_path / "data" / "constellate.duckdb"
-    lay_blank(path)
-    return Workbench(path)
+    return Workbench(tmp_path / "data" / "constellate.duckdb")
 
 
 @pytest.fixture
@@ -22,9 +20,12 @@ async def store(bench):
     await store.drain_and_close()
 
 
+def fill(bench):
+    bench.embed(bench.register(FILES), FILES, contents={FILES[1].sample_id: FILES[0].sample_id})
+
+
 @pytest.fixture
 def dataset(bench):
     """Its first two images are copies of one another."""
-    dataset = bench.register(FILES)
-    bench.embed(dataset, FILES, contents={FILES[1].sample_id: FILES[0].sample_id})
-    return dataset
+    bench.database.path.write_bytes(content_of(fill))
+    return bench.datasets.by_name("flowers")

@@ -15,7 +15,7 @@ from serve_app.search.set_file import ABOUT, ROWS, SetFile
 from serve_app.search.set_files import SetFiles
 from serve_app.search.similarity import normalised, top_k
 from serve_app.store.vectors import Vectors
-from tests.unit.store.workbench import CARD, source_files, vector_of
+from tests.unit.store.workbench import CARD, content_of, source_files, vector_of
 
 FILES = source_files(40)
 NEW = FILES[5]
@@ -27,14 +27,18 @@ FILTERS = {
 }
 
 
-@pytest.fixture
-def dataset(bench):
-    """Forty images, of which the first two are copies; the sixth came later and has no vector."""
+def fill(bench):
     files = [file for file in FILES if file is not NEW]
     dataset = bench.register(files)
     bench.embed(dataset, files, contents={FILES[1].sample_id: FILES[0].sample_id})
     bench.datasets.rescan(bench.scan(FILES), dataset.id)
-    return dataset
+
+
+@pytest.fixture
+def dataset(bench):
+    """Forty images, of which the first two are copies; the sixth came later and has no vector."""
+    bench.database.path.write_bytes(content_of(fill))
+    return bench.datasets.by_name("flowers")
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.invariants import check_invariants
-from tests.unit.store.workbench import Workbench, lay_blank
+from tests.unit.store.workbench import Workbench
 
 
 @pytest.fixture
@@ -13,7 +13,6 @@ def path(tmp_path):
 
 @pytest.fixture
 def bench(path):
-    lay_blank(path)
     bench = Workbench(path)
     yield bench
     with bench.database.read() as session:

@@ -13,7 +13,7 @@ from serve_app.store.jobs import Jobs
 from serve_app.store.operations import Health
 from serve_app.store.vectors import Vectors
 from tests.invariants import check_invariants
-from tests.unit.store.workbench import Clock, source_files
+from tests.unit.store.workbench import Clock, lay_blank, source_files
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def clock():
 @pytest.fixture
 def database(path, clock):
     """Its open transaction keeps the writer thread of `store` waiting."""
+    lay_blank(path)
     return Database(path, clock=clock)
 
 
@@ -87,7 +88,8 @@ async def test_an_error_reaches_its_caller_and_hurts_no_other_call(store):
 
 
 async def test_a_database_that_cannot_be_opened_is_an_answer_and_not_the_end(store, path, clock):
-    path.mkdir(parents=True)
+    path.unlink()
+    path.mkdir()
     for method in (Datasets.all, Health.check):
         with pytest.raises(StoreUnavailable, match="folder of that name"):
             await store.ask(method)

@@ -56,9 +56,20 @@ def _blank():
 
 def lay_blank(path):
     """Put a database without rows where there is none yet."""
-    path.parent.mkdir(mode=0o700, parents=True)
-    path.touch(mode=0o600)
-    path.write_bytes(_blank())
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_bytes(_blank())
+
+
+@cache
+def content_of(fill):
+    """The bytes of a database once `fill(bench)` has filled it, made once."""
+    with TemporaryDirectory() as folder:
+        bench = Workbench(Path(folder) / "filled.duckdb")
+        fill(bench)
+        bench.database.close()
+        return bench.database.path.read_bytes()
 
 
 class Workbench:
@@ -66,6 +77,7 @@ class Workbench:
 
     def __init__(self, path, clock=None):
         self.clock = clock or Clock()
+        lay_blank(path)
         self.database = Database(path, clock=self.clock)
         pace = Pace(self.clock)
         self.datasets = Datasets(self.database)
