@@ -16,6 +16,7 @@ from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 from deployments import proxy, writer
 from serve_app import main
 from serve_app.config import Settings
+from serve_app.main import RAY_TIME_LIMITS
 from tests import s3_server
 from tests.faults.wait import PATIENCE_S, until
 from tests.invariants import check_invariants
@@ -66,6 +67,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def cluster(s3_url: str) -> Iterator[Cluster]:
     """A head node without CPUs for replicas, and one node with CPUs."""
     os.environ["RAY_metrics_report_interval_ms"] = f"{1000 * EXPORTED_EVERY_S:.0f}"  # noqa: SIM112  # Ray's spelling
+    os.environ["RAY_health_check_period_ms"] = RAY_TIME_LIMITS["RAY_health_check_period_ms"]  # noqa: SIM112  # as above
     os.environ["HF_HUB_OFFLINE"] = "1"  # a model that is not on this machine is never downloaded
     os.environ.update(proxy.CALLBACK)
     cluster = Cluster()

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from ray.util.state import list_actors
 
 from deployments import writer
 from serve_app.embedding import loading
@@ -27,16 +26,11 @@ from tests.faults.watching import Follower
 from tests.ray.client import export_table, generate, register
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder
+from tests.ray.replicas import frozen, nodes_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.faults]
 
-N_IMAGES = 240
-
-
-def nodes_of(deployment: str) -> dict[int, str]:
-    """The process and node of each living replica."""
-    replicas = list_actors(filters=[("state", "=", "ALIVE")], detail=True)
-    return {actor.pid: actor.node_id for actor in replicas if f"{deployment}#" in (actor.name or "")}
+N_IMAGES = 96
 
 
 def writer_state() -> dict[str, Any]:
@@ -59,8 +53,9 @@ def test_a_job_survives_the_death_of_a_node(cluster: Cluster, home: Any, service
         generate(http, dataset_id)
         follower = Follower(service.settings.url, dataset_id).start()
         follower.await_processed(N_IMAGES // 4)
-        committed, died_at = follower.processed, time.monotonic()
-        cluster.remove_node(victim, allow_graceful=False)
+        with frozen(homes):  # or the job might end first
+            committed, died_at = follower.processed, time.monotonic()
+            cluster.remove_node(victim, allow_graceful=False)
         end = follower.end()
         counts = opened.counts()
 
