@@ -3,6 +3,7 @@
  * @module
  */
 
+import { acts } from "./acts.js";
 import { place, placed } from "./address.js";
 import { save } from "./clipboard.js";
 import { compare } from "./compare.js";
@@ -189,24 +190,13 @@ export class Findings {
   /** @returns {HTMLElement[]} */
   _actions() {
     const { tag } = QUEUES[this._name];
-    const button = (/** @type {string} */ text, /** @type {string} */ key, /** @type {string} */ kind, /** @type {() => void} */ act) =>
-      el("button", { class: `button ${kind}`, type: "button", title: `Key ${key}`, onclick: act }, text, " ", el("kbd", {}, key));
-    return [
-      button("Previous", "K", "quiet", () => this._go(-1)),
-      button(tag ? `Tag “${tag}”` : "Show only these", "A", "main", () => this._accept()),
-      button("Skip", "S", "", () => this._skip()),
-      button("Next", "J", "quiet", () => this._go(1)),
-      ...(tag ? [this._leaving(tag)] : []),
-    ];
-  }
-
-  /**
-   * @param {string} tag
-   * @returns {HTMLElement} that filters what has the tag away, here and everywhere
-   */
-  _leaving(tag) {
-    const leave = () => this._filter.add(`tag <> ${literal(tag)}`);
-    return el("button", { class: "button quiet", type: "button", title: "Filter the tagged images away, here, on the map and in exports", onclick: leave }, `Leave out “${tag}”`);
+    return acts(tag, {
+      onPrevious: () => this._go(-1),
+      onAccept: () => this._accept(),
+      onSkip: () => this._skip(),
+      onNext: () => this._go(1),
+      onLeave: () => this._filter.add(`tag <> ${literal(tag)}`),
+    });
   }
 
   _present() {

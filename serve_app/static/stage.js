@@ -136,7 +136,8 @@ export class Stage {
   _count() {
     const all = this.points?.count ?? 0;
     const passing = this._passing?.reduce((sum, one) => sum + one, 0);
-    byId("map-count").textContent = !all ? "" : passing === undefined ? `${count(all)} points` : `${count(passing)} of ${count(all)} points`;
+    const says = !all ? "" : passing === undefined ? `${count(all)} points` : `${count(passing)} of ${count(all)} points`;
+    byId("map-count").textContent = byId("map-count").title = says;
   }
 
   /** Show the images: on the map, or as a list where there can be no map. */

@@ -173,7 +173,7 @@ def test_a_coco_set_with_splits_is_cleaned_and_handed_over_without_a_manual(page
     colleague = context.new_page()
     colleague.goto(page.url)
     expect(colleague.locator("#map-count")).to_have_text(f"{left} of {n_images} points")
-    expect(colleague.locator(".chip")).to_have_text(page.locator(".chip").all_inner_texts())
+    expect(colleague.locator(".chip")).to_have_text(page.locator(".chip").all_text_contents())
     expect(colleague.get_by_label("Colour by")).to_have_value("split")
     expect(colleague.locator("#legend .entry")).to_have_count(2)
     colleague.close()

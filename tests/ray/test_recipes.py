@@ -162,7 +162,7 @@ print(json.dumps([photos["file_name"][0].as_py(), found[0].payload["file_name"]]
     assert nearest == twin(asked)
 
 
-def test_fiftyone(kitchen: Kitchen):
+def test_fiftyone(kitchen: Kitchen, service: Service):
     check = """
 assert dataset.list_brain_runs() == ["map", "similar"]
 assert sorted(dataset.match_tags("keep").values("label")) == ["cat"] * 8
@@ -170,11 +170,22 @@ assert pd.read_parquet("tags.parquet")["tag"].map(len).sum() == 8
 assert np.array_equal(dataset.load_brain_results("map").points, points)
 assert np.array_equal(np.stack(dataset.values("dinov2")), vectors)
 nearest = dataset.sort_by_similarity(dataset.first().id, k=2, brain_key="similar").values("filepath")
+dataset.match_tags("keep").tag_samples("seen")
+tags = pd.DataFrame({"file_name": photos["file_name"], "tag": dataset.values("tags")})
+tags.to_parquet("tags.parquet")
 print(*["/".join(Path(path).parts[-2:]) for path in nearest])
 dataset.delete()
 """
     first, second = kitchen.cook("FiftyOne", check).splitlines()[-1].split()
     assert second == twin(first)
+    [dataset_id] = [d["id"] for d in service.http.get("/datasets").json() if d["name"] == "photos"]
+    tags = (kitchen.folder / "tags.parquet").read_bytes()
+    put = service.http.put(
+        f"/datasets/{dataset_id}/columns", content=tags, headers={"Content-Type": "application/vnd.apache.parquet"}
+    )
+    assert put.json()["matched"] == 2 * N_DIFFERENT, put.text
+    counts = service.http.get(f"/datasets/{dataset_id}/tags").json()
+    assert {entry["value"]: entry["count"] for entry in counts} == {"keep": N_DIFFERENT, "seen": N_DIFFERENT}
 
 
 def test_embedding_atlas(kitchen: Kitchen):
