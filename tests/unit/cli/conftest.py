@@ -10,6 +10,7 @@ from serve_app.cli import app
 from serve_app.config import Settings
 from tests.live_service import LiveService
 from tests.ports import free_port
+from tests.unit.store.workbench import lay_blank
 
 
 def make_flowers(folder):
@@ -57,6 +58,7 @@ def settings(tmp_path):
 @pytest.fixture
 def live(settings):
     """A service that the test starts; stopped at the end."""
+    lay_blank(settings.database_path)
     service = LiveService(settings)
     yield service
     service.stop()

@@ -13,6 +13,7 @@ import pytest
 from constellate import Constellate
 from serve_app.cli import service as local
 from serve_app.service_record import ServiceRecord
+from tests.unit.store.workbench import lay_blank
 
 DRIVER = (
     "import sys; from serve_app.cli import service, main\n"
@@ -35,6 +36,7 @@ def model(tmp_path):
 @pytest.fixture
 def start(settings, tmp_path, pytestconfig):
     """Start a command whose own service, should it need one, is the live service with `options`."""
+    lay_blank(settings.database_path)
     processes = []
 
     def start_command(*arguments, options=()):
@@ -77,17 +79,6 @@ def wait_until_dead(record):
         threading.Event().wait(0.02)
 
 
-def test_a_service_that_embed_started_is_gone_when_it_is_done(start, settings, flowers, model, tmp_path):
-    process = start("embed", flowers, "--model", model)
-    out, _ = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 0, out
-    assert f"4 images embedded with {model}: {tmp_path}/flowers.parquet" in out
-    assert out.index("Starting the service") < out.index("Stopping the service")
-    assert "`constellate serve` shows it" in out
-    assert ServiceRecord.read(settings.data_dir) is None
-    assert (settings.data_dir / "serve.log").read_text().endswith("Stopped.\n")
-
-
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.every)], ids=lambda number: number.name
 )
@@ -101,7 +92,9 @@ def test_a_signal_stops_the_service_that_embed_started(start, settings, flowers,
     assert not record.is_alive()
 
 
-def test_after_ctrl_c_the_same_command_finishes_the_job(start, settings, flowers, model):
+def test_after_ctrl_c_the_same_command_finishes_the_job_and_its_service_is_gone(
+    start, settings, flowers, model, tmp_path
+):
     process = start("embed", flowers, "--model", model, options=["--hold"])
     read_until(process, "Embedding: 0/5")
     record = ServiceRecord.read(settings.data_dir)
@@ -116,7 +109,11 @@ def test_after_ctrl_c_the_same_command_finishes_the_job(start, settings, flowers
     process = start("embed", flowers, "--model", model)
     out, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, out
-    assert "4 images embedded" in out
+    assert f"4 images embedded with {model}: {tmp_path}/flowers.parquet" in out
+    assert out.index("Starting the service") < out.index("Stopping the service")
+    assert "`constellate serve` shows it" in out
+    assert ServiceRecord.read(settings.data_dir) is None
+    assert (settings.data_dir / "serve.log").read_text().endswith("Stopped.\n")
 
 
 def test_a_killed_command_takes_its_service_along(start, settings, flowers, model):
