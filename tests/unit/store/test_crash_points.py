@@ -22,7 +22,7 @@ pytestmark = pytest.mark.faults
 
 ACKNOWLEDGED = "acknowledged"
 
-one_in = pytest.mark.parametrize("one_in", [64, pytest.param(1, marks=pytest.mark.every, id="every")])
+one_in = pytest.mark.parametrize("one_in", [128, pytest.param(1, marks=pytest.mark.every, id="every")])
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def lay(folder, path, files):
 
 @one_in
 def test_a_process_may_die_at_any_of_its_calls(recording, reference, pool, tmp_path, one_in):
-    crashes, next_life, examined = [], 0, min(one_in, 3)
+    crashes, next_life, examined = [], 0, min(one_in, 6)
     for number, acknowledged, disk, operation in moments(recording):
         # Forcing changes nothing that survives a process.
         if operation is None or (operation.call != "fdatasync" and number % examined == 0):
