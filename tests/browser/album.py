@@ -4,6 +4,7 @@ import io
 import math
 import re
 import uuid
+from functools import cache
 
 import duckdb
 import numpy as np
@@ -206,17 +207,22 @@ class Album:
 
     def picture(self, row, size_px):
         """A JPEG whose colours follow the label, a little different for each image."""
-        random = np.random.default_rng(row)
-        hue = (LABELS.index(self.labels[row]) if self.labels[row] else 23) * 37 % 256
-        image = Image.new("HSV", (size_px, size_px * 3 // 4), (hue, 90, 215))
-        draw = ImageDraw.Draw(image)
-        for _ in range(7):
-            x, y, r = random.uniform(0, size_px, 3) * [1, 0.75, 0.25]
-            shift, saturation, value = random.integers([-14, 70, 90], [14, 210, 245]).tolist()
-            draw.ellipse((x - r, y - r, x + r, y + r), fill=((hue + shift) % 256, saturation, value))
-        out = io.BytesIO()
-        image.convert("RGB").save(out, "JPEG", quality=85)
-        return out.getvalue()
+        return _picture(self.labels[row], row, size_px)
+
+
+@cache
+def _picture(label, row, size_px):
+    random = np.random.default_rng(row)
+    hue = (LABELS.index(label) if label else 23) * 37 % 256
+    image = Image.new("HSV", (size_px, size_px * 3 // 4), (hue, 90, 215))
+    draw = ImageDraw.Draw(image)
+    for _ in range(7):
+        x, y, r = random.uniform(0, size_px, 3) * [1, 0.75, 0.25]
+        shift, saturation, value = random.integers([-14, 70, 90], [14, 210, 245]).tolist()
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=((hue + shift) % 256, saturation, value))
+    out = io.BytesIO()
+    image.convert("RGB").save(out, "JPEG", quality=85)
+    return out.getvalue()
 
 
 def _told(item, n, keep):

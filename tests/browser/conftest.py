@@ -1,27 +1,23 @@
-"""Fixtures: a browser, a page whose console must stay empty, and the service that the page shows."""
+"""Fixtures: a browser, a page whose console must stay empty, and the service that the page shows.
+
+Browser, page and server are those of the whole session; each test gets them as if they were new.
+"""
 
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import sync_playwright
 
 from tests.browser.album import Album
 from tests.browser.map_page import MapPage
 from tests.browser.stand_in import Server, StandIn, build
+from tests.browser.tab import EXPECTED, Tab, unexpected
 
 SCREENSHOTS = Path(__file__).parents[2] / "out" / "screenshots"
 # Chromium uses software GL, because the machines that run the tests have no graphics card.
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-# Chromium writes to the console when it reads pixels for its own screenshots.
-EXPECTED = ("GPU stall due to ReadPixels",)
-
-
-PATIENCE_MS = 240_000
-"""How long a test waits before it fails; it is longer than the slowest machine needs."""
-
-expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items):
@@ -52,18 +48,31 @@ def browser(playwright):
     browser.close()
 
 
-@pytest.fixture
-def service():
-    """The state behind the stand-in."""
-    return StandIn()
-
-
-@pytest.fixture
-def server(service):
+@pytest.fixture(scope="session")
+def stand_in():
+    """The stand-in and its server."""
+    service = StandIn()
     server = Server(build(service))
     server.start()
-    yield server
+    yield service, server
     server.stop()
+
+
+@pytest.fixture
+def service(stand_in):
+    """The state behind the stand-in."""
+    service, _ = stand_in
+    service.begin()
+    return service
+
+
+@pytest.fixture
+def server(stand_in, service):
+    """The stand-in's server, which a test may stop and start."""
+    _, server = stand_in
+    yield server
+    if not server.is_up:
+        server.start()
 
 
 @pytest.fixture
@@ -79,12 +88,11 @@ def folder(service):
     return "/images/garden"
 
 
-@pytest.fixture
-def context(browser):
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    yield context
-    context.close()
+@pytest.fixture(scope="session")
+def tab(browser):
+    tab = Tab(browser)
+    yield tab
+    tab.close()
 
 
 @pytest.fixture
@@ -94,26 +102,12 @@ def forgiven():
 
 
 @pytest.fixture
-def page(context, forgiven):
+def page(tab, base_url, forgiven):
     """A page; the test fails if the page writes errors or warnings to its console, or throws."""
-    page = context.new_page()
-    complaints = watch_console(page)
-    yield page
+    yield tab.begin(base_url)
+    complaints = [*tab.complaints]
+    tab.leave()
     assert unexpected(complaints, forgiven) == []
-
-
-def watch_console(page):
-    """A list to which the page's errors and warnings are appended."""
-    complaints = []
-    page.set_default_timeout(PATIENCE_MS)
-    page.on("console", lambda message: message.type in ("error", "warning") and complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return complaints
-
-
-def unexpected(complaints, forgiven=EXPECTED):
-    """The complaints that contain none of the forgiven texts."""
-    return [text for text in complaints if not any(part in text for part in forgiven)]
 
 
 @pytest.fixture

@@ -21,9 +21,12 @@ class MapPage:
         self.page.goto(f"{self.base_url}/" + (f"?dataset={dataset_id}" if dataset_id else ""))
 
     def open_map(self, dataset_id=None, *, pictures=False):
-        """Load the page and wait for the map, by default one of points alone: pictures lie over points."""
+        """Load the page and wait for the map, by default one of points alone: pictures lie over points.
+
+        The page must be at the service already, where its choices are stored.
+        """
         if not pictures:
-            self.page.add_init_script("localStorage.setItem('constellate.no-pictures', '1')")
+            self.page.evaluate("localStorage.setItem('constellate.no-pictures', '1')")
         self.open(dataset_id)
         expect(self.page.locator("#map-count")).to_contain_text("points")
 

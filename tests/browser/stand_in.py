@@ -26,6 +26,10 @@ class StandIn:
     """
 
     def __init__(self):
+        self.begin()
+
+    def begin(self):
+        """Forget everything, for the next test."""
         self.albums = {}
         self.jobs = []
         self.api_key = None
@@ -143,6 +147,11 @@ class Server:
         while not self._server.started:
             assert self._thread.is_alive(), "the stand-in did not start"
             time.sleep(0.02)
+
+    @property
+    def is_up(self):
+        """Whether it serves."""
+        return self._thread.is_alive()
 
     def stop(self):
         """Break every connection and stop."""

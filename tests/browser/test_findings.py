@@ -132,13 +132,18 @@ def test_findings_of_a_large_set_make_its_graph_first(visit, album, forgiven):
     expect(queue.locator(".position")).to_have_text(f"1 of {len(expected_groups(album))}")
 
 
-@pytest.mark.parametrize("kind", ["graph", "reduce"])
-def test_findings_that_need_the_graph_wait_for_the_job_that_runs(visit, service, album, forgiven, kind):
+@pytest.mark.parametrize(
+    ("kind", "words"), [("graph", "Finding the neighbours"), ("reduce", "Waiting for another job")]
+)
+def test_findings_that_need_the_graph_wait_for_the_job_that_runs(visit, service, album, forgiven, kind, words):
     forgiven.append("Failed to load resource")
     album.needs_graph = True
+    service.job_s = 600.0
     running = service.start_job(album.id, kind)
     visit.button("Findings").click()
     queue = visit.page.locator("#findings")
+    expect(queue).to_contain_text(words)
+    service.end_jobs()
     expect(queue.locator(".position")).to_have_text(f"1 of {len(expected_groups(album))}")
     assert [job["id"] for job in service.jobs if job["kind"] == kind] == [running["id"]]
     assert album.needs_graph is False
@@ -215,12 +220,18 @@ def test_a_column_that_a_tag_has_made_can_be_chosen_at_once(visit, queue, album)
     queue.get_by_label("Across").select_option("cluster")
 
 
-@pytest.mark.parametrize("name", ["Leaks", "Mislabeled", "Clusters"])
-def test_the_plan_of_each_queue_is_a_table(visit, queue, name):
-    queue.get_by_role("button", name=name).click()
-    expect(queue.locator(".position")).to_contain_text("1 of ")
-    with visit.page.expect_download() as download:
-        visit.button("Save the plan (CSV)").click()
-    n = int(queue.locator(".position").inner_text().split()[-1])
-    assert len(list(csv.DictReader(io.StringIO(download.value.path().read_text(encoding="utf-8"), newline="")))) == n
-    expect(queue.get_by_label("Tag", exact=True)).to_have_count(0 if name == "Clusters" else 1)
+def test_the_plan_of_each_queue_is_a_table(visit, queue, album):
+    lengths = {
+        "Leaks": len(album.leaks("split", 0.95, None)),
+        "Mislabeled": len(album.mislabeled(200, None)),
+        "Clusters": len(album.clustered()),
+    }
+    assert len({*lengths.values()}) == 3, "the queues cannot be told apart"
+    for name, length in lengths.items():
+        queue.get_by_role("button", name=name).click()
+        expect(queue.locator(".position")).to_have_text(f"1 of {length}")
+        with visit.page.expect_download() as download:
+            visit.button("Save the plan (CSV)").click()
+        text = download.value.path().read_text(encoding="utf-8")
+        assert len(list(csv.DictReader(io.StringIO(text, newline="")))) == length
+        expect(queue.get_by_label("Tag", exact=True)).to_have_count(0 if name == "Clusters" else 1)

@@ -2,15 +2,13 @@
 
 import pytest
 
-from tests.browser.conftest import unexpected, watch_console
-from tests.browser.stand_in import Server, StandIn, build
+from tests.browser.tab import unexpected, watch_console
 
 
 @pytest.fixture(scope="module")
-def run(browser):
+def run(browser, stand_in):
     """Run JavaScript with the exports of one of the page's modules as `m`; one page for all: modules keep nothing."""
-    server = Server(build(StandIn()))
-    server.start()
+    _, server = stand_in
     page = browser.new_page()
     complaints = watch_console(page)
     page.goto(server.url)
@@ -21,7 +19,6 @@ def run(browser):
 
     yield run
     page.close()
-    server.stop()
     assert unexpected(complaints) == []
 
 

@@ -6,14 +6,15 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.album import Album
-from tests.browser.conftest import SCREENSHOTS, chromium_path, watch_console
+from tests.browser.conftest import SCREENSHOTS, chromium_path
 from tests.browser.map_page import MapPage
+from tests.browser.tab import watch_console
 
-PAUSES_BETWEEN_LOOKS = """
-    const setTimer = window.setTimeout;
-    window.setTimeout = (call, ms, ...given) => setTimer(call, ms === 4000 ? (window.pause_ms ?? ms) : ms, ...given);
-"""
-"""Lets a test say how long the page waits before it looks for jobs again (`POLL_MS` of watch.js)."""
+LOOK_EVERY = """(pause_ms) => {
+    window.setTimer ??= window.setTimeout;
+    window.setTimeout = (call, ms, ...given) => window.setTimer(call, ms === 4000 ? pause_ms : ms, ...given);
+}"""
+"""Says how long the page waits from now on before it looks for jobs again (`POLL_MS` of watch.js)."""
 
 
 @pytest.fixture
@@ -105,13 +106,13 @@ def test_who_asks_to_redraw_a_map_gets_all_points_laid_out_anew(visit, service):
 def test_a_job_started_while_the_page_looks_for_jobs_is_seen_by_the_next_look(visit, service):
     service.add(Album("meadow", 200), is_mapped=False)
     service.listing_s, service.job_s = 1.0, 600.0
-    visit.page.add_init_script(PAUSES_BETWEEN_LOOKS)
     visit.open()
+    visit.evaluate(LOOK_EVERY, 50)
     start = visit.page.locator("#map-message").get_by_role("button", name="Compute vectors")
     expect(start).to_be_visible()
     with visit.page.expect_request(re.compile(r"/jobs(\?.*)?$")):
         pass
-    visit.evaluate("window.pause_ms = 3600_000")  # after this look there is none but that of the click
+    visit.evaluate(LOOK_EVERY, 3600_000)  # after this look there is none but that of the click
     start.click()
     expect(visit.page.locator("#map-message")).to_contain_text("Computing vectors")
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from tests.browser.conftest import CHROMIUM_ARGUMENTS, SCREENSHOTS, chromium_path, unexpected, watch_console
+from tests.browser.conftest import CHROMIUM_ARGUMENTS, SCREENSHOTS, chromium_path
 from tests.browser.map_page import MapPage
+from tests.browser.tab import unexpected, watch_console
 from tests.ray.conftest import Service
 from tests.ray.photographs import make_folder, make_photograph
 
