@@ -2,6 +2,8 @@
 
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ import pyarrow.parquet as pq
 from serve_app.images.decode import ImageLimits, decode
 from serve_app.sources.files import read_file
 from tests.converted_models import CACHE_DIR
+from tests.faults.opened_files import OpenedFiles
 from tests.faults.service import Service
-from tests.faults.wait import PATIENCE_S
+from tests.faults.wait import PATIENCE_S, until
 from tests.faults.watching import Follower
 from tests.ray.client import register
 
@@ -60,6 +63,17 @@ class Album:
         assert answer.status_code in {202, 409}, answer.text
         job_id: str = answer.json()["job_id"]
         return job_id
+
+    @contextmanager
+    def half_way(self, opened: OpenedFiles, follower: Follower) -> Iterator[None]:
+        """Wait until a job has opened half of the files, and freeze the replica while the block runs.
+
+        Whatever the block does happens in the middle of the job, on a machine of any pace.
+        """
+        until(lambda: opened.counts().total() >= self.n_images // 2)
+        with self.service.frozen("replica"):
+            follower.await_processed(self.n_images // 2 - self.service.in_flight)
+            yield
 
     def embed(self) -> dict[str, Any]:
         """Compute every vector and return the terminal event."""

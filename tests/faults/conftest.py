@@ -6,21 +6,21 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.checkpoints import tiny_checkpoint
 from tests.faults.album import Album
 from tests.faults.service import Service
 from tests.faults.wait import until
 from tests.invariants import check_invariants
 from tests.ray.photographs import make_folder
-from tests.tiny_models import make_tiny_checkpoint
 
-N_IMAGES = 128
-"""One replica on one core works on them for six seconds or more, which leaves time to kill a process meanwhile."""
+N_IMAGES = 64
+"""Five times as many as are in flight; what kills a process in the middle of a job uses `Album.half_way`."""
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     base = tmp_path_factory.mktemp("faults")
-    service = Service(base, make_tiny_checkpoint(base / "tiny-dinov2"))
+    service = Service(base, tiny_checkpoint(base / "tiny-dinov2"))
     try:
         service.start()
         yield service
@@ -44,11 +44,10 @@ def reference(service: Service) -> Album:
 
 @pytest.fixture
 def album(service: Service, reference: Album) -> Iterator[Album]:
-    """The album, complete and idle; after the test, it is completed and checked again."""
+    """The album, complete and idle; after the test, it is completed and checked."""
     if not service.is_up:
         service.start()
     service.await_ready()
-    reference.check()
     yield reference
     if service.is_up:
         reference.settle()

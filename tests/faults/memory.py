@@ -10,7 +10,6 @@ from types import TracebackType
 import numpy as np
 
 from tests.faults.service import Service
-from tests.tiny_models import make_tiny_checkpoint
 
 PERIOD_S = 0.5
 FILES_A_FOLDER = 1000
@@ -70,4 +69,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 def make_minute_checkpoint(directory: Path) -> Path:
     """A model of 768 dimensions that takes about a millisecond an image: one layer, four patches."""
+    from tests.tiny_models import make_tiny_checkpoint  # imports PyTorch, which most fault tests do not need
+
     return make_tiny_checkpoint(directory, layers=1, image_px=28, resize_px=32, crop_px=28)

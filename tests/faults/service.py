@@ -183,6 +183,16 @@ class Service:
         os.kill(pid, number)
         return pid
 
+    @contextlib.contextmanager
+    def frozen(self, part: str) -> Iterator[int]:
+        """Stop the one process of a part while the block runs, which may kill it; its pid."""
+        pid = self.kill(part, signal.SIGSTOP)
+        try:
+            yield pid
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     def kill_all(self) -> int:
         """SIGKILL every process of the service, whatever it forks meanwhile; how many there were."""
         killed: set[int] = set()

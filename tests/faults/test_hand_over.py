@@ -18,6 +18,7 @@ from tests.faults.report import measured
 from tests.faults.service import REPOSITORY, Service
 from tests.faults.wait import PATIENCE_S, until
 from tests.faults.watching import watched
+from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.faults
 
@@ -53,10 +54,11 @@ def test_a_redeploy_in_a_job_hands_the_writer_over_and_the_job_goes_on(album: Al
     service = album.service
     older = in_the_cluster(service, "older_writer")
     assert older["version"] == OLDER
-    with OpenedFiles(album.root) as opened, watched(service.settings.url, album.dataset_id) as (follower, reader):
-        job_id = album.generate()
+    large = Album.register(service, make_folder(service.roots / "handed-over", n_images=128, seed=16))
+    with OpenedFiles(large.root) as opened, watched(service.settings.url, large.dataset_id) as (follower, reader):
+        job_id = large.generate()
         follower.start()
-        follower.await_processed(album.n_images // 5)
+        follower.await_processed(large.n_images // 5)
         assert service.pids("writer") == [older["pid"]]
         began = time.monotonic()
         newer = in_the_cluster(service, "redeploy")
@@ -68,13 +70,13 @@ def test_a_redeploy_in_a_job_hands_the_writer_over_and_the_job_goes_on(album: Al
     assert newer["pid"] != older["pid"]
     until(lambda: not is_alive(older["pid"]))
     assert service.pids("writer") == [newer["pid"]]
-    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
+    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, large.n_images)
     assert reader.codes() <= {200, 503}
     measured(
         "redeploy with hand-over in a job",
         deployed_after_s=newer["seconds"],
         api_back_after_s=reader.outage_s(began),
-        images_again=sum(counts.values()) - album.n_images,
+        images_again=sum(counts.values()) - large.n_images,
         stream_connections=follower.n_connections,
     )
 

@@ -9,6 +9,7 @@ from tests.faults.album import Album
 from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.watching import Follower, watched
+from tests.ray.photographs import make_folder
 
 pytestmark = pytest.mark.faults
 
@@ -40,9 +41,9 @@ def test_a_job_survives_the_death_of_its(album: Album, part: str):
         job_id = album.generate()
         for each in (follower, *others):
             each.start()
-        follower.await_processed(album.n_images // 3)
-        died_at = time.monotonic()
-        pid = service.kill(part)
+        with album.half_way(opened, follower):
+            died_at = time.monotonic()
+            pid = service.kill(part)
         end = follower.end()
         counts = opened.counts()
         reader.await_answer()
@@ -78,10 +79,11 @@ def test_a_job_survives_the_death_of_its(album: Album, part: str):
 @pytest.mark.every
 def test_a_job_survives_its_writer_dying_again_and_again(album: Album):
     service, url = album.service, album.service.settings.url
+    large = Album.register(service, make_folder(service.roots / "writers", n_images=128, seed=15))
     chance = random.Random(7)
     n_kills = 0
-    with OpenedFiles(album.root) as opened, watched(url, album.dataset_id) as (follower, reader):
-        job_id = album.generate()
+    with OpenedFiles(large.root) as opened, watched(url, large.dataset_id) as (follower, reader):
+        job_id = large.generate()
         follower.start()
         while n_kills < 5:
             time.sleep(chance.uniform(0.3, 1.5))
@@ -93,7 +95,7 @@ def test_a_job_survives_its_writer_dying_again_and_again(album: Album):
         counts = opened.counts()
         reader.stop()
     assert n_kills >= 3
-    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, album.n_images)
-    assert sum(counts.values()) == album.n_images
-    album.check()
+    assert (end["status"], end["job_id"], end["processed"]) == ("complete", job_id, large.n_images)
+    assert sum(counts.values()) == large.n_images
+    large.remember(service.settings.model)
     measured(f"SIGKILL writer, {n_kills} times in one job", images_again=0, codes=sorted(reader.codes()))

@@ -2,11 +2,13 @@
 
 import asyncio
 import time
+from contextlib import nullcontext
 
 import httpx
 import pytest
 
 from tests.faults.album import Album
+from tests.faults.opened_files import OpenedFiles
 from tests.faults.report import measured
 from tests.faults.wait import PATIENCE_S
 from tests.faults.watching import Follower
@@ -66,11 +68,11 @@ def test_of_fifty_that_post_at_once_one_gets_the_job_and_the_others_its_id(album
 def test_a_cancelled_job_leaves_every_bit_as_it_was(album: Album, moment: str):
     http = album.service.http
     exact = album.exact()
-    job_id = album.generate()
-    follower = Follower(album.service.settings.url, album.dataset_id).start()
-    if moment == "in the middle":
-        follower.await_processed(album.n_images // 3)
-    cancelled = http.post(f"{album.path}/cancel")
+    with OpenedFiles(album.root) as opened:
+        job_id = album.generate()
+        follower = Follower(album.service.settings.url, album.dataset_id).start()
+        with album.half_way(opened, follower) if moment == "in the middle" else nullcontext():
+            cancelled = http.post(f"{album.path}/cancel")
     assert (cancelled.status_code, cancelled.json()["job_id"]) == (202, job_id)
     assert http.post(f"{album.path}/cancel").status_code == 409
     assert follower.end()["status"] == "cancelled"
@@ -87,14 +89,15 @@ def test_cancelling_after_the_end_is_refused_and_changes_nothing(album: Album):
 
 def test_a_folder_that_vanishes_in_a_job_fails_it_and_keeps_the_old_set(album: Album):
     service = album.service
-    root = make_folder(service.roots / "vanishing", n_images=64, seed=5)
+    root = make_folder(service.roots / "vanishing", n_images=48, seed=5)
     vanishing = Album.register(service, root)
     vanishing.embed()
     exact = vanishing.exact()
-    job_id = vanishing.generate()
-    follower = Follower(service.settings.url, vanishing.dataset_id).start()
-    follower.await_processed(16)
-    away = root.rename(service.roots / "away")
+    with OpenedFiles(root) as opened:
+        job_id = vanishing.generate()
+        follower = Follower(service.settings.url, vanishing.dataset_id).start()
+        with vanishing.half_way(opened, follower):
+            away = root.rename(service.roots / "away")
     end = follower.end()
     assert (end["status"], end["job_id"]) == ("error", job_id)
     assert "root_unavailable" in end["message"]
@@ -104,4 +107,4 @@ def test_a_folder_that_vanishes_in_a_job_fails_it_and_keeps_the_old_set(album: A
     away.rename(root)
     vanishing.generate(force=False)
     assert Follower(service.settings.url, vanishing.dataset_id).start().end()["status"] == "complete"
-    assert [job["reused"] for job in service.http.get("/jobs").json()[:1]] == [64]
+    assert [job["reused"] for job in service.http.get("/jobs").json()[:1]] == [48]

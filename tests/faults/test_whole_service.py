@@ -47,10 +47,11 @@ def test_after_every_process_is_killed_the_job_resumes_by_itself(album: Album, t
     service = album.service
     before = album.status()["job_id"]
     with watched(service.settings.url, album.dataset_id) as (follower, reader):
-        job_id = album.generate()
-        follower.start()
-        follower.await_processed(album.n_images // 3)
-        n_killed = service.kill_all()
+        with OpenedFiles(album.root) as opened:
+            job_id = album.generate()
+            follower.start()
+            with album.half_way(opened, follower):
+                n_killed = service.kill_all()
         acknowledged = follower.processed
 
         copy = copy_of_database(service, tmp_path)
