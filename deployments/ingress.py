@@ -1,8 +1,7 @@
 """`Ingress`: the HTTP application on Serve. It only finds the services; the routes are in `serve_app.api`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI
 from ray import serve
 from ray.serve.handle import DeploymentHandle
 from ray.serve.metrics import Gauge
@@ -10,10 +9,12 @@ from ray.serve.metrics import Gauge
 from deployments.handles import EmbedderHandle, RunnerHandle, SearcherHandle, WriterHandle
 from deployments.loopback import keep_replica_here
 from serve_app import logs
-from serve_app.api import create_app
 from serve_app.config import Settings
 from serve_app.policy import Policy
 from serve_app.services import Services
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 
 class Ingress:
@@ -44,7 +45,10 @@ def _services_of_this_replica() -> Services:
 def ingress_class(settings: Settings) -> type[Any]:
     """`Ingress` with its routes. Each replica builds the routes, because a built application cannot be pickled."""
 
-    def build() -> FastAPI:  # Serve takes any callable that is no plain function for a finished application
+    def build() -> "FastAPI":  # Serve takes any callable that is no plain function for a finished application
+        # The import is here because the process that deploys this class answers no requests.
+        from serve_app.api import create_app
+
         return create_app(settings, _services_of_this_replica)
 
     decorated: type[Any] = serve.ingress(build)(Ingress)

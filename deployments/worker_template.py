@@ -38,8 +38,12 @@ MODULES = (
     "deployments.reducer",
     "deployments.embedder",
     "deployments.writer",
+    "serve_app.api",
 )
 """What workers import. DuckDB and OpenVINO are not among them: each is used by one kind of worker, and has threads."""
+
+LIBRARIES = ("fastapi", "grpc", "opentelemetry.sdk.metrics", "pandas", "pyarrow.compute", "uvicorn")
+"""What these import in turn and is none of Ray's: it is imported while Ray starts, before there is a worker."""
 
 JOB_ID = "RAY_JOB_ID"
 NO_JOB = "ffffffff"
@@ -83,7 +87,7 @@ def _make_ray_use_it() -> None:
         node._ray_params.worker_path = worker_entry.__file__
         start_raylet(node, *args)
 
-    Node.start_raylet = start_raylet_with_entry  # type: ignore[method-assign]
+    Node.start_raylet = start_raylet_with_entry  # type: ignore[method-assign, assignment]
 
 
 class Template:
@@ -163,11 +167,11 @@ def _class_ids_of_the_system() -> Iterator[None]:
         def from_random() -> ActorClassID:
             return ActorClassID(os.urandom(ActorClassID.size()))
 
-    ray.actor.ActorClassID = Drawn  # type: ignore[misc, assignment]
+    ray.actor.ActorClassID = Drawn  # type: ignore[attr-defined, assignment]
     try:
         yield
     finally:
-        ray.actor.ActorClassID = ActorClassID  # type: ignore[misc]
+        ray.actor.ActorClassID = ActorClassID  # type: ignore[attr-defined]
 
 
 def drawn_in_a_fork() -> bytes:
@@ -201,7 +205,10 @@ def become(request: Request) -> None:
 def main(listener: socket.socket) -> None:
     """Fork workers until standard input ends; return also in each worker at its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal
-    request = Template(listener).next_worker()
+    template = Template(listener)
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    request = template.next_worker()
     if request is not None:
         become(request)
 

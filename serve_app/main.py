@@ -19,6 +19,7 @@ import ray
 from ray import serve as ray_serve
 from ray.exceptions import RayTaskError
 from ray.serve import Application
+from ray.serve._private import client as serve_client
 from ray.serve.config import AutoscalingConfig, HTTPOptions
 from ray.serve.schema import LoggingConfig
 
@@ -61,6 +62,9 @@ HEALTH_CHECK_S = 1.0
 """How soon Serve notices a killed replica."""
 
 RAY_CHECK_S = 1.0
+
+SERVE_POLL_S = 0.2
+"""How often this process asks Serve whether applications run or are gone; Serve's own second is lost at each end."""
 
 SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
 QUIET = LoggingConfig(encoding="JSON", enable_access_log=False)
@@ -139,6 +143,7 @@ def serve(settings: Settings) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in (RAY_TIME_LIMITS | proxy.CALLBACK).items()})
     if not os.environ.get("RAY_ADDRESS"):
         keep_ray_here()
+    serve_client.CLIENT_POLLING_INTERVAL_S = SERVE_POLL_S  # type: ignore[attr-defined]
     _set_on_signals(stop)
     with nullcontext() if os.environ.get("RAY_ADDRESS") else worker_template.running():
         _run(settings, stop)
@@ -156,6 +161,7 @@ def _run(settings: Settings, stop: threading.Event) -> None:
         )
         # Ray has replaced our handler of SIGTERM with one that ends the process at once.
         _set_on_signals(stop)
+        writer.find_or_start(settings)  # it opens the database while Serve starts
         deploy(settings)
         record = ServiceRecord.of_this_process(url=settings.url, ray_address=context.address_info["address"])
         record.write(settings.data_dir)
@@ -259,13 +265,16 @@ def backup(settings: Settings, ray_address: str) -> Backup:
     return made
 
 
-def undeploy() -> bool:
+def undeploy(*, with_models: bool = True) -> bool:
     """Delete our applications on the connected cluster and close the database; return whether there were any.
 
-    Serve itself is not shut down, because other applications on it must go on.
+    Serve itself is not shut down, because other applications on it must go on. Models keep nothing, so that those of a
+    Ray that ends anyway need not be deleted.
     """
     ours = [
-        name for name in ray_serve.status().applications if name == API or embedder_deployment.is_application_name(name)
+        name
+        for name in ray_serve.status().applications
+        if name == API or (with_models and embedder_deployment.is_application_name(name))
     ]
     with ThreadPoolExecutor() as deletions:  # each waits for the end of an application's replicas
         list(deletions.map(ray_serve.delete, ours))
@@ -276,7 +285,7 @@ def _stop() -> None:
     """Stop serving, close the database and end Ray; afterwards, no process of this service is left."""
     if ray.is_initialized():
         if any(node["Alive"] for node in ray.nodes()):
-            undeploy()
+            undeploy(with_models=bool(os.environ.get("RAY_ADDRESS")))
         ray.shutdown()
     print("Stopped.", flush=True)
 

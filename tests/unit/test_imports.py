@@ -14,6 +14,13 @@ import sys
 import {module}
 print(*sorted({{"ray", "torch", "umap", "transformers", "duckdb"}} & set(sys.modules)))
 """
+LOADED = """
+import sys
+before = {{name.partition(".")[0] for name in sys.modules}}
+import {module}
+roots = {{name.partition(".")[0] for name in sys.modules}} - before - sys.stdlib_module_names
+print(*sorted(roots), *({{"serve_app.api"}} & set(sys.modules)))
+"""
 CLIENT = """
 import asyncio, sys
 sys.path.insert(0, {folder!r})
@@ -39,6 +46,26 @@ def test_plain_modules_load_neither_ray_nor_torch_and_only_the_stores_process_lo
         [sys.executable, "-c", PROGRAM.format(module=module)], capture_output=True, text=True, check=True, timeout=240
     )
     assert ran.stdout.split() == expected
+
+
+def test_what_the_raylet_starts_for_each_worker_loads_the_standard_library_alone():
+    assert _loaded("deployments.worker_entry") == ["deployments"]
+
+
+def test_the_template_loads_nothing_before_it_knows_the_variables_of_workers():
+    assert _loaded("deployments.worker_template") == ["deployments"]
+
+
+def test_the_process_that_deploys_loads_no_routes():
+    assert "serve_app.api" not in _loaded("serve_app.main")
+
+
+def _loaded(module: str) -> list[str]:
+    """The roots of what a fresh interpreter loads with a module, without the standard library; and our routes."""
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADED.format(module=module)], capture_output=True, text=True, check=True, timeout=240
+    )
+    return ran.stdout.split()
 
 
 def test_the_client_works_where_only_an_http_library_is_installed(tmp_path: Path):

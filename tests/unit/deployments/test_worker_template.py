@@ -25,6 +25,7 @@ print("a fork" if "deployments.worker_template" in sys.modules else "an interpre
 TEMPLATE = """
 import socket, sys
 from deployments import worker_template
+worker_template.LIBRARIES = ()
 worker_template.load = lambda environment: sys.path.append("/of/an/import")
 worker_template.main(socket.socket(fileno=int(sys.argv[1])))
 """
