@@ -14,7 +14,7 @@ import errno
 import hashlib
 import os
 import stat
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
@@ -182,22 +182,24 @@ def check_size(n_bytes: int, max_bytes: int, *, what: str = "file") -> None:
 def stat_files(root: str, file_names: list[str]) -> list[tuple[int, int]]:
     """The size in bytes and mtime in ns of each file, in order; both are -1 if it is not a readable regular file.
 
-    Consecutive files of the same folder cost one system call each.
+    The files of a folder, in whatever order they come, cost one system call each, and their folder a few.
 
     Raises:
         Unavailable: this process has too many files open.
     """
-    stats: list[tuple[int, int]] = []
-    for folders, names in groupby(map(_parts_or_none, file_names), key=lambda parts: parts and parts[:-1]):
+    stats = [UNKNOWN] * len(file_names)
+    by_folder: dict[tuple[bytes, ...], list[tuple[int, bytes]]] = {}
+    for place, parts in enumerate(map(_parts_or_none, file_names)):
+        if parts is not None:
+            by_folder.setdefault(tuple(parts[:-1]), []).append((place, parts[-1]))
+    for folders, files in by_folder.items():
         try:
-            folder_fd = _open_folder(root, folders) if folders is not None else None
+            folder_fd = _open_folder(root, folders)
         except RefusedImage:
-            folder_fd = None
-        if folder_fd is None:
-            stats.extend(UNKNOWN for _ in names)
             continue
         try:
-            stats.extend(stat_in(folder_fd, parts[-1]) for parts in names if parts)
+            for place, name in files:
+                stats[place] = stat_in(folder_fd, name)
         finally:
             os.close(folder_fd)
     return stats
@@ -240,7 +242,7 @@ def _parts_or_none(file_name: str) -> list[bytes] | None:
         return None
 
 
-def _open_folder(root: str, folders: list[bytes]) -> int:
+def _open_folder(root: str, folders: Sequence[bytes]) -> int:
     """Open the folder that lies `folders` below the root."""
     try:
         fd = open_real(Path(root), _ENTER)

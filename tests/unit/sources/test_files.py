@@ -307,6 +307,21 @@ def test_everything_below_a_missing_root_is_not_found(tmp_path):
     assert stat_files(str(tmp_path / "gone"), ["a.jpg", "b/c.jpg"]) == [(-1, -1)] * 2
 
 
+def test_a_folder_is_opened_once_however_its_files_are_mixed(tmp_path, monkeypatch):
+    """A shuffled manifest of 50 folders opened five folders for each of its files."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            (tmp_path / name / f"{number}.jpg").write_bytes(b"x" * number)
+    opened = []
+    real = os.open
+    monkeypatch.setattr(os, "open", lambda path, *args, **kwargs: opened.append(path) or real(path, *args, **kwargs))
+    names = [f"{folder}/{number}.jpg" for number in range(20) for folder in ("a", "gone", "b")]
+    sizes = [size for size, _ in stat_files(str(tmp_path), names)]
+    assert sizes == [size for number in range(20) for size in (number, -1, number)]
+    assert opened.count(b"a") == opened.count(b"b") == opened.count(b"gone") == 1
+
+
 def test_an_empty_file_is_refused(root):
     (root / "empty.jpg").touch()
     assert reason_of(root, "empty.jpg") == "empty"
