@@ -3,11 +3,12 @@
 import asyncio
 import uuid
 from collections.abc import Awaitable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import TypeVar
 
 from serve_app.errors import ServiceError, StaleAttempt, Unavailable
 from serve_app.jobs.loop import PatientWriter
+from serve_app.jobs.read_ahead import read_ahead
 from serve_app.jobs.vector_file import VectorFile
 from serve_app.records import Job
 from serve_app.services import Writer
@@ -53,12 +54,12 @@ async def stage_import(
         notify_url=notify_url,
     )
     patient = PatientWriter(writer)
-    blocks = source.blocks()
-    block_no = 0
     try:
-        while (rows := await asyncio.to_thread(next, blocks, None)) is not None:
-            block_no += 1
-            await _within(patient.ask(Imports.put, job.id, job.attempt, block_no, rows, lease_s=LEASE_S))
+        async with aclosing(read_ahead(source.blocks())) as blocks:
+            block_no = 0
+            async for rows in blocks:
+                block_no += 1
+                await _within(patient.ask(Imports.put, job.id, job.attempt, block_no, rows, lease_s=LEASE_S))
         await _within(patient.ask(Jobs.release, job.id, job.attempt))
     except StaleAttempt:
         raise StaleAttempt(

@@ -1,14 +1,13 @@
 """One attempt at a registration or a rescan: list the source into the store, page by page, and take it over whole."""
 
 import asyncio
-from collections.abc import Iterator
+from contextlib import aclosing
 from typing import cast
-
-import pyarrow as pa
 
 from serve_app.errors import InvalidRequest, NameTaken
 from serve_app.jobs.listing import Lister, Listing
-from serve_app.records import Claim, SourceFile
+from serve_app.jobs.read_ahead import read_ahead
+from serve_app.records import Claim
 from serve_app.services import Writer
 from serve_app.sources.detection import WantedFormat
 from serve_app.store.listings import Listings
@@ -36,19 +35,12 @@ async def listing_job(claim: Claim, writer: Writer, lister: Lister) -> None:
 
 async def _put_all(claim: Claim, writer: Writer, listing: Listing) -> None:
     """Send every page; one is listed while the one before is written."""
-    pages = listing.pages()
-    page = await asyncio.to_thread(_next, pages)
+    pages = ((table_of(page), listing.n_files) for page in listing.pages())
     number = 0
-    while page is not None:
-        number += 1
-        n_listed = listing.n_files
-        put = writer.ask(Listings.put, claim.job.id, claim.attempt, number, page, n_listed=n_listed)
-        _, page = await asyncio.gather(put, asyncio.to_thread(_next, pages))
-
-
-def _next(pages: Iterator[list[SourceFile]]) -> pa.Table | None:
-    page = next(pages, None)
-    return table_of(page) if page else None
+    async with aclosing(read_ahead(pages)) as listed:
+        async for page, n_listed in listed:
+            number += 1
+            await writer.ask(Listings.put, claim.job.id, claim.attempt, number, page, n_listed=n_listed)
 
 
 def _begun(claim: Claim, lister: Lister) -> Listing:

@@ -1,10 +1,11 @@
 """One attempt at an import of local parts, as `constellate bulk` writes them: nothing is uploaded or computed."""
 
 import asyncio
-from contextlib import closing
+from contextlib import aclosing, closing
 
 from serve_app.errors import InvalidRequest
 from serve_app.jobs.listing import Lister
+from serve_app.jobs.read_ahead import read_ahead
 from serve_app.jobs.vector_file import VectorFile
 from serve_app.records import Claim
 from serve_app.services import Writer
@@ -48,10 +49,10 @@ async def parts_job(claim: Claim, writer: Writer, lister: Lister) -> None:
             source = await asyncio.to_thread(VectorFile, file)
             if source.dimension != dimension:
                 raise InvalidRequest(f"{part.path.name!r} has vectors of {source.dimension} numbers, not {dimension}")
-            blocks = source.blocks()
-            while (rows := await asyncio.to_thread(next, blocks, None)) is not None:
-                block_no += 1
-                await writer.ask(Imports.put, job_id, attempt, block_no, rows, lease_s=LEASE_S)
+            async with aclosing(read_ahead(source.blocks())) as blocks:
+                async for rows in blocks:
+                    block_no += 1
+                    await writer.ask(Imports.put, job_id, attempt, block_no, rows, lease_s=LEASE_S)
     await writer.ask(Vectors.commit, job_id, attempt)
 
 

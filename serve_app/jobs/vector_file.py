@@ -22,8 +22,9 @@ from serve_app.store.schema import MAX_DIMENSION
 from serve_app.store.staging import MIN_SQUARED_NORM, usable
 
 MODEL_NAME = "model_name"
-BLOCK_ROWS = 2048
-BLOCK_BYTES = 8 * 2**20
+BLOCK_ROWS = 4096
+"""A multiple of the database's row groups, which then go straight to its file."""
+BLOCK_BYTES = 16 * 2**20
 
 _COLUMNS = frozenset({"sample_id", "file_name", "vector", "x", "y", MODEL_NAME})
 _FORMATS = "Parquet or Arrow"
@@ -83,16 +84,16 @@ class VectorFile:
         vectors = _matrix(column.filter(pa.array(right)), self.dimension)
         points = self._points(batch)
         skips = [_skip(keys[row], _wrong_length(int(lengths[row]), self.dimension)) for row in np.flatnonzero(~right)]
-        kept, keep = [], []
-        good = usable(vectors) if len(vectors) else np.empty(0, bool)
-        for position, row in enumerate(np.flatnonzero(right)):
-            problem = _problem(keys[row], bool(good[position]), vectors[position], points[row])
-            if problem is None:
-                kept.append(int(row))
-                keep.append(position)
-            else:
-                skips.append(_skip(keys[row], problem))
-        return ImportedRows(self.key_column, [keys[row] for row in kept], vectors[keep], points[kept], skips)
+        rows = np.flatnonzero(right)
+        is_usable = usable(vectors) if len(vectors) else np.empty(0, bool)
+        is_fine = is_usable & (np.fromiter(map(bool, keys), bool, len(keys)) & _are_points(points))[rows]
+        skips += [
+            _skip(keys[rows[place]], _problem(keys[rows[place]], bool(is_usable[place]), vectors[place]))
+            for place in np.flatnonzero(~is_fine)
+        ]
+        if not is_fine.all():
+            rows, vectors = rows[is_fine], vectors[is_fine]
+        return ImportedRows(self.key_column, [keys[row] for row in rows], vectors, points[rows], skips)
 
     def _points(self, batch: pa.RecordBatch) -> NDArray[np.float64]:
         """(N, 2) points; a null coordinate becomes NaN."""
@@ -197,10 +198,13 @@ def _skip(key: str | None, problem: tuple[str, str]) -> Skip:
     return Skip(key or "", key or "", *problem)
 
 
-def _problem(
-    key: str | None, is_usable: bool, vector: VectorArray, point: NDArray[np.float64]
-) -> tuple[str, str] | None:
-    """The reason and detail why a row cannot be imported, or None if it can."""
+def _are_points(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(N,) whether both coordinates are finite, or both absent."""
+    return np.asarray(np.isnan(points).all(axis=1) | np.isfinite(points).all(axis=1), np.bool_)
+
+
+def _problem(key: str | None, is_usable: bool, vector: VectorArray) -> tuple[str, str]:
+    """The reason and detail why a row cannot be imported, if it has a vector of the right length."""
     if not key:
         return "unknown_sample", "the row names no sample"
     if not is_usable:
@@ -208,6 +212,4 @@ def _problem(
             return "nonfinite", "the vector holds a number that is not finite in float32"
         is_zero = float(np.square(vector, dtype=np.float64).sum()) <= MIN_SQUARED_NORM
         return ("zero", "the vector has no length") if is_zero else ("nonfinite", "the vector is too long for float32")
-    if np.isnan(point).all() or np.isfinite(point).all():
-        return None
     return "bad_point", "x and y must both be finite, or both absent"

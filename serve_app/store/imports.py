@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import DatasetNotFound
-from serve_app.records import IMPORTED, FileStamp, ImportedRows, Job, PartsVectors, Skip
+from serve_app.records import ImportedRows, Job, PartsVectors, Skip
 from serve_app.store import job_rows, sets, staging
 from serve_app.store.job_rows import JobRow
 from serve_app.store.methods import write
@@ -183,9 +183,8 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
             taken.add(matches[0][0])
             keep.append(position)
     sample_ids = [found[rows.keys[position]][0][0] for position in keep]
-    # These vectors come from no file. The size -1 keeps a later job from reusing them for a file.
-    stamps = [FileStamp(f"{IMPORTED}{sample_id}", -1, -1) for sample_id in sample_ids]
-    staging.stage_vectors(session, space, sample_ids, stamps, rows.vectors[keep])
+    vectors = rows.vectors if len(keep) == len(rows.keys) else rows.vectors[keep]
+    staging.stage_imported(session, space, sample_ids, vectors)
     placed = _stage_points(session, row.id, sample_ids, rows.points[keep])
     skips = [Skip(*_names(found, skip.sample_id), skip.reason, skip.detail) for skip in skips]
     staging.put_skips(session, space, skips, first_position=row.skipped)

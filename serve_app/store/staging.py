@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from serve_app.errors import DiskFull, StoreUnavailable
-from serve_app.records import FileStamp, Skip, SourceFile, VectorArray
+from serve_app.records import IMPORTED, FileStamp, Skip, SourceFile, VectorArray
 from serve_app.store import sets
 from serve_app.store.job_rows import JobRow
 from serve_app.store.schema import BASE_DIMENSION, vectors_table
@@ -62,7 +62,9 @@ def require_room_for(session: Session, folder: Path, rows: int, dimension: int) 
         StoreUnavailable: they do not fit yet, because old rows are still being deleted.
     """
     needed = int(COPIES * rows * (4 * dimension + ROW_BYTES))
-    within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
+    within = session.value(
+        "SELECT free_blocks * block_size FROM pragma_database_size() WHERE database_name = current_database()"
+    )
     free = shutil.disk_usage(folder).free + int(within)
     if free < needed and session.row("SELECT 1 FROM retired LIMIT 1") is not None:
         raise StoreUnavailable("The room of vectors that were replaced is being freed; the call is to be repeated.")
@@ -118,15 +120,23 @@ def stage_vectors(
     """Stage (N, D) vectors with their stamps, and return N."""
     if not sample_ids:
         return 0
-    block = stamped(sample_ids, stamps)
-    values = pa.array(np.ascontiguousarray(vectors).reshape(-1))
-    block = block.append_column("vector", pa.FixedSizeListArray.from_arrays(values, vectors.shape[1]))
-    session.bind("block", block)
+    session.bind("block", stamped(sample_ids, stamps).append_column("vector", _lists(vectors)))
     count = session.value(
         f"INSERT INTO {space.table} BY NAME SELECT ? AS job_id, * FROM block",
         space.job_id,
     )
     return int(count)
+
+
+def stage_imported(session: Session, space: Space, sample_ids: list[str], vectors: VectorArray) -> None:
+    """Stage (N, D) vectors that come from no file: the size -1 keeps a later job from reusing them for one."""
+    if sample_ids:
+        session.bind("block", pa.table({"sample_id": pa.array(sample_ids, pa.string()), "vector": _lists(vectors)}))
+        session.q(
+            f"INSERT INTO {space.table} BY NAME SELECT ? AS job_id, *, ? || sample_id AS content_hash, "
+            "-1 AS size_bytes, -1 AS mtime_ns FROM block",
+            *(space.job_id, IMPORTED),
+        )
 
 
 def stage_known(session: Session, space: Space, known: list[tuple[str, FileStamp]]) -> int:
@@ -221,6 +231,10 @@ def stamped(sample_ids: list[str], stamps: list[FileStamp]) -> pa.Table:
             "mtime_ns": pa.array([stamp.mtime_ns for stamp in stamps], pa.int64()),
         }
     )
+
+
+def _lists(vectors: VectorArray) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(vectors).reshape(-1)), vectors.shape[1])
 
 
 def _observed(files: list[SourceFile]) -> pa.Table:
