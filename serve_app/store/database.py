@@ -223,6 +223,7 @@ class Database:
             assert self._root is not None
             try:
                 cursor = self._root.cursor()
+                opening.use(cursor)
             except duckdb.Error as error:
                 raise self._translate(error) from error
             self._sessions += 1

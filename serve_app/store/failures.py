@@ -26,7 +26,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ("fsync failed", "the disk failed to store a change"),
     ("Input/output error", "the disk reports an error"),
     ("Connection already closed", "it was closed meanwhile"),
-    ("configuration has been locked", "it is still open in this process"),
+    ("is already attached", "it is still open in this process"),
 )
 
 _TEMPORARY = (

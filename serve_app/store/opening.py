@@ -10,6 +10,12 @@ from serve_app.errors import StoreUnavailable
 from serve_app.store.schema import MIGRATIONS, Migration, dimensions, vectors_table
 from serve_app.store.session import Session, quoted
 
+NAME = "constellate"
+"""The name under which DuckDB knows the file; the instance itself has no file."""
+ROW_GROUP_ROWS = 2048
+"""DuckDB's least. A block that fills row groups goes straight to the file, and the log only names them; rows that are
+added to a group that is not full cost a new copy of the group, which at 122,880 rows of 768 numbers has 0.4 GB."""
+
 
 def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.DuckDBPyConnection:
     """Open the file, and create it first if it is missing; SQL can reach only this file and the folder `backups`.
@@ -25,7 +31,7 @@ def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.Duck
                 "Nothing was created, because that would destroy the log."
             )
         _create(path, config)
-    root = duckdb.connect(str(path), config=config)
+    root = _attached(path, config)
     try:
         root.execute("PRAGMA disable_checkpoint_on_shutdown").fetchall()
         root.execute(f"SET allowed_directories = [{quoted(f'{backups}/')}]").fetchall()
@@ -37,6 +43,23 @@ def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.Duck
     return root
 
 
+def _attached(path: Path, config: dict[str, Any]) -> duckdb.DuckDBPyConnection:
+    """A connection to the file. Only ATTACH takes the size of row groups; a file keeps the groups that it has."""
+    root = duckdb.connect(config=config | {"temp_directory": f"{path}.tmp"})
+    try:
+        root.execute(f"ATTACH {quoted(str(path))} AS {NAME} (ROW_GROUP_SIZE {ROW_GROUP_ROWS})").fetchall()
+        use(root)
+    except BaseException:
+        root.close()
+        raise
+    return root
+
+
+def use(connection: duckdb.DuckDBPyConnection) -> None:
+    """Let the statements of a connection mean the file's tables; each cursor needs this once."""
+    connection.execute(f"USE {NAME}").fetchall()
+
+
 def _create(path: Path, config: dict[str, Any]) -> None:
     """Create an empty database with all tables, readable by its owner alone; it is on disk when this returns.
 
@@ -46,7 +69,7 @@ def _create(path: Path, config: dict[str, Any]) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".new")
     _remove(unfinished)
-    root = duckdb.connect(str(unfinished), config=config)
+    root = _attached(unfinished, config)
     try:
         unfinished.chmod(0o600)
         migrate(Session(root))

@@ -99,7 +99,9 @@ def test_space_that_is_free_inside_the_file_counts(bench, monkeypatch):
         bench.jobs.begin(job.id, claim.attempt, CARD)
     bench.delete_retired()
     with bench.database.read() as session:
-        within = session.value("SELECT free_blocks * block_size FROM pragma_database_size()")
+        within = session.value(
+            "SELECT free_blocks * block_size FROM pragma_database_size() WHERE database_name = current_database()"
+        )
     monkeypatch.setattr(staging, "COPIES", 4.0)
     needed = int(4.0 * 3000 * (4 * 384 + 128))
     assert 0 < within < needed
