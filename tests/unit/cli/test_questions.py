@@ -9,6 +9,7 @@ import pytest
 from constellate import Constellate
 from tests.live_service import LiveService
 from tests.unit.cli.conftest import command_line, make_flowers, settings_below
+from tests.unit.store.workbench import lay_blank
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +19,7 @@ def gallery(tmp_path_factory):
     flowers = make_flowers(folder / "images" / "flowers")
     (flowers / "rose" / "copy.png").write_bytes((flowers / "rose" / "a.png").read_bytes())
     service = LiveService(settings_below(folder))
+    lay_blank(service.settings.database_path)
     service.start()
     with pytest.MonkeyPatch.context() as monkeypatch:
         assert command_line(service.settings, folder, monkeypatch)("embed", flowers).exit_code == 0

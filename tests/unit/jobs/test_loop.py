@@ -35,6 +35,7 @@ from serve_app.store.executor import StoreExecutor
 from serve_app.store.jobs import Jobs
 from serve_app.store.listings import Listings
 from serve_app.store.vectors import Vectors
+from tests.unit.store.workbench import lay_blank
 from tests.whole_set import read
 
 DIMENSION = 8
@@ -114,7 +115,9 @@ class World:
     def __init__(self, tmp_path: Path) -> None:
         self.root = tmp_path / "images"
         self.root.mkdir()
-        self.store = StoreExecutor(Database(tmp_path / "data" / "constellate.duckdb"))
+        path = tmp_path / "data" / "constellate.duckdb"
+        lay_blank(path)
+        self.store = StoreExecutor(Database(path))
         self.searcher = FakeSearcher()
 
     def write(self, *names: str) -> None:
