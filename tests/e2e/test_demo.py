@@ -9,8 +9,8 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from tests.checkpoints import tiny_checkpoint
 from tests.ray.photographs import make_folder
-from tests.tiny_models import make_tiny_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -31,7 +31,7 @@ def descendants_with(text: str) -> list[str]:
 
 def test_the_demo_embeds_a_folder_and_leaves_only_its_files(tmp_path: Path):
     images = make_folder(tmp_path / "animals", n_images=24)
-    checkpoint = make_tiny_checkpoint(tmp_path / "tiny-dinov2")
+    checkpoint = tiny_checkpoint(tmp_path / "tiny-dinov2")
     mark = f"demo-test-{os.getpid()}"
     environment = os.environ | {"CONSTELLATE_MODEL": str(checkpoint), "HF_HUB_OFFLINE": "1", "DEMO_MARK": mark}
     run = subprocess.run(
