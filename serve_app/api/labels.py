@@ -74,7 +74,10 @@ class Labelled(BaseModel):
     columns: list[str] = Field(examples=[["zero_shot", "zero_shot_score"]])
     samples: int = Field(examples=[5])
     phrases: list[PhraseCount] = Field(description="in the order of the request")
-    notices: list[str] = Field(description="what the columns do not show, such as sentences that were cut")
+    notices: list[str] = Field(
+        description="what the columns do not show, such as phrases that were cut",
+        examples=[["'tulip' is longer than the model takes, and was cut"]],
+    )
 
 
 @router.post(
