@@ -6,11 +6,12 @@ import csv
 import io
 import json
 import math
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from PIL import Image
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -19,6 +20,7 @@ from tests.browser.album import Album, stream
 
 ARROW = "application/vnd.apache.arrow.stream"
 MODELS = ("dinov2-base", "dinov2-small")
+PhraseList = Annotated[list[str], Query()]
 STATE_FIELDS = ("status", "processed", "total", "message", "skipped", "rate", "eta_s")
 
 
@@ -278,6 +280,11 @@ def _plan(items):
     return Response(out.getvalue(), media_type="text/csv")
 
 
+def _named(clusters, phrases):
+    names = [{"name": phrases[n % len(phrases)], "name_share": 0.75} if phrases else {} for n in range(len(clusters))]
+    return [cluster | name for cluster, name in zip(clusters, names, strict=True)]
+
+
 def findings(service):
     """What to act on."""
     router = APIRouter(prefix="/datasets/{id}")
@@ -311,8 +318,10 @@ def findings(service):
         return _plan(items) if format == "csv" else {"method": "Confident learning.", "items": items}
 
     @router.get("/clusters")
-    async def clusters(id: str, where: str = "", format: str = "json"):
-        items = service.albums[id].clustered(where)
+    async def clusters(id: str, where: str = "", format: str = "json", phrases: PhraseList = ()):
+        items = _named(service.albums[id].clustered(where), phrases)
+        if phrases and not service.albums[id].takes_text:
+            return problem(409, "dinov2-base takes no text: it embeds images only.", code="no_text_tower")
         return _plan(items) if format == "csv" else {"method": "HDBSCAN.", "noise": 3, "items": items}
 
     @router.post("/clusters")

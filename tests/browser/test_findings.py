@@ -235,3 +235,19 @@ def test_the_plan_of_each_queue_is_a_table(visit, queue, album):
         text = download.value.path().read_text(encoding="utf-8")
         assert len(list(csv.DictReader(io.StringIO(text, newline="")))) == length
         expect(queue.get_by_label("Tag", exact=True)).to_have_count(0 if name == "Clusters" else 1)
+
+
+def test_clusters_are_named_by_phrases_that_the_address_keeps(visit, queue, album, page, forgiven):
+    forgiven.append("Failed to load resource")
+    queue.get_by_role("button", name="Clusters").click()
+    expect(queue.locator(".position")).to_contain_text("1 of ")
+    queue.get_by_label("Name by").fill("a kelp, a fern ,")
+    queue.get_by_label("Name by").press("Enter")
+    expect(queue).to_contain_text("takes no text")
+    album.takes_text = True
+    page.reload()
+    first = album.clustered()[0]
+    expect(queue.get_by_role("heading").first).to_have_text(
+        f"a kelp (75 % of them fit it best) · label {first['label']} (100 %) · {first['size']} images"
+    )
+    expect(queue.get_by_label("Name by")).to_have_value("a kelp, a fern ,")

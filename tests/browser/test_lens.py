@@ -72,6 +72,7 @@ def test_a_lasso_becomes_a_filter_that_composes_and_an_address_that_shows_the_sa
     visit.lasso([(middle, box["y"] + 2), (right, box["y"] + 2), (right, bottom), (middle, bottom)])
     visit.button("Keep only these").click()
     expect(visit.page.locator(".chip")).to_have_text(["width > 500×", "inside the lasso×"])
+    visit.await_true("location.search.includes('model=dinov2-base')")  # whose map the lasso was drawn on
     left = visit.evaluate("constellate.lens.bar.expressions[1]")
     corners = [float(number) for number in left.removeprefix("inside(").removesuffix(")").split(",")]
     there = inside(album.points, np.reshape(corners, (-1, 2)))
