@@ -317,15 +317,22 @@ def findings(service):
         items = service.albums[id].mislabeled(limit, where)
         return _plan(items) if format == "csv" else {"method": "Confident learning.", "items": items}
 
+    return router
+
+
+def clusters(service):
+    """Groups of images, which may get names and become a column."""
+    router = APIRouter(prefix="/datasets/{id}")
+
     @router.get("/clusters")
-    async def clusters(id: str, where: str = "", format: str = "json", phrases: PhraseList = ()):
+    async def listed(id: str, where: str = "", format: str = "json", phrases: PhraseList = ()):
         items = _named(service.albums[id].clustered(where), phrases)
         if phrases and not service.albums[id].takes_text:
             return problem(409, "dinov2-base takes no text: it embeds images only.", code="no_text_tower")
         return _plan(items) if format == "csv" else {"method": "HDBSCAN.", "noise": 3, "items": items}
 
     @router.post("/clusters")
-    async def put_clusters(id: str, column: str, where: str = ""):
+    async def put(id: str, column: str, where: str = ""):
         found = service.albums[id].clustered(where)
         service.albums[id].put_clusters(where)
         return {"method": "HDBSCAN.", "noise": 3, "items": found, "column": column}
@@ -383,4 +390,4 @@ def _described(name, values):
     }  # fmt: skip
 
 
-ROUTERS = (datasets, folders, columns, listings, jobs, embeddings, progress, search, findings)
+ROUTERS = (datasets, folders, columns, listings, jobs, embeddings, progress, search, findings, clusters)
