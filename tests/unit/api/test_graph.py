@@ -54,7 +54,7 @@ async def test_a_large_set_is_asked_once_its_graph_is_made(large, client, servic
 
     begun = await client.post(f"{path}/graph", json={"k": refused.json()["k"]})
     assert (begun.status_code, begun.headers["location"]) == (202, f"/jobs/{begun.json()['job_id']}")
-    assert services.runner.n_nudges == 2
+    assert services.runner.n_nudges == 1
     job = await make(services)
     assert (job.kind, job.status, job.processed, job.total) == ("graph", "complete", 4, 4)
     assert job.message == "Found 3 neighbours of each of 4 images"

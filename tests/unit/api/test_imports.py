@@ -87,7 +87,7 @@ async def test_vectors_of_another_model_become_the_datasets(client, services, em
     rows = table()
     answer = await client.post(path(embedded), content=encode(rows), headers=headers, params=KEYS)
     assert answer.status_code == 202, answer.text
-    assert services.runner.n_nudges == 2
+    assert services.runner.n_nudges == 1
     before = (await client.get(path(embedded, "status"))).json()
     assert (before["dimension"], before["model_name"]) == (768, "dinov2-base")
     job = await commit(services)
