@@ -227,6 +227,7 @@ class App {
   /** There may be other vectors or another map. */
   async _news() {
     const before = this._vectors;
+    this.lens.readColumns(); // a job notes what it read of the images
     await this._refresh();
     if (this._vectors !== before) this.findings.choose(this._id);
   }

@@ -285,6 +285,13 @@ def _named(clusters, phrases):
     return [cluster | name for cluster, name in zip(clusters, names, strict=True)]
 
 
+def _clusters(album, where, format, phrases):
+    items = _named(album.clustered(where), phrases)
+    if phrases and not album.takes_text:
+        return problem(409, "dinov2-base takes no text: it embeds images only.", code="no_text_tower")
+    return _plan(items) if format == "csv" else {"method": "HDBSCAN.", "noise": 3, "items": items}
+
+
 def findings(service):
     """What to act on."""
     router = APIRouter(prefix="/datasets/{id}")
@@ -326,10 +333,7 @@ def clusters(service):
 
     @router.get("/clusters")
     async def listed(id: str, where: str = "", format: str = "json", phrases: PhraseList = ()):
-        items = _named(service.albums[id].clustered(where), phrases)
-        if phrases and not service.albums[id].takes_text:
-            return problem(409, "dinov2-base takes no text: it embeds images only.", code="no_text_tower")
-        return _plan(items) if format == "csv" else {"method": "HDBSCAN.", "noise": 3, "items": items}
+        return _clusters(service.albums[id], where, format, phrases)
 
     @router.post("/clusters")
     async def put(id: str, column: str, where: str = ""):

@@ -123,6 +123,7 @@ def work_through(page, queue, title, wanted):
     return n
 
 
+@pytest.mark.every
 def test_a_coco_set_with_splits_is_cleaned_and_handed_over_without_a_manual(page, base_url, planted, context, shoot):
     visit = MapPage(page, base_url)
     visit.open()
@@ -139,6 +140,7 @@ def test_a_coco_set_with_splits_is_cleaned_and_handed_over_without_a_manual(page
     n_images = len(planted.coco["images"])
     expect(page.locator("#map-count")).to_have_text(f"{n_images} points")
     expect(page.locator("#legend .entry")).to_have_count(len(CATEGORIES))
+    expect(page.get_by_label("Colour by").locator("option", has_text="format")).to_have_count(1)  # the job has read it
 
     visit.button("Findings").click()
     queue = page.locator("#findings")
