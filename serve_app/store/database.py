@@ -205,6 +205,11 @@ class Database:
                 self._holding_back = False
                 self._state.notify_all()
 
+    def is_in_place(self) -> bool:
+        """Whether the file that is open lies where it was opened; a read would fail otherwise."""
+        with self._state:
+            return self._root is not None and not self._closed and self._on_disk() == self._identity
+
     def _enter(self, *, although_held_back: bool = False) -> duckdb.DuckDBPyConnection:
         with self._state:
             if not although_held_back:

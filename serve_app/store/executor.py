@@ -97,7 +97,7 @@ class StoreExecutor:
         if hasattr(method, "is_cached"):
             key = (name, tuple(args), tuple(sorted(kwargs.items())))
             kept = self._database.answers.get(key)
-            if kept is not None:
+            if kept is not None and self._database.is_in_place():
                 return kept
             run = partial(self._database.answers.fill, key, run)
         if is_write:

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import pytest
 
-from serve_app.errors import ServiceError
+from serve_app.errors import ServiceError, StoreUnavailable
 from serve_app.store.database import Database
 from serve_app.store.executor import StoreExecutor
 from serve_app.store.read_cache import MAX_ANSWERS, ReadCache
@@ -57,6 +57,18 @@ def test_the_oldest_of_too_many_answers_is_forgotten():
     for number in range(MAX_ANSWERS + 1):
         cache.fill(number, lambda number=number: number + 1)
     assert [cache.get(0), cache.get(1), cache.get(MAX_ANSWERS)] == [None, 2, MAX_ANSWERS + 1]
+
+
+async def test_a_kept_answer_is_not_given_when_the_file_has_been_moved(path):
+    store = StoreExecutor(Database(path))
+    dataset = await register(store)
+    first = await store.ask(Vectors.status, dataset.id)
+    aside = path.rename(path.with_name("aside.duckdb"))
+    with pytest.raises(StoreUnavailable, match="was moved, deleted or replaced"):
+        await store.ask(Vectors.status, dataset.id)
+    aside.rename(path)
+    assert await store.ask(Vectors.status, dataset.id) == first
+    await store.drain_and_close()
 
 
 async def test_the_status_is_read_once_between_two_writes(path, monkeypatch):
