@@ -158,10 +158,10 @@ class JobLoop:
             task = asyncio.create_task(self._hold(claim), name=f"job-{claim.job.id}")
         self._held[claim.job.id] = task
 
-        def forget(_: asyncio.Task[None]) -> None:
+        def forget(task: asyncio.Task[None]) -> None:
             self._held.pop(claim.job.id, None)
             self.nudge()
-            if claim.job.kind not in COMPARING:
+            if claim.job.kind not in COMPARING and not task.cancelled():
                 preparing = asyncio.create_task(self._prepare(claim.job.dataset_id))
                 self._preparing.add(preparing)
                 preparing.add_done_callback(self._preparing.discard)

@@ -4,6 +4,7 @@ from contextlib import aclosing
 
 import pytest
 
+from serve_app.jobs import read_ahead as module
 from serve_app.jobs.read_ahead import read_ahead
 
 
@@ -49,3 +50,18 @@ async def test_an_error_of_the_source_is_raised_where_the_part_is_missing():
     assert await anext(found) == 1
     with pytest.raises(OSError, match="gone"):
         await anext(found)
+
+
+async def test_a_source_that_hangs_does_not_hold_up_who_closes_it(monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", 0.01)
+    answers = threading.Event()
+
+    def parts():
+        yield 1
+        answers.wait(30)
+        yield 2
+
+    async with aclosing(read_ahead(parts())) as found:
+        await anext(found)
+    assert not answers.is_set()
+    answers.set()
