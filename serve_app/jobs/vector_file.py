@@ -18,12 +18,12 @@ from serve_app.jobs.table_file import NAME, TableFile, open_arrow_file, open_arr
 from serve_app.records import ImportedRows, Skip, VectorArray
 from serve_app.sources.parquet_table import refusing, require_short
 from serve_app.store.readout import SPACE_KEY
-from serve_app.store.schema import MAX_DIMENSION
+from serve_app.store.schema import MAX_DIMENSION, ROW_GROUP_ROWS
 from serve_app.store.staging import MIN_SQUARED_NORM, usable
 
 MODEL_NAME = "model_name"
-BLOCK_ROWS = 4096
-"""A multiple of the database's row groups, which then go straight to its file."""
+BLOCK_ROWS = 2 * ROW_GROUP_ROWS
+"""The rows of a block; full row groups go straight to the database's file. Wide vectors have one in a block."""
 BLOCK_BYTES = 16 * 2**20
 
 _COLUMNS = frozenset({"sample_id", "file_name", "vector", "x", "y", MODEL_NAME})
@@ -70,6 +70,7 @@ class VectorFile:
             Unavailable: there is not enough memory.
         """
         size = max(1, min(BLOCK_ROWS, BLOCK_BYTES // (4 * self.dimension)))
+        size -= size % ROW_GROUP_ROWS if size > ROW_GROUP_ROWS else 0
         with refusing("the file", _FORMATS):
             for batch in self._batches():
                 batch.validate(full=True)  # a damaged Arrow file may hold offsets that point outside its buffers

@@ -1,9 +1,9 @@
 """Chooses a few rows that cover a set: each next row is the least similar to all rows chosen before.
 
 Letters for shapes: N rows, D dimension, P rows of the pool. Every `matrix` is normalised, as in `curation`, and neither
-copied nor changed. The choice is that of k-centre greedy, row for row, but the set is read once for many choices, not
-once for each: a similarity to the nearest chosen row only grows, so the least of a pool of rows is the least of the set
-for as long as it is below what every other row had when the pool was filled (lazy evaluation: Minoux 1978).
+copied nor changed. The choice is that of k-centre greedy, up to rounding, but the set is read once for many choices,
+not once for each: a similarity to the nearest chosen row only grows, so the least of a pool of rows is the least of the
+set for as long as it is below what every other row had when the pool was filled (lazy evaluation: Minoux 1978).
 """
 
 import math
@@ -34,8 +34,8 @@ def diverse(
 
     This is the k-centre greedy algorithm; its radius is at most twice the smallest possible (Gonzalez 1985; Sener &
     Savarese, ICLR 2018, use it for a core-set of images). Gonzalez leaves the first row open; here it is the row
-    closest to the mean, the most typical image. Ties go to the first row. It takes n·N·D operations and, besides the
-    pool, O(N) memory.
+    closest to the mean, the most typical image. Ties go to the first row; similarities that differ by rounding alone
+    may go either way. It takes n·N·D operations and, besides the pool, O(N) memory.
 
     Args:
         matrix: (N, D), normalised.

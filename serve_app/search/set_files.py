@@ -1,7 +1,8 @@
-"""The sets that this machine has as files: each is written from pages of the writer when it is first asked for.
+"""The sets that this machine has as files, each written from pages of the writer.
 
-The writer answers pages only, so its memory does not grow with a set, and neither does a reader's: what it needs beside
-the map of the file is the list of names. Processes of one machine share the folder.
+A set is written when its job has ended, or when it is first asked for. The writer answers pages only, so its memory
+does not grow with a set, and neither does a reader's: what it needs beside the map of the file is the list of names.
+Processes of one machine share the folder.
 """
 
 import asyncio

@@ -7,14 +7,11 @@ from typing import Any
 import duckdb
 
 from serve_app.errors import StoreUnavailable
-from serve_app.store.schema import MIGRATIONS, Migration, dimensions, vectors_table
+from serve_app.store.schema import MIGRATIONS, ROW_GROUP_ROWS, Migration, dimensions, vectors_table
 from serve_app.store.session import Session, quoted
 
 NAME = "constellate"
 """The name under which DuckDB knows the file; the instance itself has no file."""
-ROW_GROUP_ROWS = 2048
-"""DuckDB's least. A block that fills row groups goes straight to the file, and the log only names them; rows that are
-added to a group that is not full cost a new copy of the group, which at 122,880 rows of 768 numbers has 0.4 GB."""
 
 
 def connect(path: Path, config: dict[str, Any], *, backups: Path) -> duckdb.DuckDBPyConnection:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from serve_app.errors import Conflict, StoreUnavailable
 from serve_app.records import Backup, JobStatus, StoreFigures
 from serve_app.store.methods import write
+from serve_app.store.schema import ROW_GROUP_ROWS
 from serve_app.store.session import quoted
 
 if TYPE_CHECKING:  # callers in other processes name these methods and do not load DuckDB
@@ -78,7 +79,7 @@ class Backups:
         partial = final.with_name(final.name + PARTIAL)
         with self._database.autocommit() as session:
             name = session.value("SELECT current_database()")
-            session.q(f"ATTACH {quoted(str(partial))} AS backup")
+            session.q(f"ATTACH {quoted(str(partial))} AS backup (ROW_GROUP_SIZE {ROW_GROUP_ROWS})")
             try:
                 partial.chmod(0o600)
                 session.q(f'COPY FROM DATABASE "{name}" TO backup')  # this is one transaction on one snapshot

@@ -14,6 +14,9 @@ from serve_app.store.session import Session
 
 BASE_DIMENSION = 768
 USUAL_DIMENSIONS = (384, 768, 1024, 1536)
+ROW_GROUP_ROWS = 2048
+"""This is DuckDB's least. A block that fills row groups goes straight to the file, and the log only names them. Rows
+that are added to a group that is not full cost a new copy of the group: at 122,880 rows of 768 numbers, 0.4 GB."""
 MAX_DIMENSION = 16_384
 
 VALUE_TYPES = {"text": "VARCHAR", "number": "DOUBLE", "boolean": "BOOLEAN", "time": "TIMESTAMP"}

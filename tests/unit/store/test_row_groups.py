@@ -2,11 +2,13 @@
 
 import shutil
 
+import duckdb
 import pytest
 
 from serve_app.store import opening
 from serve_app.store.database import Database
-from serve_app.store.opening import ROW_GROUP_ROWS
+from serve_app.store.operations import Backups
+from serve_app.store.schema import ROW_GROUP_ROWS
 from tests.invariants import check_invariants
 from tests.unit.store.workbench import CARD, Workbench, block_of, lay_blank, source_files
 
@@ -51,3 +53,14 @@ def test_a_file_with_large_row_groups_takes_further_rows(path, monkeypatch):
         assert session.value(f"SELECT count(*) FROM vectors_{CARD.dimension}") == 2 * len(FILES)
         check_invariants(session)
     bench.database.close()
+
+
+def test_a_backup_has_the_same_row_groups(bench):
+    bench.embed(bench.register(FILES), FILES)
+    copy = Backups(bench.database).create()
+    with duckdb.connect(copy.path, read_only=True) as connection:
+        found = connection.execute(
+            f"SELECT DISTINCT row_group_id, count FROM pragma_storage_info('vectors_{CARD.dimension}') "
+            "WHERE column_name = 'sample_id' AND segment_type <> 'VALIDITY'"
+        ).fetchall()
+    assert max(count for _, count in found) == ROW_GROUP_ROWS
