@@ -25,11 +25,10 @@ Balance = Annotated[
 ]
 
 
+_Phrase = Annotated[str, StringConstraints(pattern=r"[^\s\x00-\x1f]", max_length=200)]
 PhraseChoice = Annotated[
-    list[Annotated[str, StringConstraints(pattern=r"[^\s\x00-\x1f]", max_length=200)]] | SkipJsonSchema[None],
+    Annotated[list[_Phrase], Field(min_length=2, max_length=100)] | SkipJsonSchema[None],
     Query(
-        min_length=2,
-        max_length=100,
         description="words to name the clusters by, such as `phrases=cat&phrases=dog`; the set's model must take text",
     ),
 ]
