@@ -46,7 +46,8 @@ def scaled(vectors: NDArray[np.floating]) -> tuple[VectorArray, NDArray[np.float
     lengths = np.empty(len(vectors), dtype=np.float32)
     for start in range(0, len(vectors), _SCALED_ROWS):
         rows = slice(start, start + _SCALED_ROWS)
-        numbers = vectors[rows].astype(np.result_type(vectors, np.float32), copy=False)
+        # Sums of rows that do not lie in one piece are rounded in another order.
+        numbers = np.ascontiguousarray(vectors[rows], np.result_type(vectors, np.float32))
         lengths[rows] = _scale(numbers, unit[rows])
     return unit, lengths
 

@@ -71,7 +71,7 @@ async def test_vectors_of_two_spaces_are_never_in_one_answer(requests, services)
         return embedded
 
     services.embedder.embed_images = replaced_after_one
-    with pytest.raises(Unavailable, match="replaced while it embedded"):
+    with pytest.raises(Unavailable, match="The model was replaced meanwhile"):
         await requests.embed_uploads([PNG] * 6)
     assert (await requests.embed_uploads([PNG] * 6)).card.space_key == "another"
 

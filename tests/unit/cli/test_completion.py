@@ -22,7 +22,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     ("words", "completed"),
     [
         ("exp", ["export"]),
-        ("d", ["diverse", "down", "duplicates"]),
+        ("d", ["delete", "diverse", "down", "duplicates"]),
         ("export --f", ["--format"]),
         ("export photos --format p", ["parquet"]),
     ],

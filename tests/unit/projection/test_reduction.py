@@ -91,7 +91,7 @@ def test_clusters_stay_together(projection):
 
 def test_cosine_ignores_lengths_and_euclidean_does_not():
     vectors, _ = clustered(60)
-    longer = vectors * np.float32(4) ** np.arange(-5, 5).repeat(6)[:, None]
+    longer = vectors * np.float32(4) ** np.arange(-5, 5, dtype=np.float32).repeat(6)[:, None]
     assert (reduce(longer, COSINE) == reduce(vectors, COSINE)).all()
     assert (reduce(longer, EUCLIDEAN) != reduce(vectors, EUCLIDEAN)).any()
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from serve_app.errors import InvalidFilter, SampleNotFound, Unavailable
-from serve_app.search import curation
+from serve_app.search import cover, curation
 from serve_app.search.neighbours import Neighbours
 from serve_app.search.set_file import ABOUT, ROWS, SetFile
 from serve_app.search.set_files import SetFiles
@@ -117,7 +117,7 @@ async def test_outliers_are_compared_with_chosen_samples_only(neighbours, datase
 async def test_a_diverse_choice_covers_the_chosen_samples(neighbours, dataset, where, chosen):
     names, matrix = chosen
     found = await neighbours.diverse(dataset.id, 6, where)
-    assert [item.sample_id for item in found] == [names[row] for row in curation.diverse(matrix, 6)[0]]
+    assert [item.sample_id for item in found] == [names[row] for row in cover.diverse(matrix, 6)[0]]
 
 
 async def test_a_filter_that_chooses_all_gives_the_answer_without_one(neighbours, dataset):
