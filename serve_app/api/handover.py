@@ -32,6 +32,7 @@ from serve_app.sources import coco_subset, yolo
 from serve_app.sources.detection import CONTAINERS
 from serve_app.sources.files import decode_name
 from serve_app.sources.roots import check_annotations
+from serve_app.sources.yolo_boxes import Boxes, Chosen
 from serve_app.store.columns import Columns
 from serve_app.store.datasets import Datasets
 from serve_app.store.filtering import TAG
@@ -194,12 +195,12 @@ async def _yolo(services: Services, settings: Settings, dataset: Dataset, pages:
         )
     file = await _coco_file(settings, dataset)
     splits = await _splits(services, dataset.id)
-    chosen: dict[str, yolo.Chosen] = {}
+    chosen: dict[str, Chosen] = {}
     async for page in pages():
         names = export.table(page).select(["sample_id", "file_name"]).to_pydict()
         pairs = zip(names["sample_id"], names["file_name"], strict=True)
-        chosen.update((sample_id, yolo.Chosen(name, splits.get(sample_id))) for sample_id, name in pairs)
-    boxes = await asyncio.to_thread(yolo.Boxes.read, file, chosen)
+        chosen.update((sample_id, Chosen(name, splits.get(sample_id))) for sample_id, name in pairs)
+    boxes = await asyncio.to_thread(Boxes.read, file, chosen)
     files = await asyncio.to_thread(yolo.files, chosen, boxes, dataset.root)
     return _from_thread(_zipped(files))
 

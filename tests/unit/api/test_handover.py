@@ -213,6 +213,10 @@ def unpacked(answer):
         return {entry.filename: archive.read(entry).decode() for entry in archive.infolist()}
 
 
+def settings_in(files):
+    return [line for line in files["data.yaml"].splitlines() if not line.startswith("#")]
+
+
 def in_pixels(text, width=200, height=100):
     """The class and [x, y, width, height] of each line of labels, as COCO counts."""
     rows = [list(map(float, line.split())) for line in text.splitlines()]
@@ -246,7 +250,7 @@ async def test_a_filter_and_the_splits_hold_for_yolos_labels(client, photos):
         **{"train.txt": "./images/0.png\n", "val.txt": "./images/2.png\n"},
     }
     assert {name for name in files if name.startswith("labels/")} == {"labels/0.txt", "labels/2.txt"}
-    assert files["data.yaml"].splitlines()[1:3] == ["train: train.txt", "val: val.txt"]
+    assert settings_in(files)[:2] == ["train: train.txt", "val: val.txt"]
 
 
 async def test_images_that_lie_in_a_folder_images_keep_their_names(client, photos):
@@ -280,3 +284,51 @@ async def test_what_yolo_could_not_find_is_refused_with_the_reason(client, photo
 async def test_a_dataset_without_a_coco_file_has_no_boxes_for_yolo(client, dataset):
     refused = (await export(client, dataset, "yolo-zip", 422)).json()["detail"]
     assert "its labels are of whole images" in refused
+
+
+async def test_two_ids_of_one_file_share_its_labels_and_its_line(client, photos):
+    images = [SIZED[0], SIZED[1] | {"file_name": "./0.png"}, SIZED[2]]
+    marks = [BOXES[1], BOXES[0] | {"image_id": 1}]
+    dataset = await with_boxes(client, photos, images, marks)
+    answer = await export(client, dataset, "yolo-zip")
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["data.yaml", "train.txt", "labels/0.txt", "labels/2.txt"]
+    files = unpacked(answer)
+    assert files["train.txt"] == "./images/0.png\n./images/2.png\n"
+    assert [kind for kind, _ in in_pixels(files["labels/0.txt"])] == [0, 2]
+    await put(client, dataset, b"sample_id,split\n0,train\n1,val\n", CSV)
+    refused = (await export(client, dataset, "yolo-zip", 422)).json()["detail"]
+    assert "the ids '0' and '1' both name '0.png', one for train and one for val" in refused
+
+
+async def test_an_image_that_the_coco_file_has_lost_is_no_background_for_yolo(client, photos):
+    dataset = await with_boxes(client, photos)
+    (photos / "photos.json").write_text(coco([SIZED[0], SIZED[2]], BOXES))
+    refused = (await export(client, dataset, "yolo-zip", 409)).json()
+    assert "has changed since it was scanned: 1 images are gone; rescan" in refused["detail"]
+
+
+def boxed(image_id, **fields):
+    return {"id": 50 + image_id, "image_id": image_id, "category_id": 1, **fields}
+
+
+NO_BOXES = {
+    "whose box is not four numbers": boxed(1, bbox=["1", "2", "3", "4"]),
+    "without a box ('bbox'), such as polygons alone": boxed(1, bbox=None),
+    "whose box has no width or height above 0": boxed(1, bbox=[1, 2, -3, 4]),
+    "whose box has no part inside the image": boxed(1, bbox=[900, 900, 3, 4]),
+    "without a category ('category_id')": boxed(1, bbox=[1, 2, 3, 4], category_id=None),
+    "of crowds ('iscrowd')": boxed(1, bbox=[1, 2, 3, 4], iscrowd=1),
+}
+
+
+async def test_annotations_without_usable_boxes_are_counted_and_make_no_background(client, photos):
+    marks = [*NO_BOXES.values(), boxed(0, bbox=[1, 2, 3, 4]), boxed(0, bbox=None)]
+    dataset = await with_boxes(client, photos, marks=marks)
+    files = unpacked(await export(client, dataset, "yolo-zip"))
+    assert files["train.txt"] == "./images/0.png\n./images/2.png\n"
+    assert (files["labels/2.txt"], "labels/1.txt" in files) == ("", False)
+    counts = {reason: 2 if "polygons" in reason else 1 for reason in NO_BOXES}
+    said = [line for line in files["data.yaml"].splitlines() if line.startswith("# Left out")]
+    assert set(said[:-1]) == {f"# Left out: {number} annotations {reason}" for reason, number in counts.items()}
+    assert said[-1].startswith("# Left out: 1 images with no annotation but these")
