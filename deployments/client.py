@@ -112,7 +112,7 @@ class EmbeddingClient:
             InvalidRequest: a text is empty, has more than 10,000 characters, or holds a lone surrogate.
             Unavailable: the service does not answer or does not run.
         """
-        return _finish(self.embed_text_async(texts))
+        return _uncut(_finish(self._embed_texts(texts)))
 
     async def describe_async(self) -> ModelCard:
         """See `describe`."""
@@ -142,6 +142,10 @@ class EmbeddingClient:
 
     async def embed_text_async(self, texts: Sequence[str]) -> VectorArray:
         """See `embed_text`."""
+        return _uncut(await self._embed_texts(texts))
+
+    async def _embed_texts(self, texts: Sequence[str]) -> tuple[VectorArray, tuple[int, ...]]:
+        """The vectors, and the positions of texts that were cut."""
 
         async def embed(chunk: Sequence[str]) -> Embedded:
             embedded: Embedded = await SECOND_CHANCE.until_answered(
@@ -151,11 +155,9 @@ class EmbeddingClient:
 
         parts = await spread(embed, texts, chunk_images=self.chunk, window=self.window)
         if not parts:
-            return np.empty((0, (await self.describe_async()).dimension), np.float32)
+            return np.empty((0, (await self.describe_async()).dimension), np.float32), ()
         embedded = joined(parts)
-        if embedded.cut:
-            warnings.warn(f"texts that were cut to the model's length: {list(embedded.cut)}", stacklevel=2)
-        return np.stack(embedded.vectors)
+        return np.stack(embedded.vectors), embedded.cut
 
     async def _ask(self, method: str, *args: object) -> Any:
         if self._handle is None:
@@ -249,6 +251,14 @@ def _refused(image: Picture, error: Exception) -> Skip:
         return Skip("", "", "format_not_allowed", f"{image.dtype} pixels of shape {image.shape}; {_WAY_OUT}")
     what = f"mode {image.mode}" if isinstance(image, Image.Image) else type(image).__name__
     return Skip("", "", "format_not_allowed", f"this picture ({what}) cannot be encoded: {error}; {_WAY_OUT}")
+
+
+def _uncut(found: tuple[VectorArray, tuple[int, ...]]) -> VectorArray:
+    """The vectors; the caller's caller is warned of texts that were cut."""
+    vectors, cut = found
+    if cut:
+        warnings.warn(f"texts that were cut to the model's length: {list(cut)}", stacklevel=3)
+    return vectors
 
 
 def _complaint(embedded: Outcomes) -> str:

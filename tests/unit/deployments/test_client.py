@@ -132,6 +132,18 @@ async def test_texts_that_were_cut_are_named_by_their_positions():
         await client_of(FakeModel(no_text="")).embed_text_async(["a", "b" * 21, "c", "d" * 21])
 
 
+def test_the_warning_of_texts_that_were_cut_points_to_the_line_of_the_call():
+    with pytest.warns(UserWarning, match="cut to the model's length") as warned:
+        client_of(FakeModel(no_text="")).embed_text(["b" * 21])
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+async def test_the_warning_of_an_awaited_call_points_to_its_line_too():
+    with pytest.warns(UserWarning, match="cut to the model's length") as warned:
+        await client_of(FakeModel(no_text="")).embed_text_async(["b" * 21])
+    assert [warning.filename for warning in warned] == [__file__]
+
+
 async def test_texts_that_cannot_be_embedded_say_why():
     with pytest.raises(InvalidRequest, match="empty"):
         await client_of(FakeModel(no_text="")).embed_text_async(["a", ""])
