@@ -8,6 +8,7 @@ with Constellate("http://127.0.0.1:8000") as service:
 
 from constellate.async_client import AsyncConstellate
 from constellate.client import Constellate, EmbeddedFolder, JobFailed
+from constellate.findings import Found, Labelled
 from constellate.records import DatasetInfo, EmbeddingsInfo, JobInfo, NeighbourInfo, PointInfo, Progress, SkipInfo
 from constellate.wire import NothingThere, Refused, Unreachable
 
@@ -17,8 +18,10 @@ __all__ = [
     "DatasetInfo",
     "EmbeddedFolder",
     "EmbeddingsInfo",
+    "Found",
     "JobFailed",
     "JobInfo",
+    "Labelled",
     "NeighbourInfo",
     "NothingThere",
     "PointInfo",

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import constellate
 from constellate.following import follow
 from constellate.routes import Routes
 from constellate.wire import NothingThere, Refused, Unreachable
@@ -140,6 +141,7 @@ def test_a_text_that_was_cut_is_told_with_what_was_found():
     transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answers[request.url.path.split("/")[-1]]))
     client = Routes("http://s", transport=transport)
     found, labelled = client.search("d", text="long", limit=3), client.label("d", ["a", "b"])
+    assert (type(found), type(labelled)) == (constellate.Found, constellate.Labelled)
     assert ([n["file_name"] for n in found], found.notices) == (["a.png"], ["it was cut"])
     assert (labelled, labelled.notices) == ({"a": 2}, ["'a' was cut"])
 
