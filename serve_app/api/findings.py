@@ -158,9 +158,9 @@ async def _clusters(
         if len(words) < 2:
             raise InvalidRequest("a choice of names needs two phrases that differ")
         model = await model_of_set(dataset_id, services, model)
-        vectors, space_key, notices = await phrase_vectors(services, model, LabelOptions(phrases=words))
-        if notices:
-            raise InvalidRequest(notices[0])
+        vectors, space_key, cut = await phrase_vectors(services, model, LabelOptions(phrases=words))
+        if cut:
+            raise InvalidRequest(f"{cut[0]!r} is longer than the model takes; shorten it")
         names = Phrases(words, vectors, space_key)
     return await services.searcher.ask(
         Findings.clusters, dataset_id, min_size, where, model, with_members=with_members, phrases=names

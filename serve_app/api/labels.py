@@ -100,7 +100,7 @@ async def label_by_phrases(
     for name in names:
         column_file.require_free_name(name)
     model = await model_of_set(dataset_id, services, model)
-    phrases, space_key, notices = await phrase_vectors(services, model, options)
+    phrases, space_key, cut = await phrase_vectors(services, model, options)
     ids, best, scores = await services.searcher.ask(Neighbours.best_of, dataset_id, phrases, space_key, where, model)
     if not len(ids):
         raise InvalidRequest("the filter chooses no image that has a vector")
@@ -113,12 +113,12 @@ async def label_by_phrases(
         columns=names,
         samples=len(ids),
         phrases=[PhraseCount(phrase=phrase, count=counts[n]) for n, phrase in enumerate(options.phrases)],
-        notices=notices,
+        notices=[f"{phrase!r} is longer than the model takes, and was cut" for phrase in cut],
     )
 
 
 async def phrase_vectors(services: Services, model: str, options: LabelOptions) -> tuple[VectorArray, str, list[str]]:
-    """(P, D) vectors of the P phrases, of length one, their space, and a notice for each phrase that was cut.
+    """(P, D) vectors of the P phrases, of length one, their space, and the phrases that were cut to the model's length.
 
     Raises:
         NoTextTower: the model takes no text.
@@ -131,7 +131,6 @@ async def phrase_vectors(services: Services, model: str, options: LabelOptions) 
         ]
     )
     cut = sorted({text // len(options.templates) for text in embedded.cut})
-    notices = [f"{options.phrases[phrase]!r} is longer than the model takes, and was cut" for phrase in cut]
     shape = len(options.phrases), len(options.templates), -1
     directions = normalised(np.stack(embedded.vectors)).reshape(shape)
-    return normalised(directions.mean(1)), embedded.card.space_key, notices
+    return normalised(directions.mean(1)), embedded.card.space_key, [options.phrases[phrase] for phrase in cut]

@@ -346,3 +346,16 @@ async def test_names_of_clusters_need_two_phrases_and_a_text_tower(client, plant
     monkeypatch.undo()
     refused = await client.get(f"{path}/clusters", params={"phrases": ["cat", "dog"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "no_text_tower")
+
+
+async def test_a_phrase_that_is_too_long_to_name_clusters_is_refused(client, plant, worded, services, monkeypatch):
+    path = await plant({f"{n}.png": (v, (8, 8)) for n, v in enumerate(at(0, 5, 90, 140))})
+    embed = services.embedder.embed_texts
+
+    async def cutting(model, texts):
+        return replace(await embed(model, texts), cut=(1,))
+
+    monkeypatch.setattr(services.embedder, "embed_texts", cutting)
+    refused = await client.get(f"{path}/clusters", params={"phrases": ["cat", "dog"]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    assert refused.json()["detail"] == "'dog' is longer than the model takes; shorten it"
