@@ -152,7 +152,8 @@ class Findings(Neighbours):
         items = await asyncio.to_thread(_described, part, numbers)
         if phrases is not None:
             items = await self._in_words(part, numbers, items, phrases)
-        members = await asyncio.to_thread(_members, part, numbers, items) if with_members else None
+        names = None if phrases is None else [item.name for item in items]
+        members = await asyncio.to_thread(_members, part, numbers, names) if with_members else None
         return Clusters(items, int((numbers < 0).sum()), members)
 
     async def _in_words(
@@ -206,15 +207,15 @@ def _described(part: Part, numbers: NDArray[np.int32]) -> list[Cluster]:
     ]
 
 
-def _members(part: Part, numbers: NDArray[np.int32], items: list[Cluster]) -> pa.Table:
-    """sample_id, file_name, label and cluster of the samples that belong to one, and its name where clusters have."""
+def _members(part: Part, numbers: NDArray[np.int32], names: list[str | None] | None) -> pa.Table:
+    """sample_id, file_name, label and cluster of the samples that belong to one, and its name if clusters are named."""
     places = np.flatnonzero(numbers >= 0)
     rows = pa.array(part.rows_at(places))
     table = part.of.rows.select(["sample_id", "file_name", "label"]).take(rows)
     table = table.append_column("cluster", pa.array(numbers[places])).combine_chunks()
-    if not items or items[0].name is None:
+    if names is None:
         return table
-    return table.append_column("name", pa.array([item.name for item in items]).take(pa.array(numbers[places])))
+    return table.append_column("name", pa.array(names, pa.string()).take(pa.array(numbers[places])))
 
 
 def _named(

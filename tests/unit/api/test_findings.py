@@ -359,3 +359,11 @@ async def test_a_phrase_that_is_too_long_to_name_clusters_is_refused(client, pla
     refused = await client.get(f"{path}/clusters", params={"phrases": ["cat", "dog"]})
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
     assert refused.json()["detail"] == "'dog' is longer than the model takes; shorten it"
+
+
+async def test_a_plan_of_named_clusters_has_the_column_of_names_where_there_is_no_cluster(client, plant, worded):
+    path = await plant({f"{n}.png": (v, (8, 8)) for n, v in enumerate(at(0, 5, 90, 140))})
+    params = {"phrases": ["cat", "dog"], "min_size": 10, "format": "parquet"}
+    answer = await client.get(f"{path}/clusters", params=params)
+    table = pq.read_table(pa.py_buffer(answer.content))
+    assert (table.column_names, len(table)) == (["sample_id", "file_name", "label", "cluster", "name"], 0)
