@@ -15,7 +15,10 @@ from serve_app.sources.yolo_boxes import Boxes, Chosen
 
 IMAGES = "images/"
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The list of a value of the column `split`; images with another value, or none, are for training."""
+"""The list of a value of the column `split`; images without one are for training."""
+
+_INSTEAD = {"train": ("val", "test"), "val": ("train", "test")}
+"""The lists that stand for one that is empty, the best first: YOLO wants both."""
 
 
 def files(chosen: Mapping[str, Chosen], boxes: Boxes, root: str) -> Iterator[tuple[str, str]]:
@@ -31,7 +34,7 @@ def files(chosen: Mapping[str, Chosen], boxes: Boxes, root: str) -> Iterator[tup
 
     Raises:
         InvalidRequest: YOLO could not tell the labels of two images apart, or would not find them; or two ids put a
-            file into two splits.
+            file into two splits, or a split has no list.
     """
     is_inside = all(image.file_name.startswith(IMAGES) for image in chosen.values())
     splits = _splits(chosen)
@@ -49,9 +52,16 @@ def files(chosen: Mapping[str, Chosen], boxes: Boxes, root: str) -> Iterator[tup
 
 def _splits(chosen: Mapping[str, Chosen]) -> dict[str, str]:
     """The list of each image, by file name."""
+    values = {value: (value or "").strip().casefold() or "train" for _, value in chosen.values()}
+    if strange := sorted(repr(value) for value, split in values.items() if split not in SPLITS):
+        more = f" and {len(strange) - 5:,} more" if len(strange) > 5 else ""
+        raise InvalidRequest(
+            f"the column 'split' has {', '.join(strange[:5])}{more}, and YOLO has lists of {', '.join(SPLITS)} alone; "
+            "leave these images out with 'where', or put a column 'split' with these values"
+        )
     first: dict[str, tuple[str, str]] = {}
     for sample_id, (name, value) in chosen.items():
-        split = SPLITS.get((value or "").lower(), "train")
+        split = SPLITS[values[value]]
         other_id, other = first.setdefault(name, (sample_id, split))
         if split != other:
             raise InvalidRequest(
@@ -94,9 +104,10 @@ def _yaml(boxes: Boxes, lists: Mapping[str, list[str]], images: str) -> str:
     if n := len(boxes.stripped):
         lines.append(f"# Left out: {n:,} images with no annotation but these; empty labels would call them background")
     lines += [f"{split}: {split}.txt" for split in ("train", "val", "test") if split in lists]
-    if "train" not in lists or "val" not in lists:
-        only = next(iter(lists), "train")
-        lines += [f"{split}: {only}.txt  # no image has this split" for split in ("train", "val") if split not in lists]
+    for split, others in _INSTEAD.items():
+        if split not in lists:
+            stand_in = next(other for other in others if other in lists)
+            lines.append(f"{split}: {stand_in}.txt  # no image has this split")
     lines += [
         "names:",
         *(f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(boxes.classes.values())),

@@ -332,3 +332,31 @@ async def test_annotations_without_usable_boxes_are_counted_and_make_no_backgrou
     said = [line for line in files["data.yaml"].splitlines() if line.startswith("# Left out")]
     assert set(said[:-1]) == {f"# Left out: {number} annotations {reason}" for reason, number in counts.items()}
     assert said[-1].startswith("# Left out: 1 images with no annotation but these")
+
+
+async def test_a_split_that_names_no_list_of_yolo_is_refused_with_the_way_out(client, photos):
+    dataset = await with_boxes(client, photos)
+    await put(client, dataset, b"sample_id,split\n0,val2017\n1,dev\n2, VALID \n", CSV)
+    refused = (await export(client, dataset, "yolo-zip", 422)).json()["detail"]
+    assert "the column 'split' has 'dev', 'val2017', and YOLO has lists of train, val" in refused
+    assert "leave these images out with 'where'" in refused
+    files = unpacked(await export(client, dataset, "yolo-zip", where="sample_id = '2'"))
+    assert files["val.txt"] == "./images/2.png\n"
+
+
+@pytest.mark.parametrize(
+    ("splits", "says"),
+    [
+        ("test train", ["train: train.txt", "test: test.txt", "val: train.txt  # no image has this split"]),
+        ("test val", ["val: val.txt", "test: test.txt", "train: val.txt  # no image has this split"]),
+        ("test test", ["test: test.txt"] + [f"{s}: test.txt  # no image has this split" for s in ("train", "val")]),
+    ],
+)
+async def test_a_list_that_is_missing_is_that_of_training_or_validation_before_that_of_tests(
+    client, photos, splits, says
+):
+    dataset = await with_boxes(client, photos)
+    first, second = splits.split()
+    await put(client, dataset, f"sample_id,split\n0,{first}\n2,{second}\n".encode(), CSV)
+    files = unpacked(await export(client, dataset, "yolo-zip", where="split IS NOT NULL"))
+    assert settings_in(files)[: len(says)] == says
