@@ -5,6 +5,8 @@ beside them, which is a link to where the images are.
 """
 
 import json
+import re
+import shlex
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import PurePosixPath
@@ -16,6 +18,9 @@ from serve_app.sources.yolo_boxes import Boxes, Chosen
 IMAGES = "images/"
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """The list of a value of the column `split`; images without one are for training."""
+
+_UNPRINTABLE = re.compile("[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What no YAML text holds as it is, and line breaks."""
 
 _INSTEAD = {"train": ("val", "test"), "val": ("train", "test")}
 """The lists that stand for one that is empty, the best first: YOLO wants both."""
@@ -97,9 +102,16 @@ def _require_distinct(labels: Mapping[str, str]) -> None:
             raise InvalidRequest(f"{other!r} and {name!r} would share the labels {file!r}; export coco or list")
 
 
+def _quoted(name: str) -> str:
+    """A name as YAML, which is JSON but for characters that YAML wants escaped."""
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(name, ensure_ascii=False))
+
+
 def _yaml(boxes: Boxes, lists: Mapping[str, list[str]], images: str) -> str:
-    """`data.yaml`; a JSON text is a YAML text, so quoting is JSON's."""
-    lines = [f"# The folder images beside this file is a link: ln -s {json.dumps(images, ensure_ascii=False)} images"]
+    """`data.yaml`. Raises `InvalidRequest`: no comment can hold the folder of images."""
+    if _UNPRINTABLE.search(images):
+        raise InvalidRequest(f"the folder {images!r} has line breaks or control characters; export coco or list")
+    lines = [f"# The folder images beside this file is a link: ln -s {shlex.quote(images)} images"]
     lines += [f"# Left out: {number:,} annotations {reason}" for reason, number in boxes.left_out.items()]
     if n := len(boxes.stripped):
         lines.append(f"# Left out: {n:,} images with no annotation but these; empty labels would call them background")
@@ -110,6 +122,6 @@ def _yaml(boxes: Boxes, lists: Mapping[str, list[str]], images: str) -> str:
             lines.append(f"{split}: {stand_in}.txt  # no image has this split")
     lines += [
         "names:",
-        *(f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(boxes.classes.values())),
+        *(f"  {number}: {_quoted(name)}" for number, name in enumerate(boxes.classes.values())),
     ]
     return "\n".join(lines) + "\n"

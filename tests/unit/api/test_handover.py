@@ -3,9 +3,11 @@
 import csv
 import io
 import json
+import shlex
 import zipfile
 
 import pytest
+import yaml
 
 from serve_app.api import handover
 from serve_app.errors import Conflict
@@ -237,7 +239,7 @@ async def test_boxes_of_a_coco_file_come_back_from_yolos_labels(client, photos, 
     assert files["train.txt"].splitlines() == ["./images/0.png", "./images/1.png", "./images/2.png"]
     lines = files["data.yaml"].splitlines()
     assert lines[-4:] == ["names:", '  0: "cat"', '  1: "dog"', '  2: "fox"']
-    assert f'ln -s "{photos}" images' in lines[0]
+    assert f"ln -s {photos} images" in lines[0]
     assert len(files) == 5
     assert (await export(client, dataset, "yolo-zip")).content == answer.content
 
@@ -260,7 +262,7 @@ async def test_images_that_lie_in_a_folder_images_keep_their_names(client, photo
     files = unpacked(await export(client, dataset, "yolo-zip"))
     assert files["train.txt"] == "./images/train/0.png\n"
     assert "labels/train/0.txt" in files
-    assert f'ln -s "{photos}/images" images' in files["data.yaml"]
+    assert f"ln -s {photos}/images images" in files["data.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -360,3 +362,27 @@ async def test_a_list_that_is_missing_is_that_of_training_or_validation_before_t
     await put(client, dataset, f"sample_id,split\n0,{first}\n2,{second}\n".encode(), CSV)
     files = unpacked(await export(client, dataset, "yolo-zip", where="split IS NOT NULL"))
     assert settings_in(files)[: len(says)] == says
+
+
+async def test_a_shell_takes_the_link_and_yaml_takes_the_names_of_classes(client, root):
+    folder = root / "it's $HOME `x`"
+    folder.mkdir()
+    (folder / "0.png").touch()
+    names = ["a\x7fb", "c\x85d\x9f", 'e\u2028"f\\', "\ufeffg\ufffe", "h\ti\n", "é 🐈"]
+    given = json.loads(coco(SIZED[:1], BOXES[1:2])) | {
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names)]
+    }
+    (folder / "c.json").write_text(json.dumps(given))
+    dataset = await register(client, folder, format="coco", annotations=str(folder / "c.json"))
+    about = unpacked(await export(client, dataset, "yolo-zip"))["data.yaml"]
+    assert list(yaml.safe_load(about)["names"].values()) == names
+    link = about.splitlines()[0].split(": ")[1]
+    assert shlex.split(link) == ["ln", "-s", str(folder), "images"]
+
+
+async def test_a_folder_with_a_line_break_is_refused_by_yolo(client, root):
+    (root / "two\u2028lines").mkdir()
+    (root / "two\u2028lines" / "0.png").touch()
+    dataset = await with_boxes(client, root / "two\u2028lines", SIZED[:1], BOXES[1:2])
+    refused = (await export(client, dataset, "yolo-zip", 422)).json()["detail"]
+    assert "has line breaks or control characters" in refused
