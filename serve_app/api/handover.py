@@ -134,8 +134,11 @@ async def _pages(services: Services, dataset_id: str, where: str | None, model: 
 async def _require_listable(services: Services, dataset: Dataset, where: str | None, model: str | None) -> None:
     if dataset.format in CONTAINERS:
         raise InvalidRequest("the images lie inside tar or Parquet files and have no paths; export csv or coco")
-    if n := await services.writer.ask(Columns.unlistable, dataset.id, where, model):
-        raise InvalidRequest(f"{n:,} file names have line breaks, which no list can hold; export csv or coco")
+    count, example = await services.writer.ask(Columns.unlistable, dataset.id, where, model)
+    if count:
+        raise InvalidRequest(
+            f"{count:,} file names have line breaks, such as {example!r}, and no list can hold them; export csv or coco"
+        )
 
 
 async def _csv(pages: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ beside them, which is a link to where the images are.
 import json
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import PurePosixPath
@@ -90,15 +91,18 @@ def _label_file(name: str, *, is_inside: bool) -> str:
     below = name.removeprefix(IMAGES) if is_inside else name
     if below.startswith(ESCAPE):
         raise InvalidRequest(f"the name of {name!r} is not valid Unicode, so no archive can hold its labels")
+    if "./" in name:
+        raise InvalidRequest(f"a folder of {name!r} ends in a dot, where YOLO loses it; export coco or list")
     if f"/{IMAGES}" in f"/{below}":
         raise InvalidRequest(f"YOLO would look for the labels of {name!r} inside its folders; export coco or list")
     return str(PurePosixPath("labels", below).with_suffix(".txt"))
 
 
 def _require_distinct(labels: Mapping[str, str]) -> None:
+    """Refuse files that are one on macOS or Windows, which know no capitals and spell accents in one way."""
     taken: dict[str, str] = {}
     for name, file in labels.items():
-        if (other := taken.setdefault(file, name)) != name:
+        if (other := taken.setdefault(unicodedata.normalize("NFC", file).casefold(), name)) != name:
             raise InvalidRequest(f"{other!r} and {name!r} would share the labels {file!r}; export coco or list")
 
 

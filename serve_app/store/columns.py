@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
 MAX_VALUES = 100
 """The number of values that are listed for a column of text, the most frequent first."""
 
+_BREAKS = r"[\n\x0b\f\r\x1c-\x1e\x{85}\x{2028}\x{2029}]|^bytes:.*%(0[A-D]|1[C-E]|C2%85|E2%80%A[89])"
+"""Where Python's `splitlines`, and so Ultralytics, ends a line; names that are no Unicode are percent-quoted bytes."""
+
 _LISTED = "SELECT {} AS value FROM samples s WHERE dataset_id = ?"
 _TAGS = "SELECT tag AS value FROM tags SEMI JOIN samples USING (dataset_id, sample_id) WHERE dataset_id = ?"
 
@@ -93,8 +96,8 @@ class Columns:
             page = readout.sample_page(session, dataset_id, start, limit, only)
         return page, f"{start + limit} of {version}" if start + limit < sample_count - 1 else None
 
-    def unlistable(self, dataset_id: str, where: str | None = None, model: str | None = None) -> int:
-        """The number of samples whose file name has a line break, so that no list of names can hold it.
+    def unlistable(self, dataset_id: str, where: str | None = None, model: str | None = None) -> tuple[int, str | None]:
+        """The number of samples whose file name has a line break, so that no list of names can hold it, and a name.
 
         Raises:
             DatasetNotFound: no such dataset.
@@ -103,13 +106,13 @@ class Columns:
         with self._database.read() as session:
             require_dataset(session, dataset_id)
             only = filtering.choose(session, dataset_id, where, model=model)
-            return int(
-                session.value(
-                    "SELECT count(*) FROM samples s WHERE dataset_id = ? AND "
-                    f"(contains(file_name, chr(10)) OR contains(file_name, chr(13))) {only}",
-                    dataset_id,
-                )
+            [(count, example)] = session.q(
+                "SELECT count(*), min(file_name) FROM samples s WHERE dataset_id = ? AND "
+                f"regexp_matches(file_name, ?) {only}",
+                dataset_id,
+                _BREAKS,
             )
+        return int(count), example
 
     def all(self, dataset_id: str) -> list[ColumnInfo]:
         """Every column with what is in it: what the listing gives, `tag`, and the stored ones.

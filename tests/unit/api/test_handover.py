@@ -104,6 +104,17 @@ async def test_names_that_no_list_can_hold_are_refused(client, root):
     assert (await export(client, dataset, "list", where="file_name = 'c.png'")).text == "c.png\n"
 
 
+async def test_every_character_at_which_a_line_ends_is_one_that_no_list_can_hold(client, root):
+    ends = [f"a{chr(n)}b.png" for n in range(1, 0x3000) if len(f"a{chr(n)}b".splitlines()) > 1]
+    (root / "odd").mkdir()
+    for name in [*ends, "\udcff\x85.png", "\udcff\n.png", "\udcff.png", "%0A.png", "bytes:%0A.png"]:
+        (root / "odd" / name).touch()
+    dataset = await register(client, root / "odd", "odd")
+    for format in ("list", "yolo"):
+        refused = (await export(client, dataset, format, 422)).json()["detail"]
+        assert refused.startswith(f"{len(ends) + 2} file names have line breaks, such as {ends[0]!r}")
+
+
 async def test_a_name_that_is_no_unicode_keeps_its_bytes_in_a_list(client, root):
     (root / "odd").mkdir()
     (root / "odd" / "é\udcff.png").touch()
@@ -271,9 +282,20 @@ async def test_images_that_lie_in_a_folder_images_keep_their_names(client, photo
         (SIZED, BOXES[4:5], "no chosen image has a box"),
         ([{"id": 0, "file_name": "0.png"}], BOXES[1:2], "no width and height of '0.png'"),
         ([SIZED[0], SIZED[1] | {"file_name": "0.jpg"}], BOXES[1:2], "would share the labels"),
+        ([SIZED[0], SIZED[1] | {"file_name": "É.png"}, SIZED[2] | {"file_name": "e\u0301.jpg"}], BOXES, "would share"),
         ([SIZED[0] | {"file_name": "a/images/0.png"}], BOXES[1:2], "inside its folders"),
+        ([SIZED[0] | {"file_name": "cat./0.png"}], BOXES[1:2], "a folder of 'cat./0.png' ends in a dot"),
+        ([SIZED[0] | {"file_name": "a\u20280.png"}], BOXES[1:2], "such as 'a\\u20280.png'"),
     ],
-    ids=["no boxes", "no sizes", "one stem twice", "a folder images further down"],
+    ids=[
+        "no boxes",
+        "no sizes",
+        "one stem twice",
+        "one stem but for capitals and the spelling of accents",
+        "a folder images further down",
+        "a folder that ends in a dot",
+        "a line's end in a name",
+    ],
 )
 async def test_what_yolo_could_not_find_is_refused_with_the_reason(client, photos, images, marks, says):
     for image in images:
