@@ -46,6 +46,11 @@ export function fill(element, ...children) {
   element.replaceChildren(...present(children));
 }
 
+/** Wait while a button is pressed: what is replaced under the pointer gets no click. */
+export async function released() {
+  while (document.querySelector("button:active")) await new Promise(requestAnimationFrame);
+}
+
 /**
  * Move the focus along a grid of buttons with the arrow keys; columns are read off the layout.
  * @param {HTMLElement} container whose direct children hold, or are, the buttons

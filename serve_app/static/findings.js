@@ -8,7 +8,7 @@ import { place, placed } from "./address.js";
 import { save } from "./clipboard.js";
 import { compare } from "./compare.js";
 import { literal } from "./completion.js";
-import { el, fill } from "./dom.js";
+import { el, fill, released } from "./dom.js";
 import { Evidence } from "./evidence.js";
 import { withGraph } from "./graph.js";
 import { control, optionsAt, parameters, unusual } from "./options.js";
@@ -56,7 +56,7 @@ export class Findings {
     this._progress = el("strong", { class: "position", role: "status" });
     this._bar = el("progress", { value: "0", "aria-label": "Decided" });
     this._choices = el("div", { class: "row" });
-    this._controls = () => /** @type {HTMLElement[]} */ ([]);
+    this._framed = "";
     this._stand = el("div", { class: "stand" });
     this._acts = el("div", { class: "acts" });
     this._plan = el("button", { class: "link", type: "button", onclick: () => this._save() }, "Save the plan (CSV)");
@@ -71,7 +71,7 @@ export class Findings {
   choose(datasetId) {
     this._loading.abort();
     this._datasetId = datasetId;
-    this._asked = "";
+    this._asked = this._framed = "";
     this._options = optionsAt(placed());
     this._decisions.clear();
     this._events.onClusters([]);
@@ -85,9 +85,18 @@ export class Findings {
     this._open(finding in QUEUES ? finding : this._name || "duplicates");
   }
 
-  /** There are other columns to choose from. */
+  /** There are other columns to choose from; a field that somebody writes in stays as it is. */
   renew() {
-    fill(this._choices, ...this._controls());
+    if (!this._framed || this._choices.contains(document.activeElement)) return;
+    const controls = QUEUES[this._name].options.map((name) => control(name, this._options, this._filter.columns, (options) => this._change(options)));
+    fill(this._choices, ...controls);
+  }
+
+  /** @param {Partial<Options>} options */
+  async _change(options) {
+    this._options = { ...this._options, ...options };
+    await released();
+    this.refresh();
   }
 
   /** Another view is shown: the address does not name a queue any more. */
@@ -115,7 +124,8 @@ export class Findings {
     const { signal } = this._loading;
     const id = this._datasetId;
     this._asked = this._path();
-    this._build("Looking…");
+    if (this._framed !== this._name) this._build();
+    this._clear("Looking…");
     if (!id) return this._say("Choose a dataset, or add a folder of images.");
     try {
       const ask = () => questions.findings(this._asked, signal);
@@ -158,32 +168,29 @@ export class Findings {
     this._present();
   }
 
-  /**
-   * The frame of a queue, without its findings.
-   * @param {string} note
-   */
-  _build(note) {
-    this._found = [];
-    this._evidence = null;
+  /** The frame of a queue, without its findings; it stays while the queue is asked anew, with the focus that is in it. */
+  _build() {
+    this._framed = this._name;
     const { tag } = QUEUES[this._name];
     this._tagging = tag ? new Tagging(this._datasetId, () => this._evidence?.chosen ?? [], this._events.onTagged, () => this._undo()) : null;
     const names = Object.entries(QUEUES).map(([name, { title }]) =>
       el("button", { type: "button", "aria-pressed": String(name === this._name), onclick: () => this._open(name) }, title),
     );
     const tabs = el("div", { class: "segments", role: "group", "aria-label": "Queue" }, ...names);
-    const change = (/** @type {Partial<Options>} */ options) => {
-      this._options = { ...this._options, ...options };
-      place(unusual(this._options));
-      this._ask();
-    };
-    this._controls = () => QUEUES[this._name].options.map((name) => control(name, this._options, this._filter.columns, change));
-    fill(this._choices, ...this._controls());
     fill(this._acts, el("div", { class: "row deciding" }, ...this._actions()), ...(this._tagging?.elements ?? []));
-    this._acts.hidden = this._plan.hidden = true;
-    fill(this._stand);
-    this._say(note);
     const heading = el("div", { class: "row heading" }, this._progress, this._bar, this._plan);
     fill(this._root, el("div", { class: "row bar" }, tabs, this._choices), this._note, heading, this._stand, this._acts);
+    this.renew();
+  }
+
+  /** @param {string} note in place of the findings */
+  _clear(note) {
+    this._found = [];
+    this._evidence = null;
+    this._acts.hidden = !this._acts.contains(document.activeElement);
+    this._plan.hidden = true;
+    fill(this._stand);
+    this._say(note);
     this._count();
   }
 
@@ -218,7 +225,7 @@ export class Findings {
 
   /** @param {number} step */
   _go(step) {
-    this._at = Math.min(this._found.length - 1, Math.max(0, this._at + step));
+    this._at = Math.max(0, Math.min(this._found.length - 1, this._at + step));
     this._present();
   }
 
@@ -228,6 +235,7 @@ export class Findings {
 
   /** @param {Step | "skipped"} what about the present finding; then the next one is shown */
   _decide(what) {
+    if (!this._found.length) return;
     this._decided.set(this._found[this._at].key, what);
     if (this._at < this._found.length - 1) return this._go(1);
     this._count();

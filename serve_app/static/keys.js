@@ -35,14 +35,34 @@ export function showKeys() {
   dialog.showModal();
 }
 
+const FIELD = "input:not([type='checkbox']), textarea, select";
+
+/** The field that had the focus last, until a person leaves it. @type {HTMLElement | null} */
+let field = null;
+
+/** @returns {boolean} whether somebody writes in a field that the page has taken away */
+function hasLostField() {
+  if (field?.isConnected && field.checkVisibility()) field = null;
+  return field !== null;
+}
+
+function watchFields() {
+  addEventListener("focusin", ({ target }) => {
+    if (target instanceof HTMLElement && target.matches(FIELD)) field = target.closest("dialog") ? null : target;
+  });
+  addEventListener("pointerdown", () => (field = null), true);
+  addEventListener("keydown", ({ key }) => void (["Tab", "Escape"].includes(key) && (field = null)), true);
+}
+
 /**
  * Call what a key means, unless somebody is writing or a dialog is open.
  * @param {Record<string, () => unknown>} actions by key; one that answers false leaves the key to the browser
  */
 export function onKeys(actions) {
+  watchFields();
   addEventListener("keydown", (event) => {
-    const writes = event.target instanceof HTMLElement && event.target.closest("input:not([type='checkbox']), textarea, select");
-    if (writes || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    const writes = event.target instanceof HTMLElement && event.target.closest(FIELD);
+    if (writes || hasLostField() || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const action = actions[event.key];
     if (!action || event.defaultPrevented) return;
     if (action() !== false) event.preventDefault();

@@ -251,3 +251,58 @@ def test_clusters_are_named_by_phrases_that_the_address_keeps(visit, queue, albu
         f"a kelp (75 % of them fit it best) · label {first['label']} (100 %) · {first['size']} images"
     )
     expect(queue.get_by_label("Name by")).to_have_value("a kelp, a fern ,")
+
+
+def named_by(visit, queue):
+    """The field for the names of clusters, once there are clusters."""
+    queue.get_by_role("button", name="Clusters").click()
+    expect(queue.locator(".position")).to_contain_text("1 of ")
+    return queue.get_by_label("Name by")
+
+
+def test_what_is_being_written_outlives_new_columns(visit, queue, service, album):
+    field = named_by(visit, queue)
+    field.press_sequentially("a ke")
+    visit.evaluate("constellate.lens.readColumns()")
+    visit.page.keyboard.type("lp, a fern")
+    expect(field).to_have_value("a kelp, a fern")
+    assert ("POST", f"/datasets/{album.id}/clusters") not in service.requests
+
+
+def test_a_field_keeps_the_focus_when_enter_asks_anew(visit, queue, service, album):
+    album.takes_text = True
+    field = named_by(visit, queue)
+    field.fill("a kelp")
+    field.press("Enter")
+    expect(queue.get_by_role("heading").first).to_contain_text("a kelp (75 %")
+    visit.page.keyboard.type(", a")
+    expect(field).to_have_value("a kelp, a")
+    assert ("POST", f"/datasets/{album.id}/clusters") not in service.requests
+
+
+def test_a_button_that_takes_the_focus_from_an_edited_field_still_acts(visit, queue, album):
+    first = expected_groups(album)[0]
+    threshold = queue.get_by_label("At least this similar")
+    threshold.fill("0.9")
+    with visit.page.expect_response("**/tags/drop"):
+        queue.get_by_role("button", name="Tag “drop”").click()
+    assert album.tags["drop"] == {item["sample_id"] for item in first[1:]}
+    expect(queue.locator(".position")).to_contain_text(f" of {len(album.kept(0.9, 'largest', None))}")
+    threshold.fill("0.8")
+    queue.get_by_role("button", name="Leaks").click()
+    expect(queue.get_by_role("button", name="Leaks")).to_have_attribute("aria-pressed", "true")
+    expect(queue.locator(".position")).to_contain_text(f" of {len(album.leaks('split', 0.8, None))}")
+
+
+def test_keys_are_no_commands_where_the_page_has_taken_the_field_away(visit, queue):
+    dialog = visit.page.get_by_role("dialog", name="Keys")
+    visit.page.keyboard.press("t")
+    expect(queue.get_by_label("Tag", exact=True)).to_be_focused()
+    visit.evaluate("constellate.lens.bar.add('width > 1980')")
+    expect(queue.get_by_label("Tag", exact=True)).to_be_hidden()
+    visit.await_true("document.activeElement === document.body")
+    visit.page.keyboard.press("?")
+    expect(dialog).to_have_count(0)
+    visit.page.keyboard.press("Escape")
+    visit.page.keyboard.press("?")
+    expect(dialog).to_be_visible()
