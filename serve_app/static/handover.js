@@ -26,8 +26,11 @@ export class Handover {
     this._where = where;
     /** @type {Dataset | null} */
     this._dataset = null;
+    this._wanted = Object.keys(FORMATS)[0];
     this._options = Object.entries(FORMATS).map(([value, { says }]) => el("option", { value }, says));
-    this._format = el("select", { "aria-label": "Format of the file" }, ...this._options);
+    const choose = () => (this._wanted = this._format.value);
+    /** @type {HTMLSelectElement} */
+    this._format = el("select", { "aria-label": "Format of the file", onchange: choose }, ...this._options);
     this._button = el("button", { class: "button", type: "button", title: "The images that the filter leaves, as a file", onclick: () => this._export() }, "Export");
     this._problem = el("p", { class: "problem", role: "alert" });
     /** @type {HTMLElement[]} */
@@ -43,7 +46,7 @@ export class Handover {
     this._format.disabled = this._button.disabled = !dataset;
     this._problem.textContent = "";
     for (const option of this._options) option.disabled = Boolean(FORMATS[option.value].needsVectors) && !hasVectors;
-    if (this._format.selectedOptions[0]?.disabled) this._format.value = "csv";
+    this._format.value = FORMATS[this._wanted].needsVectors && !hasVectors ? "csv" : this._wanted;
   }
 
   /** A plain link downloads as a stream, and is for what may be large. The others pass through the page, which can say why one is refused. */
@@ -51,6 +54,7 @@ export class Handover {
     const dataset = /** @type {Dataset} */ (this._dataset);
     const format = this._format.value;
     const path = exportPath(dataset.id, format, this._where());
+    const isShown = () => this._dataset?.id === dataset.id;
     const name = `${dataset.name}.${FORMATS[format].suffix}`;
     this._problem.textContent = "";
     this._button.disabled = true;
@@ -58,9 +62,9 @@ export class Handover {
       if (hasKey() || !FORMATS[format].needsVectors) save(await (await request(path)).blob(), name);
       else el("a", { href: urlOf(path), download: name }).click();
     } catch (error) {
-      this._problem.textContent = /** @type {Error} */ (error).message;
+      if (isShown()) this._problem.textContent = /** @type {Error} */ (error).message;
     } finally {
-      this._button.disabled = false;
+      if (isShown()) this._button.disabled = false;
     }
   }
 }

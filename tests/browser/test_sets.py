@@ -97,3 +97,54 @@ def test_a_region_is_dropped_where_the_map_is_another_one(page, base_url, servic
     visit.evaluate("constellate._refresh()")
     expect_dropped()
     assert "inside" not in page.url
+
+
+@pytest.fixture
+def visit(page, base_url, service):
+    """The page with the map of a dataset that has two sets of vectors."""
+    service.add(Album("meadow", 60)).models = ["siglip2-base", "dinov2-base"]
+    visit = MapPage(page, base_url)
+    visit.open_map()
+    return visit
+
+
+def choose_dataset(visit, name):
+    visit.page.get_by_label("Dataset", exact=True).and_(visit.page.locator("select")).select_option(name)
+
+
+def test_the_format_of_an_export_stays_the_chosen_one_where_there_are_vectors(visit, service):
+    service.add(Album("pond", 40), is_mapped=False)
+    visit.page.reload()
+    form = visit.page.get_by_label("Format of the file")
+    choose_dataset(visit, "meadow")
+    expect(visit.page.locator("#map-count")).to_have_text("60 points")
+    expect(form).to_have_value("parquet")
+    visit.page.get_by_label("Vectors of").select_option("dinov2-base")
+    visit.await_true("constellate._status?.model_name === 'dinov2-base'")
+    expect(form).to_have_value("parquet")
+    choose_dataset(visit, "pond")
+    expect(form).to_have_value("csv")
+    form.select_option("coco")
+    choose_dataset(visit, "meadow")
+    expect(visit.page.locator("#map-count")).to_have_text("60 points")
+    expect(form).to_have_value("coco")
+
+
+def test_an_export_that_is_refused_late_says_nothing_about_another_dataset(visit, service, forgiven):
+    forgiven.append("Failed to load resource")
+    service.add(Album("pond", 40))
+    visit.page.reload()
+    choose_dataset(visit, "meadow")
+    expect(visit.page.locator("#map-count")).to_have_text("60 points")
+    held = []
+    visit.page.route("**/export?*", lambda route: held.append(route))
+    visit.page.get_by_label("Format of the file").select_option("coco")
+    with visit.page.expect_request("**/export?*"):
+        visit.button("Export").click()
+    choose_dataset(visit, "pond")
+    expect(visit.page.locator("#map-count")).to_have_text("40 points")
+    with visit.page.expect_response("**/export?*"):
+        held[0].fulfill(status=409, json={"detail": "No boxes."})
+    visit.evaluate("new Promise((done) => setTimeout(done))")
+    expect(visit.page.locator("#find [role=alert]")).to_have_text("")
+    assert visit.evaluate("constellate.find._handover._button.disabled") is False
