@@ -51,13 +51,16 @@ class App {
       onHover: (/** @type {api.Item | null} */ item) => this.stage.pointOut(item),
       onOpened: (/** @type {api.Item | null} */ item) => this._id && place({ image: item?.sample_id ?? "" }),
       onFilter: (/** @type {string} */ expression) => this.lens.bar.add(expression),
-      onTagged: () => this.lens.readColumns(),
+      onTagged: () => {
+        this.lens.tagsChanged();
+        this.findings.tagsChanged();
+      },
     };
     this.panel = new Panel(byId("panel"), onPanel, where);
     const onFindings = {
       onOpen: (/** @type {api.Item} */ item) => this.panel.open(item),
       onFilter: (/** @type {string} */ expression) => this._keepCluster(expression),
-      onTagged: () => this.lens.readColumns(),
+      onTagged: () => this.lens.tagsChanged(),
       onClusters: (/** @type {api.Item[]} */ medoids) => this.stage.prefer(medoids),
     };
     this.findings = new Findings(byId("findings"), onFindings, this.lens.bar);

@@ -57,9 +57,9 @@ export class FilterBar {
     this._input.disabled = !isPossible;
   }
 
-  /** @param {string} expression */
+  /** @param {string} expression asked anew where it is there already: the images may have changed */
   add(expression) {
-    if (!this.expressions.includes(expression)) this._change([...this.expressions, expression]);
+    this._change([...new Set([...this.expressions, expression])]);
   }
 
   /**

@@ -13,7 +13,7 @@ import { Evidence } from "./evidence.js";
 import { withGraph } from "./graph.js";
 import { control, optionsAt, parameters, unusual } from "./options.js";
 import * as questions from "./questions.js";
-import { namesClusters, QUEUES } from "./queues.js";
+import { namesClusters, namesTags, QUEUES } from "./queues.js";
 import { Tagging } from "./tagging.js";
 import { request } from "./wire.js";
 import { count } from "./words.js";
@@ -106,7 +106,15 @@ export class Findings {
 
   /** Ask anew where the filter is another one. */
   refresh() {
-    if (this.isShown && this._name) this._open(this._name);
+    if (this.isShown && this._name && this._path() !== this._asked) this._open(this._name);
+  }
+
+  /** Tags were changed elsewhere, or taken back: ask anew where the filter names them. */
+  tagsChanged() {
+    if (!namesTags(this._where())) return;
+    this._loading.abort();
+    this._asked = "";
+    this.refresh();
   }
 
   /** @param {string} name of a queue */
@@ -159,8 +167,8 @@ export class Findings {
     this._found = queue.read(answer);
     this._decided = this._decisions.get(this._asked) ?? new Map();
     this._decisions.set(this._asked, this._decided);
-    const isNext = (/** @type {Finding} */ { key }) => (placed().item ? key === placed().item : !this._decided.has(key));
-    this._at = Math.max(0, this._found.findIndex(isNext));
+    const named = this._found.findIndex(({ key }) => key === placed().item);
+    this._at = named >= 0 ? named : Math.max(0, this._found.findIndex(({ key }) => !this._decided.has(key)));
     this._say(this._found.length ? `${queue.about} ${queue.note(answer)}` : queue.empty);
     this._note.title = answer.method ?? "";
     if (this._name === "clusters") this._events.onClusters(this._found.map(({ sides }) => sides[0].item));
@@ -202,7 +210,10 @@ export class Findings {
       onAccept: () => this._accept(),
       onSkip: () => this._skip(),
       onNext: () => this._go(1),
-      onLeave: () => this._filter.add(`tag <> ${literal(tag)}`),
+      onLeave: () => {
+        this._asked = "";
+        this._filter.add(`tag <> ${literal(tag)}`);
+      },
     });
   }
 
@@ -215,12 +226,17 @@ export class Findings {
     fill(this._stand, ...this._evidence.elements);
   }
 
+  /** @returns {number} how many of the findings are decided */
+  get _done() {
+    return this._found.filter(({ key }) => this._decided.has(key)).length;
+  }
+
   _count() {
     const n = this._found.length;
     this._progress.textContent = n ? `${count(this._at + 1)} of ${count(n)}` : "";
     this._bar.hidden = !n;
     this._bar.max = n || 1;
-    this._bar.value = this._decided.size;
+    this._bar.value = this._done;
   }
 
   /** @param {number} step */
@@ -239,7 +255,7 @@ export class Findings {
     this._decided.set(this._found[this._at].key, what);
     if (this._at < this._found.length - 1) return this._go(1);
     this._count();
-    this._say(`That was the last one; ${count(this._decided.size)} of ${count(this._found.length)} are decided.`);
+    this._say(`That was the last one; ${count(this._done)} of ${count(this._found.length)} are decided.`);
   }
 
   /** Do what the finding suggests. */
@@ -271,11 +287,24 @@ export class Findings {
   /** Undo the last tag, and go back to the finding that it was about. */
   async _undo() {
     const step = await this._tagging?.undo();
-    const at = this._found.findIndex(({ key }) => this._decided.get(key) === step);
-    if (!step || at < 0) return;
-    this._decided.delete(this._found[at].key);
-    this._at = at;
-    this._present();
+    if (!step) return;
+    const key = this._reopen(step);
+    const at = this._found.findIndex((one) => one.key === key);
+    if (at >= 0) this._go(at - this._at);
+    else if (key && namesTags(this._where())) place({ item: key });
+    this.tagsChanged();
+  }
+
+  /**
+   * @param {Step} step
+   * @returns {string} the key of the finding that it decided, which is open again; empty for none
+   */
+  _reopen(step) {
+    for (const decided of this._decisions.values()) {
+      const key = [...decided.keys()].find((one) => decided.get(one) === step) ?? "";
+      if (decided.delete(key)) return key;
+    }
+    return "";
   }
 
   /** A link sends no key: the file passes through the page. */

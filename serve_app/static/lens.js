@@ -8,6 +8,7 @@ import * as api from "./api.js";
 import { byCategory, byNumber, shortTime } from "./colouring.js";
 import { byId, el, fill } from "./dom.js";
 import { FilterBar } from "./filter.js";
+import { namesTags } from "./queues.js";
 import { Problem } from "./wire.js";
 
 /** @typedef {import("./points.js").Points} Points */
@@ -83,6 +84,12 @@ export class Lens {
     if (points && this._wanted && this._wanted !== LABEL) this._reading.then(() => this._colour(this._wanted));
     if (points && this.where) this._filter();
     return points && byCategory(LABEL, points.labels());
+  }
+
+  /** Tags have changed: there may be a new column, and the filter may choose other images. */
+  tagsChanged() {
+    this.readColumns();
+    if (namesTags(this.where)) this._filter();
   }
 
   /** Ask for the images that pass and tell of them. */

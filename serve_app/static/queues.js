@@ -31,9 +31,21 @@ const MISLABELED = 200;
 
 /**
  * @param {string} expression of a filter
+ * @returns {string} without the texts in it
+ */
+const words = (expression) => expression.replace(/'(?:[^']|'')*'/g, "");
+
+/**
+ * @param {string} expression of a filter
  * @returns {boolean} whether it names the column of clusters; clusters found under it would overwrite what it asks for
  */
-export const namesClusters = (expression) => /\bcluster\b/i.test(expression.replace(/'(?:[^']|'')*'/g, ""));
+export const namesClusters = (expression) => /\bcluster\b/i.test(words(expression));
+
+/**
+ * @param {string} expression of a filter
+ * @returns {boolean} whether it names tags: it may choose other images after a tag was put on or taken off
+ */
+export const namesTags = (expression) => /\btag\b/i.test(words(expression));
 
 /** @type {Record<string, Queue>} by the route that answers */
 export const QUEUES = {

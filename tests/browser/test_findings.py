@@ -306,3 +306,34 @@ def test_keys_are_no_commands_where_the_page_has_taken_the_field_away(visit, que
     visit.page.keyboard.press("Escape")
     visit.page.keyboard.press("?")
     expect(dialog).to_be_visible()
+
+
+def test_what_is_tagged_can_be_left_out_again_and_comes_back_when_it_is_undone(visit, queue, album):
+    shown = visit.page.locator("#map-count")
+    total = len(expected_groups(album))
+
+    def leave_out():
+        queue.get_by_role("button", name="Leave out “drop”").click()
+
+    def expect_left(position):
+        left = len(album.chosen("tag <> 'drop'"))
+        expect(shown).to_have_text(f"{left} of 600 points")
+        expect(queue.locator(".position")).to_have_text(position)
+
+    visit.page.keyboard.press("a")
+    expect(queue.locator(".position")).to_have_text(f"2 of {total}")
+    leave_out()
+    n_left = len(expected_groups(album, "tag <> 'drop'"))
+    assert n_left == total - 1
+    expect_left(f"1 of {n_left}")
+    visit.page.keyboard.press("a")
+    expect_left(f"2 of {n_left}")
+    leave_out()
+    assert len(expected_groups(album, "tag <> 'drop'")) == n_left - 1
+    expect_left(f"1 of {n_left - 1}")
+    expect(queue.locator("progress")).to_have_js_property("value", 0)
+    visit.page.keyboard.press("z")
+    expect_left(f"1 of {n_left}")
+    visit.page.keyboard.press("z")
+    expect_left(f"1 of {total}")
+    assert album.tags["drop"] == set()
