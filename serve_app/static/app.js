@@ -18,7 +18,7 @@ import { Making } from "./making.js";
 import { Panel } from "./panel.js";
 import { Points } from "./points.js";
 import { namesClusters } from "./queues.js";
-import { chooseSet, SetChoice } from "./sets.js";
+import { chooseSet, freeSet, holdSet, SetChoice } from "./sets.js";
 import { Stage } from "./stage.js";
 import { isDark, onThemeChange, toggleTheme } from "./theme.js";
 import { onKeyWanted } from "./wire.js";
@@ -132,6 +132,7 @@ class App {
     this._map = null;
     this._wanted = placed().dataset === dataset?.id ? placed().image : "";
     this._isResumed = false;
+    if (placed().dataset && placed().dataset !== dataset?.id) chooseSet("");
     this.lens.choose(dataset?.id ?? "");
     place({ dataset: dataset?.id ?? "" });
     this.panel.reset(dataset?.id ?? "");
@@ -215,7 +216,10 @@ class App {
    * @param {Uint8Array | null} passing
    */
   _filter(where, passing) {
-    if (where.includes("inside(") && this._status?.model_name) chooseSet(this._status.model_name); // whose map the region is of
+    const { sets = [], model_name } = this._status ?? {};
+    const hasRegion = where.includes("inside(");
+    if (hasRegion && model_name) holdSet(model_name); // whose map the region is of
+    if (!hasRegion && freeSet() && sets.length && sets[0].model_name !== model_name) return this._chooseSet(); // it was made meanwhile
     this.stage.filter(where, passing);
     this.findings.refresh();
     this.lens.bar.complain("");

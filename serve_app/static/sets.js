@@ -14,12 +14,30 @@ const OF_NO_SET = /^(samples\/|sprites|columns|rescan|embeddings\/(generate|canc
 /** @returns {string} the model of the chosen set, empty for the one made last */
 const chosen = () => new URL(location.href).searchParams.get("model") ?? "";
 
+/** Whether the chosen set is that of a region, and nobody's choice. */
+let isRegions = false;
+
 /** @param {string} model empty for the set made last */
 export function chooseSet(model) {
+  isRegions = false;
   const address = new URL(location.href);
   if (model) address.searchParams.set("model", model);
   else address.searchParams.delete("model");
   history.replaceState(null, "", address);
+}
+
+/** @param {string} model whose map a region of the filter is of; it stays chosen as long as there is a region */
+export function holdSet(model) {
+  if (chosen()) return;
+  chooseSet(model);
+  isRegions = true;
+}
+
+/** @returns {boolean} whether a region had chosen the set; the one made last is chosen now */
+export function freeSet() {
+  const was = isRegions;
+  if (was) chooseSet("");
+  return was;
 }
 
 /**

@@ -148,3 +148,32 @@ def test_an_export_that_is_refused_late_says_nothing_about_another_dataset(visit
     visit.evaluate("new Promise((done) => setTimeout(done))")
     expect(visit.page.locator("#find [role=alert]")).to_have_text("")
     assert visit.evaluate("constellate.find._handover._button.disabled") is False
+
+
+def test_a_region_holds_its_set_until_it_is_removed_and_no_longer_than_its_dataset(visit, service):
+    service.add(Album("pond", 40))
+    visit.page.reload()
+    choose_dataset(visit, "meadow")
+    region = "inside(-9, -9, 9, -9, 9, 0.5, -9, 0.5)"
+
+    def draw(model):
+        visit.evaluate("(region) => constellate.lens.bar.add(region)", region)
+        visit.await_true(f"location.search.includes('model={model}')")
+
+    def remove():
+        visit.button("Remove the filter inside the lasso").click()
+        expect(visit.page.locator("#map-count")).to_have_text("60 points")
+
+    expect(visit.page.locator("#map-count")).to_have_text("60 points")
+    draw("siglip2-base")
+    remove()
+    visit.await_true("!location.search.includes('model=')")
+    visit.page.get_by_label("Vectors of").select_option("dinov2-base")
+    visit.await_true("constellate._status?.model_name === 'dinov2-base' && constellate.lens._points")
+    draw("dinov2-base")
+    remove()
+    assert "model=dinov2-base" in visit.page.url
+    draw("dinov2-base")
+    choose_dataset(visit, "pond")
+    expect(visit.page.locator("#map-count")).to_have_text("40 points")
+    assert "model=" not in visit.page.url
