@@ -2,7 +2,8 @@
 
 Ray starts each worker as a new interpreter. Ray Serve's own modules take 1.7 s of CPU and 110 MiB in each of nine
 processes; forks share both. What the raylet starts in place of a worker is `worker_entry`. Where it gets no fork it is
-a worker as Ray has them: the template has ended, or the worker is of another job with other modules or variables.
+a worker as Ray has them: the template has ended, the worker is of another job or has other modules or variables, or the
+sources on disk are no longer those that the template has imported.
 
 A fork has only what its parent's memory holds, and Ray's parent must not have drawn an identifier yet: all forks would
 draw the same ones. The template tries that before it forks its first worker.
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from deployments import worker_entry
+from deployments.code_on_disk import Code
 from deployments.worker_entry import ACCEPTED, ADDRESS, LENGTH, OOM_SCORE, Request
 
 MODULES = (
@@ -96,7 +98,9 @@ class Template:
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
         self._module_path = sys.path[1:]  # as it is now: Ray adds to it when it is imported
+        self._code = Code()
         self._environment: dict[str, str] | None = None
+        self._job: str | None = None
 
     def next_worker(self) -> Request | None:
         """Return in each fork with its request, and in the template with None when its standard input ends."""
@@ -130,13 +134,39 @@ class Template:
                 os.close(stream)
 
     def _suits(self, request: Request) -> bool:
-        """Whether a fork would have the modules and variables of the process that asks; the first one chooses them."""
+        """Whether a fork would be as the process that asks; the first one chooses the variables, and one the job."""
         environment = {name: text for name, text in request["environment"].items() if name != JOB_ID}
         if self._environment is None:
-            self._environment = environment
+            self._load(environment)
+        return (
+            self._code.is_on_disk()
+            and request["module_path"] == self._module_path
+            and environment == self._environment
+            and self._is_our_job(request["environment"].get(JOB_ID, NO_JOB))
+        )
+
+    def _load(self, environment: dict[str, str]) -> None:
+        """Import what workers need; any error ends the template, which may have half of it."""
+        self._environment = environment
+        try:
             load(environment)
-            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers that have ended
-        return request["module_path"] == self._module_path and environment == self._environment
+            is_whole = self._code.is_on_disk()
+        except (OSError, ValueError) as error:
+            raise RuntimeError("the template cannot import what workers need; they start without it") from error
+        if not is_whole:
+            raise RuntimeError("the sources changed while they were imported; workers start without a template")
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for workers that have ended
+
+    def _is_our_job(self, job: str) -> bool:
+        """Whether a worker is of the first job, that of the process which started Ray, or is of none yet.
+
+        Ray puts the folder of another job's driver before the module path, but only when the worker runs: a fork would
+        not look there for a package that has the name of one of ours.
+        """
+        if job == NO_JOB:
+            return True
+        self._job = self._job or job
+        return job == self._job
 
 
 def load(environment: dict[str, str]) -> None:
@@ -152,6 +182,7 @@ def load(environment: dict[str, str]) -> None:
             importlib.import_module(name)
     if drawn_in_a_fork() == drawn_in_a_fork():
         raise RuntimeError("an import draws Ray's identifiers; workers start without a template")
+    importlib.import_module("deployments.writer").code_version()  # a fork says what it has, not what is on disk by then
     gc.collect()
     gc.freeze()  # the collector of a fork would write to every page
 

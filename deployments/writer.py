@@ -5,7 +5,6 @@ A unique actor name guarantees mutual exclusion, and a single Serve replica does
 """
 
 import asyncio
-import hashlib
 import logging
 import os
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import ray
 from ray.actor import ActorHandle
 
-import serve_app
+from deployments import code_on_disk
 from deployments.metrics import WriterMetrics
 from serve_app import logs
 from serve_app.config import Settings
@@ -43,14 +42,8 @@ FIGURES_S = 5.0
 
 @cache
 def code_version() -> str:
-    """The SHA-256 over the sources of both packages; a hand-over compares it."""
-    digest = hashlib.sha256()
-    package = Path(serve_app.__file__).parent
-    for folder in (package, package.parent / "deployments"):
-        for source in sorted(folder.rglob("*.py")):
-            digest.update(str(source.relative_to(package.parent)).encode())
-            digest.update(source.read_bytes())
-    return digest.hexdigest()
+    """The SHA-256 over the sources of both packages at the first call; a hand-over compares it."""
+    return code_on_disk.version()
 
 
 class DuckDBWriter:

@@ -1,6 +1,7 @@
 """The template and what asks it for forks, without a Ray cluster: a program of this test stands for Ray's worker."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,10 +24,15 @@ print("a fork" if "deployments.worker_template" in sys.modules else "an interpre
 """
 
 TEMPLATE = """
-import socket, sys
+import os, pathlib, socket, sys
 from deployments import worker_template
+
+def load(environment):
+    sys.path.append("/of/an/import")
+    exec(environment.get("IMPORTED", ""))
+
 worker_template.LIBRARIES = ()
-worker_template.load = lambda environment: sys.path.append("/of/an/import")
+worker_template.load = load
 worker_template.main(socket.socket(fileno=int(sys.argv[1])))
 """
 
@@ -52,12 +58,13 @@ class Machine:
         program.parent.mkdir(parents=True)
         program.write_text(WORKER)
         (folder / "ray" / "__init__.py").touch()
+        shutil.copytree(Path(worker_entry.__file__).parent, folder / "deployments")
+        self.source = folder / "serve_app" / "source.py"
+        self.source.parent.mkdir()
+        self.source.write_text("A = 1\n")
         self.folder = folder
         self.address = folder / "socket"
-        self.environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join([str(folder), os.getcwd()]),
-            "RAY_JOB_ID": "ffffffff",
-        }
+        self.environment = os.environ | {"PYTHONPATH": str(folder), "RAY_JOB_ID": "ffffffff"}
 
     def start(self) -> subprocess.Popen[bytes]:
         with socket.socket(socket.AF_UNIX) as listener:
@@ -65,11 +72,13 @@ class Machine:
             listener.listen()
             number = listener.fileno()
             command = [sys.executable, "-c", TEMPLATE, str(number)]
-            return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[number], env=self.environment)
+            return subprocess.Popen(
+                command, stdin=subprocess.PIPE, pass_fds=[number], env=self.environment, cwd=self.folder
+            )
 
     def worker(self, **variables: str) -> list[str]:
         """What a worker with these variables writes to its standard output, which ends with the worker."""
-        command = [sys.executable, worker_entry.__file__, "--worker"]
+        command = [sys.executable, str(self.folder / "deployments" / "worker_entry.py"), "--worker"]
         environment = self.environment | {ADDRESS: str(self.address)} | variables
         ran = subprocess.run(
             command, env=environment, cwd=self.folder, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_S
@@ -104,6 +113,33 @@ def test_a_worker_with_other_variables_or_modules_is_an_interpreter_of_its_own(m
     more = os.pathsep.join([machine.environment["PYTHONPATH"], str(machine.folder / "more")])
     machine.environment["PYTHONPATH"] = more  # the same variables as the template's but for the path
     assert machine.worker()[-1] == "an interpreter of its own"
+
+
+def test_a_worker_of_another_job_is_an_interpreter_of_its_own(machine, template):
+    """Its driver may have packages with the names of ours, and Ray shows their folder to the running worker alone."""
+    jobs = ("ffffffff", "01000000", "02000000", "01000000", "ffffffff")
+
+    kinds = [machine.worker(RAY_JOB_ID=job)[-1] for job in jobs]
+
+    assert kinds == ["a fork", "a fork", "an interpreter of its own", "a fork", "a fork"]
+
+
+def test_a_worker_has_the_sources_that_are_on_disk_when_it_starts(machine, template):
+    assert machine.worker()[-1] == "a fork"
+
+    machine.source.write_text("A = 2\n")
+    assert machine.worker()[-1] == "an interpreter of its own"
+    machine.source.write_text("A = 1\n")  # only its time of change is another
+    assert machine.worker()[-1] == "a fork"
+    machine.source.with_name("added.py").touch()
+    assert machine.worker()[-1] == "an interpreter of its own"
+
+
+def test_a_template_whose_sources_change_while_it_imports_them_forks_no_worker(machine, template):
+    change = "pathlib.Path('serve_app/source.py').write_text('A = 2')"
+
+    assert machine.worker(IMPORTED=change)[-1] == "an interpreter of its own"
+    assert template.wait(PATIENCE_S) == 1
 
 
 def test_workers_start_without_a_template_that_has_ended(machine, template):
