@@ -55,15 +55,15 @@ def is_forked() -> bool:
     address = os.environ.get(ADDRESS)
     if address is None:
         return False
-    body = json.dumps(request()).encode()
     try:
+        body = json.dumps(request()).encode()
         with socket.socket(socket.AF_UNIX) as link:
             link.settimeout(ANSWER_S)
             link.connect(address)
             socket.send_fds(link, [LENGTH.pack(len(body))], [0, 1, 2])
             link.sendall(body)
             return link.recv(1) == ACCEPTED
-    except OSError:  # the template has ended, or does not answer
+    except OSError:  # the template has ended or does not answer, or this process cannot be described
         return False
 
 

@@ -120,18 +120,28 @@ class Template:
         try:
             with link.makefile("rb") as body:
                 request: Request = json.loads(body.read(*LENGTH.unpack(head)))
-            if not self._suits(request):
+            if len(streams) != N_STREAMS or not self._suits(request) or not is_new_process():
                 return None
-            link.sendall(ACCEPTED)  # this fails if the process waits no longer, and then it is the worker itself
-            if os.fork() != 0:
-                return None
-            self._listener.close()
-            for number, stream in enumerate(streams):
-                os.dup2(stream, number)
+            self._take_over(link, streams, request)
             return request
         finally:
             for stream in streams:
                 os.close(stream)
+
+    def _take_over(self, link: socket.socket, streams: list[int], request: Request) -> None:
+        """Be the worker in this fork, and say so. A fork that cannot ends: the process that asks is then the worker."""
+        try:
+            self._listener.close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            streams.clear()
+            become(request)
+            link.sendall(ACCEPTED)  # this fails if the process waits no longer
+        except Exception as error:  # it must not reach the template's loop, which would then run twice
+            with suppress(OSError):
+                print(f"a fork cannot take over a worker ({error!r})", file=sys.stderr, flush=True)
+            os._exit(1)
 
     def _suits(self, request: Request) -> bool:
         """Whether a fork would be as the process that asks; the first one chooses the variables, and one the job."""
@@ -212,8 +222,10 @@ def drawn_in_a_fork() -> bytes:
     reader, writer = os.pipe()
     fork = os.fork()
     if fork == 0:
-        os.write(writer, UniqueID.from_random().binary())
-        os._exit(0)
+        try:
+            os.write(writer, UniqueID.from_random().binary())
+        finally:
+            os._exit(0)
     os.close(writer)
     with open(reader, "rb") as pipe:
         drawn = pipe.read()
@@ -221,16 +233,29 @@ def drawn_in_a_fork() -> bytes:
     return drawn
 
 
+def is_new_process() -> bool:
+    """Fork, and return whether this is the new process; where the machine has no room for one, only write a line."""
+    try:
+        return os.fork() == 0
+    except OSError as error:
+        print(f"a worker is no fork of the template ({error})", file=sys.stderr, flush=True)
+        return False
+
+
 def become(request: Request) -> None:
-    """Run Ray's worker in this fork as in the process that asked for it."""
+    """Give this fork what the process that asked for it has.
+
+    Raises:
+        OSError: the machine does not let it, for example lower its niceness.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked_signals"])
     os.environ.update(request["environment"])
     os.chdir(request["folder"])
     os.setpriority(os.PRIO_PROCESS, 0, request["niceness"])
-    OOM_SCORE.write_text(request["oom_score"])
-    worker_entry.run_worker(request["arguments"])
+    if OOM_SCORE.read_text() != request["oom_score"]:  # not every container lets it be written
+        OOM_SCORE.write_text(request["oom_score"])
 
 
 def main(listener: socket.socket) -> None:
@@ -241,7 +266,7 @@ def main(listener: socket.socket) -> None:
         importlib.import_module(name)
     request = template.next_worker()
     if request is not None:
-        become(request)
+        worker_entry.run_worker(request["arguments"])
 
 
 if __name__ == "__main__":

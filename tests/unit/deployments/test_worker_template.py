@@ -12,7 +12,7 @@ import pytest
 
 from deployments import worker_entry
 from deployments.worker_entry import ADDRESS
-from tests.faults.wait import PATIENCE_S
+from tests.faults.wait import PATIENCE_S, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the template is for Linux")
 
@@ -155,6 +155,15 @@ def test_a_template_ends_with_the_process_that_started_it_and_its_forks_go_on(ma
     template.stdin.close()
 
     assert template.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.parametrize("call", ["fork", "dup2", "chdir", "setpriority"])
+def test_a_worker_whose_fork_fails_is_an_interpreter_of_its_own(call, machine, template):
+    refuse = f"def refuse(*_):\n  raise OSError('no room')\nos.{call} = refuse"
+
+    assert [machine.worker(IMPORTED=refuse)[-1] for _ in range(2)] == ["an interpreter of its own"] * 2
+    assert template.poll() is None
+    until(lambda: Path(f"/proc/{template.pid}/task/{template.pid}/children").read_text() == "")
 
 
 def test_a_process_that_dies_while_it_asks_costs_only_its_own_worker(machine, template):
