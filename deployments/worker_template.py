@@ -53,6 +53,8 @@ NO_JOB = "ffffffff"
 
 BACKLOG = 64
 N_STREAMS = 3
+REQUEST_S = 1.0
+"""A process sends its request at once. One that does not, because it is frozen, must not keep others waiting."""
 
 
 @contextmanager
@@ -109,7 +111,8 @@ class Template:
             if sys.stdin in ready:
                 return None
             link, _ = self._listener.accept()
-            with link, suppress(OSError, ValueError, struct.error):  # the other process has ended meanwhile
+            link.settimeout(REQUEST_S)
+            with link, suppress(OSError, ValueError, struct.error):  # the other process has ended, or is frozen
                 request = self._fork(link)
                 if request is not None:
                     return request

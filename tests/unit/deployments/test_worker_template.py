@@ -175,6 +175,17 @@ def test_a_process_that_dies_while_it_asks_costs_only_its_own_worker(machine, te
     assert machine.worker()[-1] == "a fork"
 
 
+@pytest.mark.parametrize("said", [b"", b"\0", b"\0\0\0\7{"])
+def test_a_process_that_freezes_while_it_asks_does_not_keep_others_from_their_forks(said, machine, template):
+    with socket.socket(socket.AF_UNIX) as link:
+        link.connect(str(machine.address))
+        link.sendall(said)
+
+        assert machine.worker()[-1] == "a fork"
+        template.stdin.close()
+        assert template.wait(PATIENCE_S) == 0
+
+
 def test_forks_of_the_template_draw_different_identifiers_and_a_parent_that_has_drawn_one_is_no_template():
     """Ray gives two objects of two workers the same identifier otherwise, and each reads the other's."""
     ran = subprocess.run(
