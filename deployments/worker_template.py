@@ -253,6 +253,8 @@ def become(request: Request) -> None:
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if numpy := sys.modules.get("numpy"):
+        numpy.random.seed()  # all forks would draw the same from the template's
     signal.pthread_sigmask(signal.SIG_SETMASK, request["blocked_signals"])
     os.environ.update(request["environment"])
     os.chdir(request["folder"])

@@ -18,6 +18,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the template is
 
 WORKER = """
 import os, signal, sys
+if "numpy" in sys.modules:
+    print(sys.modules["numpy"].random.random())
 blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 print(os.environ["RAY_JOB_ID"], os.getcwd(), sys.argv[1:], blocked)
 print("a fork" if "deployments.worker_template" in sys.modules else "an interpreter of its own")
@@ -184,6 +186,12 @@ def test_a_process_that_freezes_while_it_asks_does_not_keep_others_from_their_fo
         assert machine.worker()[-1] == "a fork"
         template.stdin.close()
         assert template.wait(PATIENCE_S) == 0
+
+
+def test_forks_of_the_template_draw_different_numbers_from_numpys_global_generator(machine, template):
+    drawn = {machine.worker(IMPORTED="import numpy")[0] for _ in range(2)}
+
+    assert len(drawn) == 2
 
 
 def test_forks_of_the_template_draw_different_identifiers_and_a_parent_that_has_drawn_one_is_no_template():
