@@ -1,5 +1,6 @@
 """The template and what asks it for forks, without a Ray cluster: a program of this test stands for Ray's worker."""
 
+import json
 import os
 import shutil
 import socket
@@ -17,12 +18,27 @@ from tests.faults.wait import PATIENCE_S, until
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the template is for Linux")
 
 WORKER = """
-import os, signal, sys
+import json, os, pathlib, signal, sys
 if "numpy" in sys.modules:
     print(sys.modules["numpy"].random.random())
-blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-print(os.environ["RAY_JOB_ID"], os.getcwd(), sys.argv[1:], blocked)
-print("a fork" if "deployments.worker_template" in sys.modules else "an interpreter of its own")
+print(json.dumps({
+    "job": os.environ["RAY_JOB_ID"],
+    "folder": os.getcwd(),
+    "arguments": sys.argv[1:],
+    "blocks_sigint": signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []),
+    "niceness": os.getpriority(os.PRIO_PROCESS, 0),
+    "oom_score": int(pathlib.Path("/proc/self/oom_score_adj").read_text()),
+}))
+print("a fork" if "deployments.worker_template" in sys.modules else "an interpreter of its own", flush=True)
+print(sys.stdin.readline())
+"""
+
+RAYLET = """
+import os, pathlib, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+os.nice(3)
+pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 TEMPLATE = """
@@ -80,12 +96,17 @@ class Machine:
 
     def worker(self, **variables: str) -> list[str]:
         """What a worker with these variables writes to its standard output, which ends with the worker."""
-        command = [sys.executable, str(self.folder / "deployments" / "worker_entry.py"), "--worker"]
+        with self.process(**variables) as process:
+            written, _ = process.communicate(timeout=PATIENCE_S)
+        return written.splitlines()[:-1]
+
+    def process(self, *wrapper: str, **variables: str) -> subprocess.Popen[str]:
+        """What the raylet starts, or what starts it; its worker ends with the first line of its standard input."""
+        command = [sys.executable, *wrapper, str(self.folder / "deployments" / "worker_entry.py"), "--worker"]
         environment = self.environment | {ADDRESS: str(self.address)} | variables
-        ran = subprocess.run(
-            command, env=environment, cwd=self.folder, stdout=subprocess.PIPE, text=True, check=True, timeout=PATIENCE_S
+        return subprocess.Popen(
+            command, env=environment, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        return ran.stdout.splitlines()
 
 
 @pytest.fixture
@@ -100,12 +121,20 @@ def template(machine: Machine) -> Iterator[subprocess.Popen[bytes]]:
         template.kill()
 
 
-def test_a_fork_has_the_arguments_folder_streams_variables_and_signals_of_the_process_that_asked(machine, template):
-    for job in ("ffffffff", "01000000"):
-        taken_over, kind = machine.worker(RAY_JOB_ID=job)
+@pytest.mark.parametrize("job", ["ffffffff", "01000000"])
+def test_a_fork_has_what_the_process_that_asked_has(job, machine, template):
+    with machine.process("-c", RAYLET, RAY_JOB_ID=job) as process:
+        taken_over, kind, _ = process.communicate(timeout=PATIENCE_S)[0].splitlines()
 
-        assert kind == "a fork"
-        assert taken_over == f"{job} {machine.folder} ['--worker'] False"
+    assert kind == "a fork"
+    assert json.loads(taken_over) == {
+        "job": job,
+        "folder": str(machine.folder),
+        "arguments": ["--worker"],
+        "blocks_sigint": True,
+        "niceness": min(os.getpriority(os.PRIO_PROCESS, 0) + 3, 19),
+        "oom_score": 1000,
+    }
 
 
 def test_a_worker_with_other_variables_or_modules_is_an_interpreter_of_its_own(machine, template):
@@ -152,11 +181,12 @@ def test_workers_start_without_a_template_that_has_ended(machine, template):
 
 
 def test_a_template_ends_with_the_process_that_started_it_and_its_forks_go_on(machine, template):
-    assert machine.worker()[-1] == "a fork"
+    with machine.process() as process:
+        assert [process.stdout.readline(), process.stdout.readline()][-1] == "a fork\n"
+        template.stdin.close()
+        assert template.wait(PATIENCE_S) == 0
 
-    template.stdin.close()
-
-    assert template.wait(PATIENCE_S) == 0
+        assert process.communicate("it goes on\n", PATIENCE_S)[0].splitlines()[0] == "it goes on"
 
 
 @pytest.mark.parametrize("call", ["fork", "dup2", "chdir", "setpriority"])
