@@ -12,9 +12,9 @@ draw the same ones. The template tries that before it forks its first worker.
 import gc
 import importlib
 import json
+import logging
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -29,6 +29,8 @@ from typing import Any
 from deployments import worker_entry
 from deployments.code_on_disk import Code
 from deployments.worker_entry import ACCEPTED, ADDRESS, LENGTH, OOM_SCORE, Request
+
+log = logging.getLogger("constellate")
 
 MODULES = (
     "ray.serve._private.controller",
@@ -59,26 +61,38 @@ REQUEST_S = 1.0
 
 @contextmanager
 def running() -> Iterator[None]:
-    """Keep a template for the Ray that this process starts in the block; it ends with the block or the process."""
+    """Keep a template for the Ray that this process starts in the block; it ends with the block or the process.
+
+    Where the machine has no room for it, or the path of its socket is too long, a warning says so and there is none.
+    """
     if sys.platform != "linux":  # macOS has no safe fork
         yield
         return
-    folder = tempfile.mkdtemp(prefix="constellate-")
-    address = str(Path(folder) / "workers")
+    with tempfile.TemporaryDirectory(prefix="constellate-", ignore_cleanup_errors=True) as folder:
+        address = Path(folder) / "workers"
+        try:
+            template = _start(address)
+        except OSError as error:
+            log.warning("workers start without a template (%s)", error)
+            yield
+            return
+        with template:
+            os.environ[ADDRESS] = str(address)
+            _make_ray_use_it()
+            try:
+                yield
+            finally:
+                template.kill()
+                del os.environ[ADDRESS]
+
+
+def _start(address: Path) -> subprocess.Popen[bytes]:
+    """Start a template that listens at this path. Raises `OSError`."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
+        listener.bind(str(address))
         listener.listen(BACKLOG)
         command = [sys.executable, "-m", __name__, str(listener.fileno())]
-        template = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
-    with template:
-        os.environ[ADDRESS] = address
-        _make_ray_use_it()
-        try:
-            yield
-        finally:
-            template.kill()
-            shutil.rmtree(folder)
-            del os.environ[ADDRESS]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
 
 
 def _make_ray_use_it() -> None:
@@ -266,12 +280,24 @@ def become(request: Request) -> None:
 def main(listener: socket.socket) -> None:
     """Fork workers until standard input ends; return also in each worker at its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal
-    template = Template(listener)
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    request = template.next_worker()
+    request = None
+    try:
+        template = Template(listener)
+        for name in LIBRARIES:
+            importlib.import_module(name)
+        request = template.next_worker()
+    finally:
+        if request is None:
+            _remove(Path(listener.getsockname()))
     if request is not None:
         worker_entry.run_worker(request["arguments"])
+
+
+def _remove(address: Path) -> None:
+    """Remove the socket and its folder in place of a service that was killed."""
+    with suppress(OSError):  # a service that stops removes them too
+        address.unlink()
+        address.parent.rmdir()
 
 
 if __name__ == "__main__":

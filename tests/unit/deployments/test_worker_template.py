@@ -6,12 +6,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deployments import worker_entry
+from deployments import worker_entry, worker_template
 from deployments.worker_entry import ADDRESS
 from tests.faults.wait import PATIENCE_S, until
 
@@ -81,7 +82,8 @@ class Machine:
         self.source.parent.mkdir()
         self.source.write_text("A = 1\n")
         self.folder = folder
-        self.address = folder / "socket"
+        self.address = folder / "sockets" / "workers"
+        self.address.parent.mkdir()
         self.environment = os.environ | {"PYTHONPATH": str(folder), "RAY_JOB_ID": "ffffffff"}
 
     def start(self) -> subprocess.Popen[bytes]:
@@ -173,6 +175,38 @@ def test_a_template_whose_sources_change_while_it_imports_them_forks_no_worker(m
     assert template.wait(PATIENCE_S) == 1
 
 
+def test_a_service_whose_temporary_folder_has_a_long_path_starts_without_a_template(tmp_path, monkeypatch, caplog):
+    folder = tmp_path / ("f" * 120)  # the path of a Unix socket has at most 107 bytes
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    with worker_template.running():
+        assert ADDRESS not in os.environ
+
+    assert caplog.messages == ["workers start without a template (AF_UNIX path too long)"]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_service_that_cannot_start_its_template_starts_without_one(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+
+    with worker_template.running():
+        assert ADDRESS not in os.environ
+
+    assert len(caplog.messages) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_whose_temporary_folder_was_emptied_stops_without_an_error(monkeypatch):
+    monkeypatch.setattr(worker_template, "_make_ray_use_it", lambda: None)
+
+    with worker_template.running():
+        shutil.rmtree(Path(os.environ[ADDRESS]).parent)
+
+    assert ADDRESS not in os.environ
+
+
 def test_workers_start_without_a_template_that_has_ended(machine, template):
     template.kill()
     template.wait()
@@ -185,6 +219,7 @@ def test_a_template_ends_with_the_process_that_started_it_and_its_forks_go_on(ma
         assert [process.stdout.readline(), process.stdout.readline()][-1] == "a fork\n"
         template.stdin.close()
         assert template.wait(PATIENCE_S) == 0
+        assert not machine.address.parent.exists()
 
         assert process.communicate("it goes on\n", PATIENCE_S)[0].splitlines()[0] == "it goes on"
 
