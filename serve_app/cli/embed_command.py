@@ -3,15 +3,16 @@
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from constellate import Constellate, NothingThere
+from constellate import Constellate, NothingThere, Unreachable
 from constellate.client import wait_for_vectors
 from constellate.dataset_sources import absolute, is_there, name_of, root_of
+from constellate.records import JobInfo
 from serve_app.cli.commands import INTERRUPTED, UsageError, add_command
 from serve_app.cli.dataset_commands import Notify, file_stem, writable
 from serve_app.cli.embedding import ListingInterrupted, Pipeline, open_dataset, shown
@@ -59,7 +60,8 @@ def embed(
     After Ctrl-C, a service that was already running goes on with the job. A service that this command has
     started is stopped; if you repeat the command, it continues from there.
 
-    With --notify, the URL gets a signed POST at the end of each job: listing, vectors, map.
+    With --notify, the URL gets a signed POST at the end of each job: listing, vectors, map. For a folder that
+    `constellate bulk` wrote, these are listing and map.
 
     For example:
 
@@ -73,9 +75,8 @@ def embed(
     target = writable(out or Path(f"{file_stem(name or name_of(root))}.parquet"))
     with interruptible(), _service(settings, root, model, keep=keep) as (client, is_temporary):
         try:
-            last_job = _run(client, root, name, model, target, redraw=redraw, notify_url=notify)
-            if notify is not None and is_temporary:
-                _await_notice(client, last_job)
+            with _telling(client) if notify is not None and is_temporary else nullcontext():
+                _run(client, root, name, model, target, redraw=redraw, notify_url=notify)
         except KeyboardInterrupt as interrupt:
             job_id = str(interrupt) if isinstance(interrupt, ListingInterrupted) else None
             stop = f"Detached: the service goes on. `constellate cancel {job_id or name or root}` stops the job."
@@ -132,8 +133,8 @@ def _run(
     *,
     redraw: bool,
     notify_url: str | None,
-) -> str:
-    """Do all of it, and return the id of the last job."""
+) -> None:
+    """Do all of it."""
     dataset = open_dataset(client, console(), root, name, notify_url)
     pipeline = Pipeline(client, console(), dataset, notify_url)
     if dataset["format"] == "bulk":
@@ -144,22 +145,36 @@ def _run(
     else:
         made_with = None
         embedded = pipeline.generate(model_name=model)
-    last_job = str(pipeline.reduce(redraw=redraw, model=made_with).job_id)
+    pipeline.reduce(redraw=redraw, model=made_with)
     client.export(dataset["id"], target, model=made_with)
     made = client.embeddings(dataset["id"], model=made_with)
     n_embedded = made["embedding_count"] if embedded is None else embedded.processed - embedded.skipped
     _say(f"{counted(n_embedded)} embedded with {made['model_name']}: {target}")
-    return last_job
 
 
-def _await_notice(client: Constellate, job_id: str) -> None:
-    """Give a service that ends with this command the time of a first try to tell of the last job."""
+@contextmanager
+def _telling(client: Constellate) -> Iterator[None]:
+    """Give a service that ends with this command the time of a first try to tell of the jobs of the block."""
+    before = {job["id"] for job in client.jobs()}
+    try:
+        yield
+    finally:
+        with suppress(Unreachable):  # the service has died, which the block says
+            _await_notices(client, before)
+
+
+def _await_notices(client: Constellate, before: set[str]) -> None:
+    """Wait until the ended jobs but those of `before` are told of, or `NOTICE_S` are over."""
     deadline = time.monotonic() + NOTICE_S
-    while client.job(job_id).get("notified") == "pending":
+    while any(_is_untold(job) for job in client.jobs() if job["id"] not in before):
         if time.monotonic() > deadline:
             _say("The URL of --notify was not reached yet; the next service of this data directory tries again.")
             return
         time.sleep(POLL_S)
+
+
+def _is_untold(job: JobInfo) -> bool:
+    return job["finished_at"] is not None and job.get("notified") == "pending"
 
 
 def _goes_on(listing_id: str | None) -> str:
