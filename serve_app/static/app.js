@@ -187,6 +187,7 @@ class App {
   _show(points) {
     const colouring = this.lens.take(points);
     this.stage.load(this._id, points, colouring, this.lens.where);
+    this.legend.filter(null);
     this.legend.show(colouring);
     this.panel.highlight();
     this._resume(points);
@@ -221,6 +222,7 @@ class App {
     if (hasRegion && model_name) holdSet(model_name); // whose map the region is of
     if (!hasRegion && freeSet() && sets.length && sets[0].model_name !== model_name) return this._chooseSet(); // it was made meanwhile
     this.stage.filter(where, passing);
+    this.legend.filter(passing);
     this.findings.refresh();
     this.lens.bar.complain("");
   }

@@ -20,6 +20,8 @@ export class Legend {
     this._events = events;
     /** @type {Colouring | null} */
     this._colouring = null;
+    /** @type {Uint8Array | null} */
+    this._passing = null;
     /** @type {Set<number>} */
     this._hidden = new Set();
   }
@@ -32,6 +34,27 @@ export class Legend {
     this.render();
   }
 
+  /**
+   * Count only some images.
+   * @param {Uint8Array | null} passing 1 for each point that passes the filter; null for all
+   */
+  filter(passing) {
+    this._passing = passing;
+    const amounts = this._amounts();
+    for (const entry of /** @type {NodeListOf<HTMLElement>} */ (this._root.querySelectorAll(".entry"))) {
+      fill(/** @type {HTMLElement} */ (entry.querySelector(".amount")), count(amounts.get(Number(entry.dataset.slot)) ?? 0));
+    }
+  }
+
+  /** @returns {Map<number, number>} how many images of each slot pass */
+  _amounts() {
+    const { classes = [], slots = [] } = this._colouring ?? {};
+    if (!this._passing) return new Map(classes.map((one) => [one.slot, one.count]));
+    const amounts = new Map();
+    this._passing.forEach((one, row) => one && amounts.set(slots[row], (amounts.get(slots[row]) ?? 0) + 1));
+    return amounts;
+  }
+
   /** Draw anew: other classes or another theme. */
   render() {
     const { classes = [], range = null } = this._colouring ?? {};
@@ -41,7 +64,8 @@ export class Legend {
     }
     const all = el("button", { class: "link", type: "button", onclick: () => this._hide([]) }, "Show all");
     const none = el("button", { class: "link", type: "button", onclick: () => this._hide(classes.map(({ slot }) => slot)) }, "Hide all");
-    const rows = el("ul", {}, ...classes.map((one) => this._row(one)));
+    const amounts = this._amounts();
+    const rows = el("ul", {}, ...classes.map((one) => this._row(one, amounts.get(one.slot) ?? 0)));
     fill(this._root, range && this._scale(range), rows, classes.length > 1 && el("div", { class: "row" }, all, none));
   }
 
@@ -53,8 +77,11 @@ export class Legend {
     return el("div", {}, bar, el("div", { class: "ends note" }, el("span", {}, least), el("span", {}, greatest)));
   }
 
-  /** @param {LabelClass} labelClass */
-  _row({ slot, label, count: n }) {
+  /**
+   * @param {LabelClass} labelClass
+   * @param {number} n
+   */
+  _row({ slot, label }, n) {
     const swatch = el("span", { class: "swatch" });
     swatch.style.setProperty("--colour", /** @type {Colouring} */ (this._colouring).palette()[slot]);
     const emphasise = () => this._events.onEmphasis(slot);

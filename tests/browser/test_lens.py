@@ -38,6 +38,19 @@ def test_filters_are_chips_that_all_hold_on_map_list_and_questions(visit, album)
     expect(visit.page.locator("#map-count")).to_have_text(f"{len(left)} of 600 points")
 
 
+def test_the_legend_counts_what_the_filter_leaves(visit, album):
+    def amount(value):
+        return visit.page.locator("#legend .entry").filter(has_text=value).locator(".amount")
+
+    write_filter(visit, "width > 1000")
+    left = album.chosen("width > 1000")
+    expect(amount("kelp")).to_have_text(str(sum(album.labels[row] == "kelp" for row in left)))
+    visit.page.get_by_label("Colour by").select_option("split")
+    expect(amount("val")).to_have_text(str(sum(row % 4 == 2 for row in left)))
+    visit.button("Remove the filter width > 1000").click()
+    expect(amount("val")).to_have_text("150")
+
+
 def test_a_filter_that_is_none_goes_back_into_the_box_with_the_mistake_marked(visit, forgiven):
     forgiven.append("Failed to load resource")
     write_filter(visit, "width > 10")
