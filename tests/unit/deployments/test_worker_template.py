@@ -57,13 +57,13 @@ worker_template.main(socket.socket(fileno=int(sys.argv[1])))
 
 IDENTIFIERS = """
 import os
-from deployments import worker_template
-worker_template.load(dict(os.environ))
-print(worker_template.drawn_in_a_fork() == worker_template.drawn_in_a_fork())
+from deployments import worker_imports
+worker_imports.load(dict(os.environ))
+print(worker_imports.drawn_in_a_fork() == worker_imports.drawn_in_a_fork())
 from ray._raylet import UniqueID
 UniqueID.from_random()
 try:
-    worker_template.load(dict(os.environ))
+    worker_imports.load(dict(os.environ))
 except RuntimeError as error:
     print(error)
 """
