@@ -15,7 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 from deployments import writer
 from serve_app.config import Settings
 from tests.faults.wait import until
-from tests.ray.conftest import Service, are_running
+from tests.ray.conftest import Service
 from tests.ray.deploy_files import DOCUMENTS, ROOT, SERVE_CONFIG, SPEC
 from tests.ray.test_config_file import CONFIG, unknown_keys
 
@@ -39,10 +39,10 @@ def test_the_configuration_of_the_ray_service_is_what_runs_on_the_cluster(servic
         assert deployments.keys() == {deployment["name"] for deployment in application["deployments"]}
 
     def is_as_configured() -> bool:
-        """An application is unhealthy while a replica is replaced; an earlier test removed a node."""
+        """An earlier test removed a node, whose replicas Serve goes on stopping for a minute or two."""
         running = serve.status().applications
-        return are_running() and all(
-            running[application["name"]].deployments[deployment["name"]].replica_states == {"RUNNING": n_replicas}
+        return all(
+            running[application["name"]].deployments[deployment["name"]].replica_states.get("RUNNING") == n_replicas
             for application in SERVE_CONFIG["applications"]
             for deployment in application["deployments"]
             if (n_replicas := deployment.get("num_replicas"))
