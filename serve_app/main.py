@@ -58,16 +58,18 @@ RAY_TIME_LIMITS = {
     # Ray's processes, including this one, look this long for Ray's control store before they end. Nobody restarts it.
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
-HEALTH_CHECK_S = 1.0
-"""How soon Serve notices a killed replica."""
-
 RAY_CHECK_S = 1.0
 
 SERVE_POLL_S = 0.2
 """How often this process asks Serve whether applications run or are gone; Serve's own second is lost at each end."""
 
-SMALL = {"num_cpus": SMALL_ACTOR_CPUS}
-QUIET = LoggingConfig(encoding="JSON", enable_access_log=False)
+SMALL: dict[str, Any] = {
+    "health_check_period_s": 1.0,  # how soon Serve notices a killed replica
+    "graceful_shutdown_wait_loop_s": 0.1,
+    "ray_actor_options": {"num_cpus": SMALL_ACTOR_CPUS},
+    "logging_config": LoggingConfig(encoding="JSON", enable_access_log=False),
+}
+"""What all deployments of the application `api` have in common."""
 
 
 def api(args: Settings) -> Application:
@@ -77,41 +79,29 @@ def api(args: Settings) -> Application:
     reducer = ray_serve.deployment(
         name="Reducer",
         max_ongoing_requests=16,
-        health_check_period_s=HEALTH_CHECK_S,
-        graceful_shutdown_wait_loop_s=0.1,
         autoscaling_config=AutoscalingConfig(
             min_replicas=0, initial_replicas=0, max_replicas=1, target_ongoing_requests=8, downscale_to_zero_delay_s=600
         ),
-        ray_actor_options=SMALL,
-        logging_config=QUIET,
+        **SMALL,
     )(Reducer).bind(settings)
     searcher = ray_serve.deployment(
         name="Searcher",
         max_ongoing_requests=32,
-        health_check_period_s=HEALTH_CHECK_S,
-        graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options=SMALL,
-        logging_config=QUIET,
+        **SMALL,
     )(Searcher).bind(settings)
     runner = ray_serve.deployment(
         name="JobRunner",
         max_ongoing_requests=64,
-        health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=10,
-        graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options=SMALL,
-        logging_config=QUIET,
+        **SMALL,
     )(JobRunner).bind(settings, policy, reducer, searcher)
     return ray_serve.deployment(
         name="Ingress",
         num_replicas=INGRESS_REPLICAS,
         max_ongoing_requests=MAX_STREAMS_AND_REQUESTS,
         max_queued_requests=200,
-        health_check_period_s=HEALTH_CHECK_S,
         graceful_shutdown_timeout_s=5,
-        graceful_shutdown_wait_loop_s=0.1,
-        ray_actor_options=SMALL,
-        logging_config=QUIET,
+        **SMALL,
     )(ingress_class(settings)).bind(settings, policy, runner, searcher)
 
 
