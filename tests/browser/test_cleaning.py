@@ -4,9 +4,7 @@ The page, the API and the store are real, and the set has planted faults; only t
 the vector of each picture.
 """
 
-import asyncio
 import json
-import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,16 +12,9 @@ import pytest
 from PIL import Image, ImageDraw
 from playwright.sync_api import expect
 
-from serve_app.api import create_app
 from serve_app.config import Settings
-from serve_app.policy import Policy
-from serve_app.search.searcher import LocalSearcher
-from serve_app.services import Services
-from serve_app.store.database import Database
-from serve_app.store.executor import StoreExecutor
 from tests.browser.map_page import MapPage
-from tests.browser.stand_in import Server
-from tests.browser.test_api import JobLoop
+from tests.browser.real_api import serving
 from tests.fakes import FakeEmbedder, FakeModel
 
 DIMENSION = 64
@@ -88,26 +79,11 @@ def draw(tmp_path_factory, number, n, side=64):
 
 @pytest.fixture
 def server(planted, tmp_path):
-    settings = Settings(data_dir=tmp_path / "state", dataset_roots=(planted.folder.parent,))
-    store = StoreExecutor(Database(settings.database_path))
     model = FakeModel(dimension=DIMENSION)
     model.vector = lambda data: planted.vectors[data].astype(np.float32)
-    services = Services(
-        settings=settings,
-        policy=Policy.choose(settings, n_cpus=2, n_gpus=0),
-        writer=store,
-        embedder=FakeEmbedder(model),
-        searcher=LocalSearcher(store, settings.sets_path),
-        runner=JobLoop(lambda: services),
-    )
-    server = Server(create_app(settings, lambda: services))
-    server.start()
-    yield server
-    server.stop()
-    # Playwright's loop is running in this thread.
-    closing = threading.Thread(target=asyncio.run, args=(store.drain_and_close(),))
-    closing.start()
-    closing.join()
+    settings = Settings(data_dir=tmp_path / "state", dataset_roots=(planted.folder.parent,))
+    with serving(settings, FakeEmbedder(model)) as server:
+        yield server
 
 
 def work_through(page, queue, title, wanted):
@@ -124,7 +100,7 @@ def work_through(page, queue, title, wanted):
 
 
 @pytest.mark.every
-def test_a_coco_set_with_splits_is_cleaned_and_handed_over_without_a_manual(page, base_url, planted, context, shoot):
+def test_a_coco_set_with_splits_is_cleaned_and_handed_over_without_a_manual(page, base_url, planted, shoot):
     visit = MapPage(page, base_url)
     visit.open()
 
@@ -172,7 +148,7 @@ def test_a_coco_set_with_splits_is_cleaned_and_handed_over_without_a_manual(page
 
     visit.page.get_by_label("Colour by").select_option("split")
     expect(page.locator("#legend .entry")).to_have_count(2)
-    colleague = context.new_page()
+    colleague = page.context.new_page()
     colleague.goto(page.url)
     expect(colleague.locator("#map-count")).to_have_text(f"{left} of {n_images} points")
     expect(colleague.locator(".chip")).to_have_text(page.locator(".chip").all_text_contents())
