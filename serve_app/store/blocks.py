@@ -6,6 +6,7 @@ from serve_app.errors import InvalidRequest, ModelReplaced
 from serve_app.records import Block, FileStamp, Skip
 from serve_app.store import column_rows, job_rows, staging
 from serve_app.store.job_rows import JobRow
+from serve_app.store.job_samples import Borrowed
 from serve_app.store.session import Session
 from serve_app.store.staging import Space
 
@@ -21,10 +22,12 @@ def require_shape(block: Block, row: JobRow) -> None:
         raise InvalidRequest(f"{len(block.sample_ids)} vectors come with {len(block.stamps)} stamps")
 
 
-def put(session: Session, row: JobRow, space: Space, block: Block, block_no: int) -> JobRow:
+def put(session: Session, row: JobRow, space: Space, block: Block, block_no: int, samples: Borrowed) -> JobRow:
     """Stage and count the samples of a block that are still pending, each once."""
     asked = [*block.sample_ids, *(sample_id for sample_id, _ in block.known), *(skip.sample_id for skip in block.skips)]
-    pending = staging.unsettled(session, space, asked)
+    index = samples.index(session, row)
+    found = [match for match in index.find(session, asked) if not match.is_settled]
+    pending = {match.sample_id: match.file_name for match in found}
     fresh = staging.usable(block.vectors) if block.sample_ids else np.empty(0, bool)
     keep: list[int] = []
     skips: list[Skip] = []
@@ -47,14 +50,13 @@ def put(session: Session, row: JobRow, space: Space, block: Block, block_no: int
     )
     read = [(block.sample_ids[position], block.stamps[position]) for position in keep]
     column_rows.put_headers(session, row.dataset_id, [*read, *known])
-    return advance(
-        session,
-        row,
-        block_no=block_no,
-        embedded=embedded,
-        reused=staging.stage_known(session, space, known),
-        skipped=staging.put_skips(session, space, skips, first_position=row.skipped),
-    )
+    reused = staging.stage_known(session, space, known)
+    skipped = staging.put_skips(session, space, skips, first_position=row.skipped)
+    row = advance(session, row, block_no=block_no, embedded=embedded, reused=reused, skipped=skipped)
+    if reused == len(known):  # or it is unknown which of them are still pending
+        index.settle([match for match in found if match.sample_id not in pending])
+        samples.keep(row)
+    return row
 
 
 def advance(

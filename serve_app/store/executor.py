@@ -16,6 +16,7 @@ from serve_app.store.columns import Columns
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
 from serve_app.store.imports import Imports
+from serve_app.store.job_samples import JobSamples
 from serve_app.store.jobs import Jobs
 from serve_app.store.listings import Listings
 from serve_app.store.maps import Maps
@@ -56,9 +57,10 @@ class StoreExecutor:
     ) -> None:
         pace = Pace(clock)
         jobs = Jobs(database, pace, clock)
-        imports = Imports(database, pace, jobs.leases)
+        samples = JobSamples()
+        imports, vectors = Imports(database, pace, jobs.leases, samples), Vectors(database, pace, samples)
         parts = (
-            *(Datasets(database), Columns(database), Tags(database), jobs, imports, Vectors(database, pace)),
+            *(Datasets(database), Columns(database), Tags(database), jobs, imports, vectors),
             *(Listings(database, pace), Maps(database), Notifications(database, pace)),
             *(Health(database), Backups(database)),
         )

@@ -14,6 +14,7 @@ from serve_app.errors import DatasetNotFound
 from serve_app.records import ImportedRows, Job, PartsVectors, Skip
 from serve_app.store import job_rows, sets, staging
 from serve_app.store.job_rows import JobRow
+from serve_app.store.job_samples import Borrowed, JobSamples, Match
 from serve_app.store.methods import write
 from serve_app.store.retired import wipe
 from serve_app.store.running_jobs import Leases, Pace
@@ -28,10 +29,11 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
 class Imports:
     """SQL over the job and the staged rows of a running import."""
 
-    def __init__(self, database: "Database", pace: Pace, leases: Leases) -> None:
+    def __init__(self, database: "Database", pace: Pace, leases: Leases, samples: JobSamples) -> None:
         self._database = database
         self._pace = pace
         self._leases = leases
+        self._samples = samples
 
     @write
     def open(
@@ -136,10 +138,11 @@ class Imports:
             StaleAttempt: the job was cancelled, or its lease ran out and it was claimed.
             Conflict: a block before this one is missing.
         """
-        with self._database.transaction() as session:
+        with self._samples.of(job_id) as samples, self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
             if not job_rows.has_block(row, block_no):
-                row = _put(session, row, rows, block_no)
+                row = _put(session, row, rows, block_no, samples)
+                samples.keep(row)
         self._leases.extend(job_id, lease_s)
         self._pace.note(job_id, row.processed)
         return job_rows.public(row, self._pace)
@@ -166,26 +169,29 @@ def insert_parts(session: Session, dataset_id: str, vectors: PartsVectors) -> No
     )
 
 
-def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> JobRow:
+def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int, samples: Borrowed) -> JobRow:
     space = Space.of(row)
     assert space is not None
-    found = _resolve(session, space, rows)
+    index = samples.index(session, row, rows.key_column)
+    found: dict[str, list[Match]] = {}
+    for match in index.find(session, [*rows.keys, *(skip.sample_id for skip in rows.skips)]):
+        found.setdefault(match.key, []).append(match)
     keep: list[int] = []
     skips = list(rows.skips)
-    taken = _staged(session, space, [sample_id for matches in found.values() for sample_id, _ in matches])
+    chosen: dict[str, Match] = {}
     for position, key in enumerate(rows.keys):
         matches = found.get(key, [])
         if len(matches) != 1:
             skips.append(_unmatched(key, rows, len(matches)))
-        elif matches[0][0] in taken:
+        elif matches[0].is_settled or matches[0].sample_id in chosen:
             skips.append(Skip(key, key, "duplicate", "an earlier row of the file gave this sample's vector"))
         else:
-            taken.add(matches[0][0])
+            chosen[matches[0].sample_id] = matches[0]
             keep.append(position)
-    sample_ids = [found[rows.keys[position]][0][0] for position in keep]
     vectors = rows.vectors if len(keep) == len(rows.keys) else rows.vectors[keep]
-    staging.stage_imported(session, space, sample_ids, vectors)
-    placed = _stage_points(session, row.id, sample_ids, rows.points[keep])
+    staging.stage_imported(session, space, list(chosen), vectors)
+    index.settle(chosen.values())
+    placed = _stage_points(session, row.id, list(chosen), rows.points[keep])
     skips = [Skip(*_names(found, skip.sample_id), skip.reason, skip.detail) for skip in skips]
     staging.put_skips(session, space, skips, first_position=row.skipped)
     processed = row.processed + len(keep) + len(skips)
@@ -199,29 +205,6 @@ def _put(session: Session, row: JobRow, rows: ImportedRows, block_no: int) -> Jo
         params=json.dumps(params | {"placed": params.get("placed", 0) + placed}),
         message=f"Receiving {processed:,} of {row.total:,} vectors",
     )
-
-
-def _resolve(session: Session, space: Space, rows: ImportedRows) -> dict[str, list[tuple[str, str]]]:
-    """Each key's samples, as (sample id, file name); the keys of skipped rows are included."""
-    keys = {*rows.keys, *(skip.sample_id for skip in rows.skips)}
-    session.bind("named", pa.table({"key": pa.array(sorted(keys), pa.string())}))
-    found: dict[str, list[tuple[str, str]]] = {}
-    for key, sample_id, file_name in session.q(
-        f"SELECT n.key, s.sample_id, s.file_name FROM samples s JOIN named n ON n.key = s.{rows.key_column} "
-        "WHERE s.dataset_id = ? ORDER BY s.ordinal",
-        space.dataset_id,
-    ):
-        found.setdefault(key, []).append((sample_id, file_name))
-    return found
-
-
-def _staged(session: Session, space: Space, sample_ids: list[str]) -> set[str]:
-    """The samples among these for which the job has staged a vector."""
-    session.bind("asked", pa.table({"sample_id": pa.array(sample_ids, pa.string())}))
-    rows = session.q(
-        f"SELECT sample_id FROM {space.table} SEMI JOIN asked USING (sample_id) WHERE job_id = ?", space.job_id
-    )
-    return {sample_id for (sample_id,) in rows}
 
 
 def _stage_points(session: Session, job_id: str, sample_ids: list[str], points: np.ndarray[tuple[int, int]]) -> int:
@@ -244,7 +227,7 @@ def _unmatched(key: str, rows: ImportedRows, n_matches: int) -> Skip:
     return Skip(key, key, "unknown_sample", f"no sample of the dataset has this {rows.key_column}")
 
 
-def _names(found: dict[str, list[tuple[str, str]]], key: str) -> tuple[str, str]:
+def _names(found: dict[str, list[Match]], key: str) -> tuple[str, str]:
     """The sample id and file name of a skipped row, or the row's own key twice when no sample matches."""
     matches = found.get(key)
-    return matches[0] if matches else (key, key)
+    return (matches[0].sample_id, matches[0].file_name) if matches else (key, key)

@@ -4,7 +4,6 @@ A sample is settled when the job has staged its vector or skipped it.
 """
 
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,12 +82,15 @@ def usable(vectors: VectorArray) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     return found
 
 
+def unstaged_condition(dimension: int) -> str:
+    """An SQL condition that is true for samples `s` without a staged vector; its parameter is the job's id."""
+    return f"NOT EXISTS (FROM {vectors_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id)"
+
+
 def unsettled_condition(dimension: int) -> str:
     """An SQL condition that is true for unsettled samples `s`; its two parameters are both the job's id."""
-    return (
-        f"NOT EXISTS (FROM {vectors_table(dimension)} t WHERE t.job_id = ? AND t.sample_id = s.sample_id) "
-        "AND NOT EXISTS (FROM job_skips k WHERE k.job_id = ? AND k.sample_id = s.sample_id)"
-    )
+    skipped = "EXISTS (FROM job_skips k WHERE k.job_id = ? AND k.sample_id = s.sample_id)"
+    return f"{unstaged_condition(dimension)} AND NOT {skipped}"
 
 
 def pending_between(session: Session, row: JobRow, after: int, last: int) -> list[SourceFile]:
@@ -101,17 +103,6 @@ def pending_between(session: Session, row: JobRow, after: int, last: int) -> lis
         *(row.dataset_id, after, last, row.id, row.id),
     )
     return [SourceFile(*values) for values in rows]
-
-
-def unsettled(session: Session, space: Space, sample_ids: Iterable[str]) -> dict[str, str]:
-    """The unsettled samples among these, as file names by sample id; other datasets' samples are left out."""
-    session.bind("asked", pa.table({"sample_id": pa.array(sorted(set(sample_ids)), pa.string())}))
-    rows = session.q(
-        "SELECT s.sample_id, s.file_name FROM samples s SEMI JOIN asked USING (sample_id) WHERE s.dataset_id = ? "
-        f"AND {unsettled_condition(space.dimension)}",
-        *(space.dataset_id, space.job_id, space.job_id),
-    )
-    return dict(rows)
 
 
 def stage_vectors(

@@ -14,6 +14,7 @@ from serve_app.records import Block, EmbeddingStatus, Job, Layout, SourceFile, V
 from serve_app.store import blocks, filtering, job_rows, making, readout, sets, staging, swap
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
+from serve_app.store.job_samples import JobSamples
 from serve_app.store.methods import cached, require_limit, write
 from serve_app.store.running_jobs import Pace
 from serve_app.store.session import Session
@@ -27,9 +28,10 @@ if TYPE_CHECKING:  # callers in other processes name these methods and do not lo
 class Vectors:
     """SQL over the tables of vectors and points."""
 
-    def __init__(self, database: "Database", pace: Pace) -> None:
+    def __init__(self, database: "Database", pace: Pace, samples: JobSamples) -> None:
         self._database = database
         self._pace = pace
+        self._samples = samples
 
     @write
     def plan(self, job_id: str, attempt: int, observed: list[SourceFile]) -> list[SourceFile]:
@@ -45,17 +47,21 @@ class Vectors:
             StaleAttempt: the job is over, or another attempt has claimed it.
             Conflict: the job has no vector space yet; `Jobs.begin` gives it one.
         """
-        with self._database.transaction() as session:
+        with self._samples.of(job_id) as samples, self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
             space = _require_space(row)
             by_id = {file.sample_id: file for file in observed}
-            pending = staging.unsettled(session, space, by_id)
+            index = samples.index(session, row)
+            pending = {match.sample_id: match for match in index.find(session, by_id) if not match.is_settled}
             files = [file for file in by_id.values() if file.sample_id in pending]
+            samples.keep(row)
             if row.force:
                 return sorted(files, key=lambda file: file.size_bytes)
             reused = staging.stage_unchanged(session, space, files) if files else set()
             if reused:
                 row = blocks.advance(session, row, block_no=row.last_block, reused=len(reused))
+                index.settle([pending[sample_id] for sample_id in reused])
+                samples.keep(row)
             remaining = staging.to_read(session, space, [file for file in files if file.sample_id not in reused])
         if reused:
             self._pace.note(job_id, row.processed)
@@ -76,13 +82,13 @@ class Vectors:
             InvalidRequest: the parts of the block do not match, or the vectors have another dimension.
             ModelReplaced: the vectors belong to another space than the job's.
         """
-        with self._database.transaction() as session:
+        with self._samples.of(job_id) as samples, self._database.transaction() as session:
             row = job_rows.guard(session, job_id, attempt)
             if job_rows.has_block(row, block_no):
                 return job_rows.public(row, self._pace)
             space = _require_space(row)
             blocks.require_shape(block, row)
-            row = blocks.put(session, row, space, block, block_no)
+            row = blocks.put(session, row, space, block, block_no, samples)
         self._pace.note(job_id, row.processed)
         return job_rows.public(row, self._pace)
 
@@ -106,6 +112,7 @@ class Vectors:
             _require_space(row)
             row = swap.commit(session, row)
         self._pace.stop(job_id)
+        self._samples.drop(job_id)
         return job_rows.public(row, self._pace)
 
     @write

@@ -11,6 +11,7 @@ from serve_app.errors import StoreUnavailable
 from serve_app.records import Block, FileStamp, ModelCard, SourceFile
 from serve_app.store.database import Database
 from serve_app.store.datasets import Datasets
+from serve_app.store.job_samples import JobSamples
 from serve_app.store.jobs import Jobs
 from serve_app.store.listings import Listings
 from serve_app.store.retired import Retired
@@ -83,7 +84,7 @@ class Workbench:
         self.datasets = Datasets(self.database)
         self.listings = Listings(self.database, pace)
         self.jobs = Jobs(self.database, pace, self.clock)
-        self.vectors = Vectors(self.database, pace)
+        self.vectors = Vectors(self.database, pace, JobSamples())
         self.retired = Retired(self.database)
 
     def delete_retired(self):
