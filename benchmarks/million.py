@@ -140,6 +140,7 @@ def ask_everything(asked: Asked, folder: Path, rows: int, dimension: int, withou
     """Go through the questions in order."""
     small = _small(asked, folder, dimension)
     manifest, file = write_set(folder, "large", rows, dimension)
+    os.sync()  # or the disk is still busy with these files while the first steps are timed
     found: list[str] = []
     asked.measure("manifest", lambda: found.append(asked.register(manifest)))
     dataset = found[0]
