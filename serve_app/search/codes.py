@@ -34,14 +34,23 @@ class Codes:
     errors: NDArray[np.float32]
 
     @classmethod
-    def of(cls, matrix: VectorArray, numbers: NDArray[np.int8] | None = None) -> "Codes":
-        """Code the rows of an (N, D) matrix; `numbers` is where the codes go, memory by default."""
-        numbers = np.empty(matrix.shape, np.int8) if numbers is None else numbers
-        scales, errors = np.empty(len(matrix), np.float32), np.empty(len(matrix), np.float32)
-        for start in range(0, len(matrix), _CODED_ROWS):
-            rows = slice(start, start + _CODED_ROWS)
-            numbers[rows], scales[rows], errors[rows] = _coded(matrix[rows])
-        return cls(numbers, scales, errors)
+    def of(cls, matrix: VectorArray) -> "Codes":
+        """Code the rows of an (N, D) matrix, in memory."""
+        codes = cls.empty(np.empty(matrix.shape, np.int8))
+        codes.put(np.arange(len(matrix)), matrix)
+        return codes
+
+    @classmethod
+    def empty(cls, numbers: NDArray[np.int8]) -> "Codes":
+        """No codes yet, with (N, D) bytes where they will be."""
+        return cls(numbers, np.zeros(len(numbers), np.float32), np.zeros(len(numbers), np.float32))
+
+    def put(self, rows: NDArray[np.int64], vectors: VectorArray) -> None:
+        """Code (n, D) vectors as the rows with these n numbers."""
+        for start in range(0, len(rows), _CODED_ROWS):
+            part = slice(start, start + _CODED_ROWS)
+            at = rows[part]
+            self.numbers[at], self.scales[at], self.errors[at] = _coded(vectors[part])
 
     def candidates(self, query: VectorArray, k: int, only: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
         """The rows that may be among the k with the largest cosines, ascending; all others are surely not.

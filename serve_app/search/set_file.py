@@ -96,6 +96,7 @@ class Draft:
         self._names: list[pa.Table] = []
         self._hashes: list[pa.ChunkedArray] = []
         self._order: list[NDArray[np.int64]] = []
+        self._codes: Codes | None = None
         folder.mkdir(mode=0o700, parents=True)
         self._file = (folder / MATRIX).open("wb+")
         fcntl.flock(self._file, fcntl.LOCK_EX)  # tells `is_abandoned` that somebody is at work
@@ -112,6 +113,10 @@ class Draft:
         allocate(self._file.fileno(), 4 * shape[0] * shape[1])
         self._matrix = _mapped(self._folder / MATRIX, shape, mode="r+")
         self._lengths = np.zeros(shape[0], np.float32)
+        if shape[0] * shape[1] >= MIN_CODED_NUMBERS:
+            with (self._folder / CODES).open("wb+") as file:
+                allocate(file.fileno(), shape[0] * shape[1])
+                self._codes = Codes.empty(np.asarray(np.memmap(file, np.int8, "r+", shape=shape)))
 
     def put(self, page: bytes) -> None:
         """Add a page of `Vectors.rows`; vectors of samples that are no longer there are left out."""
@@ -122,7 +127,10 @@ class Draft:
         present = rows >= 0
         if not present.all():
             rows, vectors, hashes = rows[present], vectors[present], hashes.filter(pa.array(present))
-        self._matrix[rows], self._lengths[rows] = scaled(vectors)
+        unit, self._lengths[rows] = scaled(vectors)
+        self._matrix[rows] = unit
+        if self._codes is not None:  # now, while the rows are in the processor's cache
+            self._codes.put(rows, unit)
         self._hashes.append(hashes)
         self._order.append(rows)
 
@@ -142,7 +150,7 @@ class Draft:
         table = self._samples.take(pa.array(kept)).append_column("content_hash", hashes)
         table = table.append_column("length", pa.array(self._lengths[kept]))
         table = table.append_column("ordinal", pa.array(kept, pa.int32()))  # ordinals have no gaps
-        for name, numbers in self._coded(len(kept)).items():
+        for name, numbers in self._coded(kept).items():
             table = table.append_column(name, pa.array(numbers))
         table = table.combine_chunks()
         with pa.OSFile(str(self._folder / ROWS), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
@@ -156,15 +164,16 @@ class Draft:
         }
         (self._folder / ABOUT).write_text(json.dumps(about))
 
-    def _coded(self, n_rows: int) -> dict[str, NDArray[np.float32]]:
-        """Write the codes of a large set; returns the columns that belong to them."""
-        shape = (n_rows, self._described.dimension)
-        if shape[0] * shape[1] < MIN_CODED_NUMBERS:
+    def _coded(self, kept: NDArray[np.int64]) -> dict[str, NDArray[np.float32]]:
+        """Close the gaps of the codes; returns the columns that belong to them, none for a small set."""
+        if self._codes is None:
             return {}
-        with (self._folder / CODES).open("wb+") as file:
-            allocate(file.fileno(), shape[0] * shape[1])
-            codes = Codes.of(self._matrix[:n_rows], np.asarray(np.memmap(file, np.int8, "r+", shape=shape)))
-        return {"scale": codes.scales, "error": codes.errors}
+        if len(kept) * self._described.dimension < MIN_CODED_NUMBERS:
+            (self._folder / CODES).unlink()
+            return {}
+        _close_gaps(self._codes.numbers, kept)
+        os.truncate(self._folder / CODES, len(kept) * self._described.dimension)
+        return {"scale": self._codes.scales[kept], "error": self._codes.errors[kept]}
 
     def publish(self, folder: Path) -> None:
         """Give the folder its name; where another process was first, its equal work is kept."""
@@ -220,7 +229,7 @@ def allocate(file: int, n_bytes: int) -> None:
         os.ftruncate(file, n_bytes)
 
 
-def _close_gaps(matrix: VectorArray, kept: NDArray[np.int64]) -> None:
+def _close_gaps(matrix: NDArray[np.generic], kept: NDArray[np.int64]) -> None:
     """Move the kept rows to the front, in order."""
     if len(kept) == len(matrix):
         return

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from serve_app.errors import Conflict, NoEmbeddings
-from serve_app.records import ModelCard
+from serve_app.records import ModelCard, Skip
 from serve_app.search import set_file
+from serve_app.search.codes import Codes
 from serve_app.search.graph import make_graph
 from serve_app.search.neighbours import Neighbours
 from serve_app.search.set_files import SetFiles
 from serve_app.store.vectors import Vectors
 from tests.unit.search.conftest import FILES
-from tests.unit.store.workbench import CARD, DIMENSION, vector_of
+from tests.unit.store.workbench import CARD, DIMENSION, block_of, source_files, vector_of
 
 TWIN = ModelCard("twin", DIMENSION, "space-twin", "cpu", "fp32")
 TURNED = {FILES[0].sample_id: "x", FILES[1].sample_id: "y", FILES[2].sample_id: "y"}
@@ -152,6 +153,23 @@ async def test_a_large_set_has_codes_and_the_same_answers(store, tmp_path, datas
     assert found.codes is not None
     assert found.codes.numbers.shape == found.matrix.shape
     assert await Neighbours(store, tmp_path / "coded").similar(dataset.id, FILES[0].sample_id, 2) == plain
+
+
+async def test_the_codes_of_a_set_with_gaps_are_those_of_its_vectors(store, bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(set_file, "MIN_CODED_NUMBERS", 3 * DIMENSION)
+    files = source_files(8)
+    lost = [files[number] for number in (0, 2, 3, 6)]
+    claim = bench.start(bench.register(files, name="gaps"))
+    skips = [Skip(file.sample_id, file.file_name, "corrupt", "") for file in lost]
+    kept = [file.sample_id for file in reversed(files) if file not in lost]
+    bench.vectors.put_block(claim.job.id, claim.attempt, 1, block_of(files, kept, skips=skips))
+    bench.vectors.commit(claim.job.id, claim.attempt)
+    found = await SetFiles(tmp_path / "sets", store).current(claim.job.dataset_id)
+    right = Codes.of(np.asarray(found.matrix))
+    assert found.codes is not None
+    assert found.rows.column("sample_id").to_pylist() == [file.sample_id for file in files if file not in lost]
+    for name in ("numbers", "scales", "errors"):
+        assert np.array_equal(getattr(found.codes, name), getattr(right, name))
 
 
 async def test_damaged_codes_are_written_anew(store, tmp_path, dataset, monkeypatch):
