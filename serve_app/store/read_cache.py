@@ -36,6 +36,14 @@ class ReadCache:
                     del self._answers[next(iter(self._answers))]
         return answer
 
+    def quiet(self) -> int | None:
+        """A number that the next write or checkpoint changes; None while one is under way.
+
+        Where it was the same before a session began and later, that session sees what is on disk.
+        """
+        with self._lock:
+            return None if self._is_writing else self._generation
+
     def forget(self) -> None:
         """Read everything anew."""
         with self._lock:

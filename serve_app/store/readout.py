@@ -31,7 +31,8 @@ _POINTS = pa.schema(
 def places(session: Session, now: Current, after: int, limit: int, only: str = "") -> pa.Table:
     """Ordinal, place in the table, id, file name and label of the samples with a vector and an ordinal in the range.
 
-    `only` is a further condition on the samples, as `filtering.choose` returns it.
+    This reads the names of the whole set; a join that carried vectors would read all of them. `only` is a further
+    condition on the samples, as `filtering.choose` returns it.
     """
     return session.arrow(
         f"SELECT s.ordinal, v.rowid AS place, s.sample_id, s.file_name, s.label FROM {now.table} v "
@@ -113,13 +114,11 @@ def no_points() -> bytes:
     return _ipc(_POINTS.empty_table())
 
 
-def export_page(session: Session, now: Current, after: int, limit: int, only: str = "") -> tuple[bytes, int | None]:
+def export_page(session: Session, now: Current, page: pa.Table, *, after: int, limit: int) -> tuple[bytes, int | None]:
     """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal after which the next begins.
 
-    `only` is a further condition on the samples, as `filtering.choose` returns it.
+    `page` has the `places` of the samples that are wanted.
     """
-    # The join reads names alone. Had it to carry vectors, it would read all of them for each page.
-    page = places(session, now, after, limit, only)
     session.bind("page", page)
     at = page.column("place").to_numpy()
     points = "SELECT s.place, p.x, p.y FROM points p JOIN page s USING (sample_id) WHERE p.job_id = ?"

@@ -15,6 +15,7 @@ from serve_app.store import blocks, filtering, job_rows, making, readout, sets, 
 from serve_app.store.datasets import require_dataset
 from serve_app.store.job_rows import JobRow
 from serve_app.store.job_samples import JobSamples
+from serve_app.store.kept_places import KeptPlaces
 from serve_app.store.methods import cached, require_limit, write
 from serve_app.store.running_jobs import Pace
 from serve_app.store.session import Session
@@ -32,6 +33,7 @@ class Vectors:
         self._database = database
         self._pace = pace
         self._samples = samples
+        self._places = KeptPlaces(database.answers)
 
     @write
     def plan(self, job_id: str, attempt: int, observed: list[SourceFile]) -> list[SourceFile]:
@@ -311,10 +313,16 @@ class Vectors:
             InvalidFilter: `where` is no filter over the dataset's columns.
         """
         require_limit(limit)
+        quiet = self._database.answers.quiet()
         with self._database.read() as session:
             current = _require_version(session, dataset_id, version)
-            only = filtering.choose(session, dataset_id, where, model=current.model_name, page=(after, after + limit))
-            return readout.export_page(session, current, after, limit, only)
+            if where is None:
+                page = self._places.of(session, current, after, limit, quiet)
+            else:
+                model, span = current.model_name, (after, after + limit)
+                only = filtering.choose(session, dataset_id, where, model=model, page=span)
+                page = readout.places(session, current, after, limit, only)
+            return readout.export_page(session, current, page, after=after, limit=limit)
 
 
 def _require_space(row: JobRow) -> Space:
