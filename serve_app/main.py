@@ -142,13 +142,7 @@ def serve(settings: Settings) -> None:
 def _run(settings: Settings, stop: threading.Event) -> None:
     started = time.monotonic()
     try:
-        context: Any = ray.init(
-            namespace=writer.NAMESPACE,
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        context = _start_ray()
         # Ray has replaced our handler of SIGTERM with one that ends the process at once.
         _set_on_signals(stop)
         writer.find_or_start(settings)  # it opens the database while Serve starts
@@ -161,6 +155,24 @@ def _run(settings: Settings, stop: threading.Event) -> None:
         record.remove(settings.data_dir)
     finally:
         _stop()
+
+
+def _start_ray() -> Any:
+    """Start Ray, or join the cluster that `RAY_ADDRESS` names. Raises `Unavailable`: it did not start in time."""
+    try:
+        return ray.init(
+            namespace=writer.NAMESPACE,
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray has no class for it, and no setting of its 30 s
+            raise
+        raise Unavailable(
+            "Ray did not start within 30 s, most likely because this machine is busy; start the service again"
+        ) from error
 
 
 def _watch_ray(stop: threading.Event) -> None:
