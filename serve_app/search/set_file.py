@@ -123,10 +123,10 @@ class Draft:
         table = pa.ipc.open_stream(page).read_all()
         rows = np.array([self._row_of.get(name, -1) for name in table.column("sample_id").to_pylist()], np.int64)
         vectors = table.column("vector").combine_chunks().flatten().to_numpy().reshape(-1, self._described.dimension)
-        hashes = table.column("content_hash")
-        present = rows >= 0
-        if not present.all():
-            rows, vectors, hashes = rows[present], vectors[present], hashes.filter(pa.array(present))
+        present = np.flatnonzero(rows >= 0)
+        hashes = table.column("content_hash").take(pa.array(present))  # a copy: a slice would keep the whole page
+        if len(present) < len(rows):
+            rows, vectors = rows[present], vectors[present]
         unit, self._lengths[rows] = scaled(vectors)
         self._matrix[rows] = unit
         if self._codes is not None:  # now, while the rows are in the processor's cache

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from serve_app.search import set_file
 from serve_app.search.codes import Codes
 from serve_app.search.graph import make_graph
 from serve_app.search.neighbours import Neighbours
+from serve_app.search.set_file import Draft
 from serve_app.search.set_files import SetFiles
 from serve_app.store.vectors import Vectors
 from tests.unit.search.conftest import FILES
@@ -170,6 +172,20 @@ async def test_the_codes_of_a_set_with_gaps_are_those_of_its_vectors(store, benc
     assert found.rows.column("sample_id").to_pylist() == [file.sample_id for file in files if file not in lost]
     for name in ("numbers", "scales", "errors"):
         assert np.array_equal(getattr(found.codes, name), getattr(right, name))
+
+
+async def test_a_draft_keeps_no_page_that_it_was_given(bench, dataset, tmp_path):
+    described = bench.vectors.current(dataset.id)
+    draft = Draft(tmp_path / "draft", described)
+    names, _ = bench.vectors.names(dataset.id, version=described.version, after=-1, limit=100)
+    draft.names(names)
+    draft.start()
+    page, _ = bench.vectors.rows(dataset.id, version=described.version, after=-1, limit=100)
+    before = sys.getrefcount(page)
+    draft.put(page)
+    assert sys.getrefcount(page) == before  # or the memory of a writing process grows with the set
+    draft.finish()
+    draft.close()
 
 
 async def test_damaged_codes_are_written_anew(store, tmp_path, dataset, monkeypatch):
