@@ -119,9 +119,14 @@ class Database:
         """
         self._checkpoint_due = True
         self._checkpoint_at = self._clock() + CHECKPOINT_RETRY_S
-        with self._writing, suppress(ServiceError), self._quiet(), self.autocommit(although_held_back=True) as session:
+        with (
+            self._writing,
+            suppress(ServiceError),
+            self.answers.write(),  # it may move rows, also if it fails
+            self._quiet(),
+            self.autocommit(although_held_back=True) as session,
+        ):
             session.q("CHECKPOINT")
-            self.answers.forget()  # it may have moved rows, and new sessions wait until here
             self._checkpoint_due = False
 
     @contextmanager

@@ -20,7 +20,7 @@ from serve_app.store.staging import unsettled_condition, unstaged_condition
 
 PAGE_ROWS = 100_000
 MAX_BYTES = 2**28
-"""Indexes of all running jobs together; one is kept at any size. A sample takes 13 bytes."""
+"""Indexes of all jobs together; one is kept at any size. A sample takes 13 bytes."""
 
 
 class Match(NamedTuple):
@@ -127,7 +127,10 @@ class Borrowed:
 
 
 class JobSamples:
-    """The indexes of the jobs that run, the latest used last. Only the writer thread uses them."""
+    """The indexes of jobs, the latest used last. Only the writer thread uses them.
+
+    That of a job which failed or was cancelled stays until others need its room.
+    """
 
     def __init__(self) -> None:
         self._indexes: dict[str, SampleIndex] = {}

@@ -32,21 +32,25 @@ class KeptPlaces:
 
     def of(self, session: Session, now: Current, after: int, limit: int, quiet: int | None) -> pa.Table:
         """What `readout.places` gives; `quiet` is what `ReadCache.quiet` said before the session began."""
+        if quiet is None:  # nothing can be kept, so more than the page would be read in vain
+            return readout.places(session, now, after, limit)
         first, last = (after + 1) // BLOCK_ROWS, min(after + limit, now.sample_count - 1) // BLOCK_ROWS
         numbers = range(first, max(first, last) + 1)
         found = pa.concat_tables([self._block(session, now, number, quiet) for number in numbers])
         ordinal = found.column("ordinal")
         return found.filter(pc.and_(pc.greater(ordinal, after), pc.less_equal(ordinal, after + limit)))
 
-    def _block(self, session: Session, now: Current, number: int, quiet: int | None) -> pa.Table:
-        key = None if quiet is None else (now.public.version, number, quiet)
+    def _block(self, session: Session, now: Current, number: int, quiet: int) -> pa.Table:
+        key = (now.public.version, number, quiet)
         with self._lock:
-            found = None if key is None else self._kept.get(key)
+            found = self._kept.get(key)
         if found is not None and self._answers.quiet() == quiet:
             return found
         found = readout.places(session, now, number * BLOCK_ROWS - 1, BLOCK_ROWS)
-        if key is not None and self._answers.quiet() == quiet:
+        if self._answers.quiet() == quiet:
             with self._lock:
+                for old in [old for old in self._kept if old[2] != quiet]:
+                    del self._kept[old]
                 self._kept[key] = found
                 while len(self._kept) > MAX_BLOCKS:
                     del self._kept[next(iter(self._kept))]

@@ -118,6 +118,9 @@ def export_page(session: Session, now: Current, page: pa.Table, *, after: int, l
     """A page of the dataset with its vectors as an Arrow IPC stream, and the ordinal after which the next begins.
 
     `page` has the `places` of the samples that are wanted.
+
+    Raises:
+        Conflict: rows of the set have moved since their places were found.
     """
     session.bind("page", page)
     at = page.column("place").to_numpy()
@@ -126,11 +129,13 @@ def export_page(session: Session, now: Current, page: pa.Table, *, after: int, l
     more = filtering.exported(session, now.dataset_id)
     rows = session.arrow(
         f"SELECT s.ordinal, v.sample_id, s.file_name, s.label, ?, v.vector, p.x, p.y{more.select} "
-        f"FROM {now.table} v JOIN page s ON s.place = v.rowid LEFT JOIN placed p ON p.place = s.place{more.joins} "
-        "WHERE v.rowid BETWEEN ? AND ?",
-        now.model_name,
+        f"FROM {now.table} v JOIN page s ON s.place = v.rowid AND s.sample_id = v.sample_id "
+        f"LEFT JOIN placed p ON p.place = s.place{more.joins} WHERE v.job_id = ? AND v.rowid BETWEEN ? AND ?",
+        *(now.model_name, now.job_id),
         *((int(at.min()), int(at.max())) if len(at) else (0, -1)),
     ).sort_by("ordinal")
+    if len(rows) != len(page):
+        raise Conflict("The vectors were moved while they were read; start it again.")
     schema = pa.schema(
         [
             ("sample_id", pa.string()),

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from serve_app.errors import Conflict
 from serve_app.store import kept_places, readout, sets
 from tests.unit.store.workbench import source_files, vector_of
 
@@ -86,3 +87,28 @@ def test_a_session_from_before_a_write_uses_no_places_from_after_it(bench, datas
         now = sets.of_version(session, dataset.id, version)
         assert places.of(session, now, -1, 5, quiet).num_rows == 5
     assert len(scans) == 2
+
+
+def test_places_that_are_no_longer_true_are_refused(bench, dataset, monkeypatch):
+    def moved(*args):
+        page = right(*args)
+        return page.set_column(1, "place", pa.array(page.column("place").to_numpy()[::-1]))
+
+    right = readout.places
+    monkeypatch.setattr(readout, "places", moved)
+    with pytest.raises(Conflict, match="moved"):
+        exported(bench, dataset, 5)
+
+
+def test_during_a_checkpoint_nothing_is_quiet(bench, dataset, monkeypatch):
+    said = []
+    autocommit = bench.database.autocommit
+    monkeypatch.setattr(
+        bench.database,
+        "autocommit",
+        lambda **kwargs: said.append(bench.database.answers.quiet()) or autocommit(**kwargs),
+    )
+    before = bench.database.answers.quiet()
+    bench.database.checkpoint()
+    assert said == [None]
+    assert bench.database.answers.quiet() not in (before, None)
